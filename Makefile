@@ -1,0 +1,43 @@
+# `make demo` and `make test` need Python 3.10 to 3.13 and nothing else; all they install and
+# write stays in .venv/, build/ and demo/.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# A real FMA for the demo; exported, so that the shell does not read the paths as its own words.
+export AUDIO_DIR TRACKS_CSV
+
+.PHONY: demo test test-integration lint format lock clean
+
+demo: .venv/installed
+	$(BIN)/python -m tests.demo.run --output_dir=demo \
+	    --audio_dir="$$AUDIO_DIR" --tracks_csv="$$TRACKS_CSV"
+
+test: .venv/installed
+	$(BIN)/python -m pytest -m 'not integration'
+
+test-integration: .venv/installed
+	$(BIN)/python -m pytest -m integration
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Writes constraints.txt anew from the ranges in setup.py, for all Python versions at once.
+lock: .venv/installed
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.10 --extra dev \
+	    --no-annotate --custom-compile-command 'make lock' --output-file constraints.txt setup.py
+
+.venv/installed: setup.py constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 13) \
+	    else "Python %d.%d: 3.10 to 3.13 are supported; make PYTHON=python3.12 …" % v)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv build demo
