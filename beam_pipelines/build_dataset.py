@@ -1,0 +1,157 @@
+r"""Builds a dataset of spectrograms and popularity labels from a catalogue and its audio.
+
+python -m beam_pipelines.build_dataset --config=configs/dataset_artist.py \
+    --tracks_csv=fma_metadata/tracks.csv --audio_dir=fma_small --output_dir=dataset
+
+Paths are local or gs://. Every flag that is not listed here is Beam's. The DirectRunner uses all
+cores unless --direct_num_workers says otherwise.
+"""
+
+import contextlib
+import json
+import re
+import threading
+import uuid
+
+import apache_beam as beam
+from absl import flags
+from apache_beam.io.filesystem import BeamIOError
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+
+from beam_pipelines import catalogue, command, dataset_reader, pipeline, report, storage
+from beam_pipelines.command import InputError
+from beam_pipelines.dataset_config import SUBSETS, DatasetConfig
+
+_CONFIG = command.define_config("configs/dataset_artist.py")
+_TRACKS_CSV = flags.DEFINE_string("tracks_csv", None, "FMA's tracks.csv.", required=True)
+_AUDIO_DIR = flags.DEFINE_string(
+    "audio_dir", None, "Folder of the mp3s, in FMA's layout (000/000002.mp3).", required=True
+)
+_OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Where the dataset goes.", required=True)
+_SUBSET = flags.DEFINE_enum("subset", None, SUBSETS, "Short for --config.subset.")
+
+
+def check_inputs(*, tracks_csv: str, audio_dir: str, output_dir: str) -> None:
+    """Raises InputError, before any worker starts, for what can be seen from here."""
+    try:
+        with storage.open_to_read(tracks_csv) as file:
+            catalogue.check_header(file, name=tracks_csv)
+    except FileNotFoundError:
+        raise InputError(f"{tracks_csv}: no such file; --tracks_csv is FMA's tracks.csv") from None
+    except IsADirectoryError:
+        raise InputError(f"{tracks_csv}: a folder, not a tracks.csv") from None
+    except PermissionError:
+        raise InputError(f"{tracks_csv}: may not be read") from None
+    if not storage.matches(storage.join(audio_dir, "**"), limit=1):
+        problem = "holds no files" if storage.exists(audio_dir) else "no such folder"
+        raise InputError(
+            f"{audio_dir}: {problem}; --audio_dir is the folder that has 000/000002.mp3"
+        )
+    check_writable(output_dir)
+
+
+def check_writable(folder: str) -> None:
+    """Raises InputError unless a file can be made in `folder`, which is left as it was."""
+    is_new = not storage.exists(folder)
+    probe = storage.join(folder, f".probe-{uuid.uuid4().hex}")
+    try:
+        storage.make_folder(folder)
+        with storage.create(probe) as file:
+            file.write(b"")
+        storage.delete([probe])
+        if is_new and storage.exists(folder):
+            storage.delete([folder])
+    except (OSError, BeamIOError, ValueError) as error:
+        raise InputError(f"{folder}: can't be written ({error})") from None
+
+
+def pipeline_options(arguments: list[str]) -> PipelineOptions:
+    """Beam's options; a DirectRunner without further wishes gets a process for each core.
+
+    DirectRunner may hand the job to Prism, a binary that Beam would download; FnApiRunner is
+    what it uses otherwise.
+
+    Raises:
+        InputError: a flag is neither this command's nor Beam's.
+    """
+    options = PipelineOptions(arguments)
+    known = options.get_all_options()
+    for name in options.get_all_options(retain_unknown_options=True):
+        if name not in known:
+            raise InputError(f"--{name}: neither this command nor Beam has such a flag")
+    if known["runner"] not in (None, "DirectRunner", "FnApiRunner"):
+        return options
+    given = {argument.partition("=")[0] for argument in arguments}
+    defaults = {"--direct_running_mode": "multi_processing", "--direct_num_workers": "0"}
+    more = [f"{flag}={value}" for flag, value in defaults.items() if flag not in given]
+    return PipelineOptions([*arguments, *more, "--runner=FnApiRunner"])
+
+
+def input_error_in(error: BaseException) -> InputError | None:
+    """The InputError of a worker, which arrives as text inside another error's traceback."""
+    found = re.findall(r"InputError: (.*?)(?: \[while running|\n|$)", f"{error}\n{error!r}")
+    if isinstance(error, InputError):
+        found.insert(0, re.sub(r" \[while running.*", "", str(error), flags=re.DOTALL))
+    return InputError(found[0]) if found else None
+
+
+class Progress:
+    """Prints how many of the planned shards are written, from a thread, while a block runs."""
+
+    def __init__(self, output_dir: str, *, every_seconds: float = 2.0):
+        self._output_dir = output_dir
+        self._every_seconds = every_seconds
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self):
+        plan_path = storage.join(self._output_dir, pipeline.PLAN_FILE)
+        shown = None
+        while not self._stop.wait(self._every_seconds):
+            try:
+                plan = json.loads(storage.read_bytes(plan_path))
+            except FileNotFoundError:
+                continue
+            done = len(pipeline.shard_files(self._output_dir))
+            if done != shown:
+                print(
+                    f"shards written: {done} of {plan['num_shards']} ({plan['num_rows']:,} tracks)",
+                    flush=True,
+                )
+                shown = done
+
+
+def main(argv: list[str]) -> None:
+    values = command.config_values(_CONFIG)
+    config = DatasetConfig.from_dict(values | ({"subset": _SUBSET.value} if _SUBSET.value else {}))
+    paths = {
+        "tracks_csv": _TRACKS_CSV.value,
+        "audio_dir": _AUDIO_DIR.value,
+        "output_dir": _OUTPUT_DIR.value,
+    }
+    options = pipeline_options(argv[1:])
+    check_inputs(**paths)
+    job = beam.Pipeline(options=options)
+    pipeline.build_dataset(job, config, **paths)
+    is_local = options.view_as(StandardOptions).runner == "FnApiRunner"
+    quiet = command.kept_back_stderr() if is_local else contextlib.nullcontext()
+    with Progress(paths["output_dir"]), quiet:
+        try:
+            job.run().wait_until_finish()
+        except Exception as error:
+            clear = input_error_in(error)
+            if clear is None:
+                raise
+            raise clear from None
+    print(report.table(dataset_reader.load_info(paths["output_dir"])))
+
+
+if __name__ == "__main__":
+    command.run(main, flags_parser=lambda argv: flags.FLAGS(argv, known_only=True))

@@ -1,0 +1,117 @@
+"""How every command of the project starts and ends: a config, and one line for what is wrong."""
+
+import contextlib
+import dataclasses
+import os
+import sys
+import tempfile
+import typing
+from typing import Any, TypeVar
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong; the message is one line naming it and what to do."""
+
+
+def define_config(example: str) -> flags.FlagHolder:
+    """The flag --config, a Python file with `get_config()`; --config.key=value overrides a key."""
+    return config_flags.DEFINE_config_file("config", None, f"A config, such as {example}.")
+
+
+def config_values(holder: flags.FlagHolder) -> dict[str, Any]:
+    """The values of --config as a plain dict.
+
+    Raises:
+        InputError: the flag is not given, or its file can't be loaded.
+    """
+    if holder.value is None:
+        raise InputError(f"--config is not given. {flags.FLAGS[holder.name].help}")
+    try:
+        return holder.value.to_dict()
+    except OSError as error:
+        raise InputError(f"--config: {' '.join(str(error).split())}") from None
+
+
+Config = TypeVar("Config")
+
+
+def config_of(cls: type[Config], values: dict[str, Any], *, name: str = "config") -> Config:
+    """A frozen dataclass `cls` of plain values; lists become tuples, dicts nested dataclasses.
+
+    Raises:
+        InputError: a key is missing or unknown.
+    """
+    fields = typing.get_type_hints(cls)
+    for key in sorted(fields.keys() ^ values.keys()):
+        raise InputError(f"{name}.{key}: {'missing' if key in fields else 'unknown'}")
+
+    def convert(key: str, value: Any) -> Any:
+        if dataclasses.is_dataclass(fields[key]):
+            return config_of(fields[key], value, name=f"{name}.{key}")
+        return tuple(value) if isinstance(value, list) else value
+
+    return cls(**{key: convert(key, value) for key, value in values.items()})
+
+
+def require(holds: bool, message: str) -> None:
+    """Raises InputError with `message` unless the condition holds."""
+    if not holds:
+        raise InputError(message)
+
+
+@contextlib.contextmanager
+def kept_back_stderr():
+    """Shows what this process and its children write to stderr only if the block fails badly.
+
+    Beam's tracebacks of a mistake in one cell of the catalogue, an mp3 decoder's notes about a
+    damaged clip and TensorFlow's about its own build tell the user nothing. An InputError tells
+    all there is to say, so it is no bad failure.
+    """
+    with tempfile.TemporaryFile() as kept:
+        sys.stderr.flush()
+        stderr = os.dup(2)
+        os.dup2(kept.fileno(), 2)
+        failed_badly = False
+        try:
+            yield
+        except InputError:
+            raise
+        except BaseException:
+            failed_badly = True
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            if failed_badly:
+                kept.seek(0)
+                sys.stderr.write(kept.read().decode(errors="replace"))
+
+
+def run(main, flags_parser=None):
+    """`absl.app.run` for a `main(argv)`; an InputError ends as one line and exit code 1."""
+
+    def guarded(argv):
+        try:
+            return main(argv)
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+
+    def parse(argv):
+        try:
+            return (flags_parser or flags.FLAGS)(argv)
+        except (AttributeError, KeyError) as error:  # how ml_collections says it
+            problem = f"the config has no key {error.args[0]}"
+        except (flags.Error, TypeError) as error:
+            problem = str(error)
+        print(f"error: {problem} (--help lists the flags)", file=sys.stderr)
+        sys.exit(1)
+
+    # Set, not defaulted: absl raises a verbosity that has its default to INFO.
+    flags.FLAGS["verbosity"].value = logging.WARNING
+    flags.FLAGS["verbosity"].using_default_value = False
+    app.run(guarded, flags_parser=parse)

@@ -1,0 +1,49 @@
+"""Reads a dataset back, without TensorFlow: its description, its records, whether it is whole."""
+
+import hashlib
+import io
+from collections.abc import Iterator
+
+from beam_pipelines import dataset_info, records, storage
+from beam_pipelines.command import InputError
+from beam_pipelines.dataset_info import DatasetInfo
+
+
+def load_info(dataset_dir: str) -> DatasetInfo:
+    """The description of the dataset in a folder; InputError where there is none."""
+    path = storage.join(dataset_dir, dataset_info.FILE_NAME)
+    try:
+        return DatasetInfo.from_json(storage.read_bytes(path).decode(), name=path)
+    except FileNotFoundError:
+        raise InputError(
+            f"{dataset_dir}: no {dataset_info.FILE_NAME}; there is no dataset, or it is unfinished"
+        ) from None
+
+
+def read_examples(info: DatasetInfo, dataset_dir: str) -> Iterator[tuple[str, dict]]:
+    """(split, values) of every record, in the order of the shards."""
+    for name, split in info.splits.items():
+        for shard in split.shards:
+            with storage.open_to_read(storage.join(dataset_dir, shard.file)) as file:
+                for record in records.read_records(file, name=shard.file):
+                    yield name, records.decode_example(record)
+
+
+def damage(info: DatasetInfo, dataset_dir: str) -> list[str]:
+    """A line for each shard that is not what the description says."""
+    found = []
+    for split in info.splits.values():
+        for shard in split.shards:
+            try:
+                data = storage.read_bytes(storage.join(dataset_dir, shard.file))
+                count = sum(1 for _ in records.read_records(io.BytesIO(data), name=shard.file))
+            except FileNotFoundError:
+                found.append(f"{shard.file}: is missing")
+            except records.DamagedRecord as error:
+                found.append(str(error))
+            else:
+                if count != shard.num_examples:
+                    found.append(f"{shard.file}: {count} records, not {shard.num_examples}")
+                elif hashlib.sha256(data).hexdigest() != shard.sha256:
+                    found.append(f"{shard.file}: its SHA-256 is not the one in dataset_info.json")
+    return found

@@ -1,0 +1,43 @@
+r"""The honest protocol: as the poster's, but no artist is heard both in training and in the test.
+
+python -m beam_pipelines.build_dataset --config=configs/dataset_artist.py \
+    --tracks_csv=fma_metadata/tracks.csv --audio_dir=fma_small --output_dir=dataset
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+
+    # FMA's subsets, each containing the ones before it: small, medium, large, full.
+    config.subset = "small"
+
+    # Classes of listens: below 1,000; up to 3,499; from 3,500 on. The poster does not print its
+    # thresholds; these come closest among round numbers to its class shares.
+    config.class_names = ("low", "medium", "high")
+    config.thresholds = (1_000, 3_500)
+
+    # All tracks of an artist go to the same split; "track" is the poster's, which leaks.
+    config.split_by = "artist"
+    # Shares of train, validation and test.
+    config.split_sizes = (0.8, 0.1, 0.1)
+    # Another salt gives another split and another order of the records.
+    config.salt = "fma"
+
+    # A clip shorter than this, in seconds, or whose peak lies below this level is rejected.
+    config.min_seconds = 3.0
+    config.silence_dbfs = -80.0
+
+    config.spectrogram = ConfigDict(
+        dict(
+            sample_rate=22_050,  # Hz
+            num_samples=660_920,  # the central 29.97 s
+            fft_size=2_048,
+            hop=520,
+            num_mels=102,  # the picture's height
+            frames_per_column=8,  # 1,272 frames make its width of 159
+            floor_db=80.0,
+        )
+    )
+    return config

@@ -1,0 +1,95 @@
+"""FMA's tracks.csv: what is read of it, and what is said of mistakes."""
+
+import csv
+import io
+
+import pytest
+
+from beam_pipelines import catalogue
+from beam_pipelines.command import InputError
+
+GROUPS = ["", "track", "track", "track", "artist", "artist", "set", "set"]
+NAMES = ["", "listens", "genre_top", "date_created", "id", "bio", "subset", "split"]
+ROWS = [
+    ["2", "1293", "Hip-Hop", "2008-11-26 01:48:12", "1", 'said "hi",\nthen left', "small", "test"],
+    ["3", "514", "Hip-Hop", "2008-11-26 01:48:14", "1", "", "medium", "training"],
+    ["20", "361", "", "", "", "", "large", "training"],
+    ["134", "0", "Ünïcode", "1970-01-01 00:00:10", "7", "", "full", "training"],
+]
+
+
+def file_of(rows, groups=GROUPS, names=NAMES, index=("track_id",)):
+    text = io.StringIO()
+    csv.writer(text).writerows([groups, names, [*index, *[""] * (len(groups) - 1)], *rows])
+    return io.BytesIO(text.getvalue().encode())
+
+
+def read(file, subset="full"):
+    return list(catalogue.read_tracks(file, name="tracks.csv", subset=subset))
+
+
+def changed(row, column, value):
+    rows = [list(cells) for cells in ROWS]
+    rows[row][column] = value
+    return file_of(rows)
+
+
+def test_values():
+    tracks = read(file_of(ROWS))
+    assert tracks[0] == (2, "000/000002.mp3", 1293, 1, "Hip-Hop", 1227664092)
+    assert tracks[2] == (20, "000/000020.mp3", 361, -1, "", -1)
+    assert tracks[3] == (134, "000/000134.mp3", 0, 7, "Ünïcode", 10)
+
+
+@pytest.mark.parametrize(
+    ("subset", "ids"),
+    [("small", [2]), ("medium", [2, 3]), ("large", [2, 3, 20]), ("full", [2, 3, 20, 134])],
+)
+def test_each_subset_contains_the_ones_before_it(subset, ids):
+    assert [track.track_id for track in read(file_of(ROWS), subset)] == ids
+
+
+def test_columns_are_found_by_name():
+    order = [0, 6, 5, 4, 3, 2, 1, 7]
+    pick = [[row[i] for i in order] for row in (GROUPS, NAMES, *ROWS)]
+    assert read(file_of(pick[2:], pick[0], pick[1])) == read(file_of(ROWS))
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        (
+            changed(1, 1, "abc"),
+            'tracks.csv, row 5, column (track, listens): "abc" is not a whole number',
+        ),
+        (changed(3, 1, ""), 'row 7, column (track, listens): "" is not a whole number'),
+        (changed(0, 1, "1_000"), '"1_000" is not a whole number'),
+        (changed(0, 1, "-3"), '"-3" is not a whole number'),
+        (changed(0, 1, "9" * 60), '9…" is not a whole number'),
+        (changed(0, 4, "x1"), 'row 4, column (artist, id): "x1" is not a whole number'),
+        (changed(2, 0, "two"), 'row 6, column track_id: "two" is not a whole number'),
+        (changed(1, 0, "2"), 'row 5, column track_id: "2" stands in an earlier row too'),
+        (changed(0, 3, "yesterday"), 'column (track, date_created): "yesterday" is not a date'),
+        (changed(0, 6, "tiny"), 'row 4, column (set, subset): "tiny" is none of small'),
+        (file_of([ROWS[0], ROWS[1][:4]]), "row 5: 4 cells where the header has 8"),
+        (file_of(ROWS, names=["", "lissens", *NAMES[2:]]), "no column (track, listens)"),
+        (file_of(ROWS, index=("id",)), "the first three lines are not those of FMA's"),
+        (io.BytesIO(b""), "the first three lines are not those of FMA's"),
+        (io.BytesIO(file_of(ROWS).getvalue() + b'5,"cut in the mid'), "row 8: unexpected end"),
+        (io.BytesIO(file_of(ROWS).getvalue() + b"5,\xff\xfe"), "not UTF-8"),
+    ],
+)
+def test_mistakes_are_named(file, message):
+    with pytest.raises(InputError) as error:
+        read(file)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_the_real_catalogue(fma_sample):
+    path = fma_sample / "fma_metadata" / "tracks.csv"
+    counts = {}
+    for subset in ("small", "medium", "large"):
+        with path.open("rb") as file:
+            counts[subset] = len(read(file, subset))
+    assert counts == {"small": 58, "medium": 194, "large": 682}
