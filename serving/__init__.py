@@ -1,0 +1,6 @@
+"""Asks exported models; knows neither Beam nor the trainer."""
+
+import os
+
+# What goes wrong in TensorFlow reaches the user as an exception; what it logs is about its build.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

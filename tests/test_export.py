@@ -1,0 +1,175 @@
+"""The exported model: its signatures, and that each answers as the trained network does."""
+
+import io
+import json
+import pathlib
+
+import numpy as np
+import pytest
+import soundfile
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.framework import op_def_registry
+from tensorflow_serving.apis import prediction_log_pb2
+
+from beam_pipelines import audio, dataset_reader, records
+from serving.exported_model import ExportedModel
+from trainer import dataset, export, loop, model_folder
+
+TOLERANCE = 1e-3
+
+
+@pytest.fixture(scope="module")
+def exported(model_dir):
+    return ExportedModel(str(model_dir / "export"))
+
+
+@pytest.fixture(scope="module")
+def signatures(exported):
+    return tf.saved_model.load(exported.path).signatures
+
+
+@pytest.fixture(scope="module")
+def trained(model_dir, dataset_dir):
+    """The trained network's probabilities of every record, by track."""
+    info = dataset.load_info(str(dataset_dir))
+    config = model_folder.load_config(str(model_dir), info)
+    trainer = loop.Trainer(config, info, loop.strategy_for("one_device"))
+    model_folder.restore_best(str(model_dir), trainer.model)
+    by_track = {}
+    for split in info.splits:
+        answers = trainer.predictions(str(dataset_dir), split)
+        by_track |= dict(zip(answers["track_id"], answers["probabilities"], strict=True))
+    return by_track
+
+
+def waveforms(library, exported, track_ids):
+    params = exported.info["dataset"]["config"]["spectrogram"]
+    for track_id in track_ids:
+        name = f"{track_id:06d}"
+        data = (library.audio_dir / name[:3] / f"{name}.mp3").read_bytes()
+        yield track_id, audio.load_waveform(data, sample_rate=params["sample_rate"])
+
+
+def test_signatures_are_the_contracts(signatures):
+    inputs = {
+        name: {i: (spec.shape.as_list(), spec.dtype) for i, spec in signature_inputs(f).items()}
+        for name, f in signatures.items()
+    }
+    assert inputs == {
+        "serving_default": {"waveform": ([None, None], tf.float32)},
+        "wav": {"wav": ([None], tf.string)},
+        "spectrogram": {"spectrogram": ([None, 102, 159], tf.uint8)},
+        "examples": {"examples": ([None], tf.string)},
+    }
+    for signature in signatures.values():
+        outputs = signature.structured_outputs
+        assert outputs["probabilities"].dtype == tf.float32
+        assert outputs["probabilities"].shape.as_list() == [None, 3]
+        assert outputs["label"].dtype == tf.string
+        assert outputs["label"].shape.as_list() == [None]
+
+
+def signature_inputs(signature):
+    return signature.structured_input_signature[1]
+
+
+def test_a_waveform_is_answered_as_its_record(signatures, exported, library, trained):
+    assert len(trained) == library.num_examples
+    for track_id, waveform in waveforms(library, exported, trained):
+        (answer,) = signatures["serving_default"](waveform=tf.constant(waveform[np.newaxis]))[
+            "probabilities"
+        ].numpy()
+        np.testing.assert_allclose(answer, trained[track_id], atol=TOLERANCE)
+
+
+def test_records_and_pictures_are_answered_as_by_the_network(
+    signatures, dataset_dir, trained, exported
+):
+    info = dataset_reader.load_info(str(dataset_dir))
+    examples = [example for _, example in dataset_reader.read_examples(info, str(dataset_dir))]
+    expected = np.stack([trained[example["track_id"]] for example in examples])
+    pictures = np.stack(
+        [np.frombuffer(e["spectrogram"], np.uint8).reshape(102, 159) for e in examples]
+    )
+    by_picture = signatures["spectrogram"](spectrogram=tf.constant(pictures))
+    np.testing.assert_allclose(by_picture["probabilities"], expected, atol=TOLERANCE)
+    serialized = [records.encode_example(example) for example in examples]
+    by_example = signatures["examples"](examples=tf.constant(serialized))
+    np.testing.assert_allclose(by_example["probabilities"], expected, atol=TOLERANCE)
+    names = np.array(exported.info["class_names"])[expected.argmax(axis=1)]
+    assert [label.decode() for label in by_example["label"].numpy()] == names.tolist()
+
+
+def wav(samples, rate=22_050) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format="WAV", subtype="PCM_16")
+    return file.getvalue()
+
+
+def test_wavs_of_any_length_mono_and_stereo(signatures, exported, library, trained):
+    track_ids = sorted(trained)[:4]
+    files = []
+    for place, (_, waveform) in enumerate(waveforms(library, exported, track_ids)):
+        waveform = np.clip(waveform, -1, 1)
+        files.append(wav(np.stack([waveform, waveform], axis=1) if place % 2 else waveform))
+    answers = signatures["wav"](wav=tf.constant(files))["probabilities"].numpy()
+    expected = np.stack([trained[track_id] for track_id in track_ids])
+    np.testing.assert_allclose(answers, expected, atol=5 * TOLERANCE)  # 16 bits
+    for samples in (np.zeros(1), np.full(100, 0.5), np.full(1_000_001, 0.1)):
+        answer = signatures["wav"](wav=tf.constant([wav(samples)]))["probabilities"].numpy()
+        assert answer.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_a_wav_of_another_rate_is_refused(signatures):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="must be 22050 Hz"):
+        signatures["wav"](wav=tf.constant([wav(np.zeros(1000), rate=44_100)]))
+
+
+@pytest.mark.parametrize("length", [1, 999, 660_919, 660_920, 660_921, 1_500_000])
+def test_odd_lengths_and_silence(signatures, length):
+    for waveform in (np.zeros(length), np.random.default_rng(0).normal(0, 0.1, length)):
+        answer = signatures["serving_default"](waveform=tf.constant(waveform[None], tf.float32))
+        assert np.isfinite(answer["probabilities"]).all()
+
+
+def test_the_warm_up_file_asks_every_signature(signatures, exported):
+    path = f"{exported.path}/assets.extra/tf_serving_warmup_requests"
+    asked = set()
+    for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
+        request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
+        name = request.model_spec.signature_name
+        inputs = {key: tf.make_ndarray(value) for key, value in request.inputs.items()}
+        answer = signatures[name](**{key: tf.constant(value) for key, value in inputs.items()})
+        assert np.isfinite(answer["probabilities"]).all()
+        asked.add(name)
+    assert asked == set(signatures)
+
+
+def test_stock_ops_only(exported):
+    data = pathlib.Path(exported.path, "saved_model.pb").read_bytes()
+    (graph,) = saved_model_pb2.SavedModel.FromString(data).meta_graphs
+    library = graph.graph_def.library.function
+    nodes = [*graph.graph_def.node, *(node for function in library for node in function.node_def)]
+    ops = {node.op for node in nodes} - {function.signature.name for function in library}
+    assert {op for op in ops if op_def_registry.get(op) is None} == set()
+    assert {op for op in ops if op.startswith(("IO>", "PyFunc", "EagerPyFunc"))} == set()
+
+
+def test_model_info(exported, dataset_dir, model_dir):
+    info = json.loads((dataset_dir / "dataset_info.json").read_text())
+    assert exported.info["class_names"] == info["class_names"]
+    assert exported.info["dataset"] == {
+        "fingerprint": info["fingerprint"],
+        "config": info["config"],
+    }
+    assert exported.info["training"]["network"] == {"convolutions": 6, "color": "rgb"}
+    assert exported.info["num_parameters"] == 3_345_795
+    assert exported.info["evaluation"] == json.loads((model_dir / "evaluation.json").read_text())
+
+
+def test_versions_rise(tmp_path):
+    assert export.next_version(str(tmp_path / "none")) == 1
+    for name in ("9", "10", ".tmp-x", "11.bad"):
+        (tmp_path / name).mkdir()
+    assert export.next_version(str(tmp_path)) == 11

@@ -1,0 +1,119 @@
+"""The reader of the trainer: every record once a pass, in an order that seed and epoch decide."""
+
+import numpy as np
+import pytest
+
+from beam_pipelines import dataset_reader
+from beam_pipelines.command import InputError
+from trainer import dataset
+
+
+def ids_of(batches) -> list[int]:
+    """The ids of a pass, padding left out."""
+    return [
+        int(track_id)
+        for batch in batches.as_numpy_iterator()
+        for track_id, weight in zip(batch["track_id"], batch["weight"], strict=True)
+        if weight
+    ]
+
+
+@pytest.fixture(scope="module")
+def info(dataset_dir):
+    return dataset.load_info(str(dataset_dir))
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+@pytest.mark.parametrize(("batch_size", "group"), [(1, 1), (4, 1), (5, 2), (16, 4)])
+@pytest.mark.parametrize("shuffle_buffer", [0, 3, 1000])
+def test_every_record_once(info, dataset_dir, split, batch_size, group, shuffle_buffer):
+    batches = dataset.batches(
+        info,
+        str(dataset_dir),
+        split,
+        batch_size=batch_size,
+        group=group,
+        shuffle_buffer=shuffle_buffer,
+    )
+    sizes = [len(batch["label"]) for batch in batches.as_numpy_iterator()]
+    assert set(sizes) == {batch_size}
+    steps = dataset.num_steps(info, split, global_batch_size=batch_size * group)
+    assert len(sizes) == steps * group
+    expected = [
+        example["track_id"]
+        for name, example in dataset_reader.read_examples(info, str(dataset_dir))
+        if name == split
+    ]
+    assert sorted(ids_of(batches)) == sorted(expected)
+
+
+def test_values_are_those_written(info, dataset_dir):
+    written = {
+        example["track_id"]: example
+        for _, example in dataset_reader.read_examples(info, str(dataset_dir))
+    }
+    batches = dataset.batches(info, str(dataset_dir), "train", batch_size=4)
+    for batch in batches.as_numpy_iterator():
+        for place, track_id in enumerate(batch["track_id"]):
+            example = written[track_id]
+            assert batch["spectrogram"][place].tobytes() == example["spectrogram"]
+            for name in ("label", "listens", "artist_id", "date_created", "genre"):
+                assert batch[name][place] == example[name]
+
+
+def test_the_order_depends_on_seed_and_epoch_alone(info, dataset_dir):
+    def order(seed, epoch):
+        return ids_of(
+            dataset.batches(
+                info,
+                str(dataset_dir),
+                "train",
+                batch_size=4,
+                shuffle_buffer=8,
+                seed=seed,
+                epoch=epoch,
+            )
+        )
+
+    orders = [order(0, 0), order(0, 1), order(1, 0), order(1, 1)]
+    assert orders == [order(0, 0), order(0, 1), order(1, 0), order(1, 1)]
+    assert len({tuple(ids) for ids in orders}) == 4
+
+
+def test_masks_blank_bands_and_columns(info, dataset_dir):
+    pytest.importorskip("tensorflow_io", reason="has no wheel for this Python")
+    arguments = dict(batch_size=4, seed=0, epoch=0)
+    plain = dataset.batches(info, str(dataset_dir), "train", **arguments)
+    masked = dataset.batches(info, str(dataset_dir), "train", freq_mask=20, **arguments)
+    blanked = 0
+    for before, after in zip(plain.as_numpy_iterator(), masked.as_numpy_iterator(), strict=True):
+        np.testing.assert_array_equal(before["track_id"], after["track_id"])
+        changed = before["spectrogram"] != after["spectrogram"]
+        bands = changed.any(axis=2).sum(axis=1)
+        assert (bands <= 20).all()
+        assert (after["spectrogram"][changed] == 0).all()
+        blanked += bands.sum()
+    assert blanked > 0
+
+
+def test_columns_without_pictures(info, dataset_dir):
+    columns = dataset.read_columns(info, str(dataset_dir), "train", ["label", "genre"])
+    counts = np.bincount(columns["label"], minlength=3).tolist()
+    assert counts == list(info.splits["train"].class_counts.values())
+    assert len(columns["genre"]) == len(columns["label"])
+
+
+def test_what_is_wrong_is_said(dataset_dir, tmp_path):
+    with pytest.raises(InputError, match="no such folder"):
+        dataset.load_info(str(tmp_path / "none"))
+    with pytest.raises(InputError, match="unfinished"):
+        dataset.load_info(str(tmp_path))
+    text = (dataset_dir / "dataset_info.json").read_text()
+    (tmp_path / "dataset_info.json").write_text(
+        text.replace('"format_version": 1', '"format_version": 9')
+    )
+    with pytest.raises(InputError, match=r"dataset_info\.json: format 9, this version reads 1"):
+        dataset.load_info(str(tmp_path))
+    (tmp_path / "dataset_info.json").write_text(text[:100])
+    with pytest.raises(InputError, match="not a dataset_info"):
+        dataset.load_info(str(tmp_path))

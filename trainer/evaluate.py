@@ -1,0 +1,35 @@
+r"""Evaluates the best epoch of a training on a split of its dataset.
+
+python -m trainer.evaluate --model_dir=model --dataset_dir=dataset --split=test
+"""
+
+from absl import flags
+
+from beam_pipelines import command
+from beam_pipelines.dataset_config import SPLITS
+from trainer import dataset, evaluation, loop, model_folder
+
+_MODEL_DIR = flags.DEFINE_string("model_dir", None, "What trainer.train made.", required=True)
+_DATASET_DIR = flags.DEFINE_string(
+    "dataset_dir", None, "Where build_dataset put the dataset.", required=True
+)
+_SPLIT = flags.DEFINE_enum("split", "test", SPLITS, "The split to evaluate on.")
+
+
+def main(_: list[str]) -> None:
+    dataset_dir, model_dir, split = _DATASET_DIR.value, _MODEL_DIR.value, _SPLIT.value
+    info = dataset.load_info(dataset_dir)
+    config = model_folder.load_config(model_dir, info)
+    trainer = loop.Trainer(config, info, loop.strategy_for("one_device"))
+    model_folder.restore_best(model_dir, trainer.model)
+    measured = evaluation.evaluate(
+        trainer.predictions(dataset_dir, split),
+        dataset.read_columns(info, dataset_dir, "train", ["label", "genre"]),
+        info.class_names,
+    )
+    print(evaluation.table(measured, split=split))
+    print(f"written: {model_folder.write_evaluation(model_dir, split, measured)}")
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,83 @@
+"""The poster's networks: two, four or six convolutions on a mono or RGB picture."""
+
+import keras
+import matplotlib
+import numpy as np
+import tensorflow as tf
+
+from trainer.train_config import NetworkConfig
+
+# (filters, kernel, pool, pool stride) of each block. The poster's text does not say which kernel
+# belongs to which layer; this reading fits both the shapes it prints and the order in which the
+# sizes stand. A last convolution of 2×5 with a pool of 2×2 would give the same shapes.
+BLOCKS = (
+    (32, (3, 5), (2, 2), 2),
+    (64, (3, 5), (2, 2), 2),
+    (128, (2, 2), (2, 2), 2),
+    (256, (2, 2), (2, 2), 2),
+    (512, (2, 2), (2, 2), 1),
+    (1024, (2, 2), (2, 5), 1),
+)
+DENSE_UNITS = 512
+COLORMAP = "magma"
+
+
+class Shades(keras.layers.Layer):
+    """Levels uint8 [batch, height, width] → values in 0…1, float [batch, height, width, 1]."""
+
+    def call(self, pictures):
+        return tf.cast(pictures[..., tf.newaxis], self.compute_dtype) / 255
+
+
+class Colormap(keras.layers.Layer):
+    """Levels uint8 [batch, height, width] → RGB in 0…1, float [batch, height, width, 3].
+
+    The colors are those of a colormap of matplotlib, the one that librosa shows spectrograms in.
+    They are a constant of the graph, so an export carries them, and no weights.
+    """
+
+    def __init__(self, name_of_map: str = COLORMAP, **kwargs):
+        super().__init__(**kwargs)
+        colors = matplotlib.colormaps[name_of_map](np.arange(256))[:, :3]
+        self._colors = colors.astype(np.float32)
+
+    def call(self, pictures):
+        return tf.gather(tf.cast(self._colors, self.compute_dtype), tf.cast(pictures, tf.int32))
+
+
+def build_network(
+    config: NetworkConfig,
+    *,
+    shape: tuple[int, int],
+    num_classes: int,
+    dropout: float = 0.0,
+    seed: int = 0,
+) -> keras.Model:
+    """A network from pictures uint8 [batch, height, width] to logits float32 [batch, classes].
+
+    Args:
+        config: how many convolutions, mono or RGB.
+        shape: (height, width) of the pictures.
+        num_classes: of the answer.
+        dropout: share of the dense layer's outputs that training drops.
+        seed: of the first weights and of the dropout.
+    """
+    seeds = iter(range(1000 * seed, 1000 * seed + 1000))
+
+    def initializer():
+        return keras.initializers.GlorotUniform(seed=next(seeds))
+
+    pictures = keras.Input(shape=shape, dtype="uint8", name="spectrogram")
+    x = (Colormap() if config.color == "rgb" else Shades())(pictures)
+    for filters, kernel, pool, stride in BLOCKS[: config.convolutions]:
+        x = keras.layers.Conv2D(
+            filters, kernel, activation="relu", kernel_initializer=initializer()
+        )(x)
+        x = keras.layers.MaxPooling2D(pool, strides=stride)(x)
+    x = keras.layers.Flatten()(x)
+    x = keras.layers.Dense(DENSE_UNITS, activation="relu", kernel_initializer=initializer())(x)
+    x = keras.layers.Dropout(dropout, seed=next(seeds))(x)
+    logits = keras.layers.Dense(
+        num_classes, kernel_initializer=initializer(), dtype="float32", name="logits"
+    )(x)
+    return keras.Model(pictures, logits)
