@@ -13,6 +13,11 @@ import soxr
 
 from beam_pipelines.command import InputError
 
+# What a header may claim before it is taken for damaged: more would cost memory without bound.
+MIN_RATE, MAX_RATE = 1_000, 768_000
+MAX_SECONDS = 3600
+_BLOCK = 1 << 20
+
 REJECT_REASONS = ("empty_file", "undecodable", "too_short", "silent", "not_finite")
 
 
@@ -24,25 +29,51 @@ class ClipError(InputError):
         self.reason = reason
 
 
-def decode(data: bytes) -> tuple[np.ndarray, int]:
-    """Decodes an audio file.
+class _Stream(soundfile.SoundFile):
+    """A sound file that is read from the start to the end.
 
-    Returns:
-        samples float32 [samples, channels] in about ±1, and their rate in Hz.
+    soundfile seeks after each read of a file that can be sought in, and after that the mp3
+    decoder's samples differ from those of one long read, in some files by a quarter of full scale.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
+def load_waveform(data: bytes, *, sample_rate: int) -> np.ndarray:
+    """Decodes an audio file to the mean of its channels at `sample_rate` Hz: float32 [samples].
+
+    It reads and resamples (soxr HQ) block by block, which gives the same samples as all at once,
+    so that a long song costs the memory of one channel at this rate.
 
     Raises:
-        ClipError: `empty_file`, or `undecodable` if libsndfile can't read it.
+        ClipError: `empty_file`; `undecodable` if libsndfile can't read it, or its header claims
+            what no song is like; `not_finite`.
     """
     if not data:
         raise ClipError("empty_file", "the file has 0 bytes")
+    parts = []
     try:
-        samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+        with _Stream(io.BytesIO(data)) as file:
+            rate, length = file.samplerate, 0
+            if not MIN_RATE <= rate <= MAX_RATE:
+                raise ClipError("undecodable", f"its header says {rate:,} Hz")
+            resampler = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
+            while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
+                mono = to_mono(block)
+                if not np.isfinite(mono).all():
+                    raise ClipError("not_finite", "the decoded samples hold NaN or infinity")
+                length += len(mono)
+                if length > MAX_SECONDS * rate:
+                    raise ClipError("undecodable", f"longer than {MAX_SECONDS // 60} minutes")
+                parts.append(resampler.resample_chunk(mono))
     except (soundfile.LibsndfileError, RuntimeError) as error:
         message = getattr(error, "error_string", None) or str(error)
         raise ClipError("undecodable", f"{len(data):,} bytes: {message}") from None
-    if not len(samples):
+    if not parts:
         raise ClipError("undecodable", f"{len(data):,} bytes hold no audio")
-    return samples, rate
+    parts.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+    return np.concatenate(parts)
 
 
 def to_mono(samples: np.ndarray) -> np.ndarray:
@@ -54,48 +85,51 @@ def to_mono(samples: np.ndarray) -> np.ndarray:
     return total / np.float32(samples.shape[1])
 
 
-def load_waveform(data: bytes, *, sample_rate: int) -> np.ndarray:
-    """Decodes an audio file to mono at `sample_rate` Hz (soxr HQ): float32 [samples].
+def even_windows(waveform: np.ndarray, *, num_samples: int, count: int = 1) -> list[np.ndarray]:
+    """Evenly spaced windows [num_samples] of a waveform [samples]; a single one is its middle.
 
-    Raises:
-        ClipError: `empty_file`, `undecodable` or `not_finite`.
+    A waveform that is not long enough for `count` windows side by side gives fewer, and one that
+    is shorter than a window gives one, zero-padded at the end.
     """
-    samples, rate = decode(data)
-    mono = to_mono(samples)
-    if not np.isfinite(mono).all():
-        raise ClipError("not_finite", "the decoded samples hold NaN or infinity")
-    return soxr.resample(mono, rate, sample_rate, quality="HQ")
+    count = max(1, min(count, len(waveform) // num_samples))
+    spare = max(0, len(waveform) - count * num_samples)
+    starts = [spare * (place + 1) // (count + 1) + place * num_samples for place in range(count)]
+    windows = [waveform[start : start + num_samples] for start in starts]
+    return [np.pad(window, (0, num_samples - len(window))) for window in windows]
 
 
-def central_window(waveform: np.ndarray, num_samples: int) -> np.ndarray:
-    """The middle `num_samples` of a waveform [samples], zero-padded at the end where shorter."""
-    start = max(0, (len(waveform) - num_samples) // 2)
-    window = waveform[start : start + num_samples]
-    return np.pad(window, (0, num_samples - len(window)))
-
-
-def clip_window(
-    data: bytes, *, sample_rate: int, num_samples: int, min_seconds: float, silence_dbfs: float
-) -> np.ndarray:
-    """The window of an audio file that its picture is made of: float32 [num_samples], mono.
+def clip_windows(
+    data: bytes,
+    *,
+    sample_rate: int,
+    num_samples: int,
+    min_seconds: float,
+    silence_dbfs: float,
+    count: int = 1,
+) -> list[np.ndarray]:
+    """The windows of an audio file that pictures are made of: each float32 [num_samples], mono.
 
     Args:
         data: the bytes of the file.
-        sample_rate: of the window, in Hz.
-        num_samples: length of the window, from the middle of the clip.
-        min_seconds: the shortest clip that is taken.
+        sample_rate: of the windows, in Hz.
+        num_samples: length of a window.
+        min_seconds: the shortest file that is taken.
         silence_dbfs: a window whose peak lies below this level (dB of full scale) is silent.
+        count: how many windows, if the file is long enough; see `even_windows`.
 
     Raises:
-        ClipError: for any of REJECT_REASONS.
+        ClipError: for any of REJECT_REASONS; `silent` if all windows are.
     """
     waveform = load_waveform(data, sample_rate=sample_rate)
     seconds = len(waveform) / sample_rate
     if seconds < min_seconds:
         raise ClipError("too_short", f"{seconds:.2f} s, shorter than {min_seconds:g} s")
-    window = central_window(waveform, num_samples)
-    peak = float(np.abs(window).max())
-    if peak < 10 ** (silence_dbfs / 20):
-        level = f"{20 * np.log10(peak):.0f} dBFS" if peak else "digital zero"
+    windows = even_windows(waveform, num_samples=num_samples, count=count)
+    peaks = [float(np.abs(window).max()) for window in windows]
+    audible = [
+        w for w, peak in zip(windows, peaks, strict=True) if peak >= 10 ** (silence_dbfs / 20)
+    ]
+    if not audible:
+        level = f"{20 * np.log10(max(peaks)):.0f} dBFS" if max(peaks) else "digital zero"
         raise ClipError("silent", f"the peak is {level}, below {silence_dbfs:g} dBFS")
-    return window
+    return audible

@@ -8,7 +8,6 @@ cores unless --direct_num_workers says otherwise.
 """
 
 import contextlib
-import json
 import re
 import threading
 import uuid
@@ -18,7 +17,15 @@ from absl import flags
 from apache_beam.io.filesystem import BeamIOError
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
-from beam_pipelines import catalogue, command, dataset_reader, pipeline, report, storage
+from beam_pipelines import (
+    catalogue,
+    command,
+    dataset_reader,
+    output_folder,
+    pipeline,
+    report,
+    storage,
+)
 from beam_pipelines.command import InputError
 from beam_pipelines.dataset_config import SUBSETS, DatasetConfig
 
@@ -28,6 +35,17 @@ _AUDIO_DIR = flags.DEFINE_string(
     "audio_dir", None, "Folder of the mp3s, in FMA's layout (000/000002.mp3).", required=True
 )
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Where the dataset goes.", required=True)
+_MAX_REJECT_FRACTION = flags.DEFINE_float(
+    "max_reject_fraction",
+    0.05,
+    "The job fails if a larger part of the tracks is rejected; the list of them stays.",
+    lower_bound=0,
+    upper_bound=1,
+)
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the dataset in --output_dir.")
+_RETRY_REJECTED = flags.DEFINE_bool(
+    "retry_rejected", False, "Of a finished dataset, try what was rejected or missing again."
+)
 _SUBSET = flags.DEFINE_enum("subset", None, SUBSETS, "Short for --config.subset.")
 
 
@@ -112,23 +130,20 @@ class Progress:
         self._thread.join()
 
     def _run(self):
-        plan_path = storage.join(self._output_dir, pipeline.PLAN_FILE)
         shown = None
         while not self._stop.wait(self._every_seconds):
-            try:
-                plan = json.loads(storage.read_bytes(plan_path))
-            except FileNotFoundError:
+            progress = output_folder.progress(self._output_dir)
+            if progress is None or progress[0] == shown:
                 continue
-            done = len(pipeline.shard_files(self._output_dir))
-            if done != shown:
-                print(
-                    f"shards written: {done} of {plan['num_shards']} ({plan['num_rows']:,} tracks)",
-                    flush=True,
-                )
-                shown = done
+            shown, plan = progress
+            print(
+                f"shards done: {shown} of {plan['num_shards']} ({plan['num_rows']:,} tracks)",
+                flush=True,
+            )
 
 
-def main(argv: list[str]) -> None:
+def job_of_flags() -> pipeline.Job:
+    """What the flags ask for, after a look at whether it can be done."""
     values = command.config_values(_CONFIG)
     config = DatasetConfig.from_dict(values | ({"subset": _SUBSET.value} if _SUBSET.value else {}))
     paths = {
@@ -136,21 +151,48 @@ def main(argv: list[str]) -> None:
         "audio_dir": _AUDIO_DIR.value,
         "output_dir": _OUTPUT_DIR.value,
     }
-    options = pipeline_options(argv[1:])
     check_inputs(**paths)
-    job = beam.Pipeline(options=options)
-    pipeline.build_dataset(job, config, **paths)
+    catalog_sha256 = storage.sha256(paths["tracks_csv"])
+    return pipeline.Job(
+        config=config,
+        catalog_sha256=catalog_sha256,
+        mode=output_folder.mode(
+            paths["output_dir"],
+            output_folder.identity(config, catalog_sha256, pipeline.library_versions()),
+            overwrite=_OVERWRITE.value,
+            retry_rejected=_RETRY_REJECTED.value,
+        ),
+        max_reject_fraction=_MAX_REJECT_FRACTION.value,
+        **paths,
+    )
+
+
+def run(job: pipeline.Job, options: PipelineOptions) -> str:
+    """Runs the job to its end; a table of Beam's counters."""
+    beam_pipeline = beam.Pipeline(options=options)
+    pipeline.build_dataset(beam_pipeline, job)
     is_local = options.view_as(StandardOptions).runner == "FnApiRunner"
     quiet = command.kept_back_stderr() if is_local else contextlib.nullcontext()
-    with Progress(paths["output_dir"]), quiet:
+    with Progress(job.output_dir), quiet:
         try:
-            job.run().wait_until_finish()
+            result = beam_pipeline.run()
+            result.wait_until_finish()
         except Exception as error:
             clear = input_error_in(error)
             if clear is None:
                 raise
             raise clear from None
-    print(report.table(dataset_reader.load_info(paths["output_dir"])))
+    return report.counters(result.metrics().query())
+
+
+def main(argv: list[str]) -> None:
+    options = pipeline_options(argv[1:])
+    job = job_of_flags()
+    if job.mode is output_folder.Mode.FINISHED:
+        print(f"{job.output_dir} is finished; --retry_rejected tries what was rejected again")
+    else:
+        print(run(job, options))
+    print(report.table(dataset_reader.load_info(job.output_dir)))
 
 
 if __name__ == "__main__":

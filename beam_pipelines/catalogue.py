@@ -1,8 +1,9 @@
-"""FMA's `tracks.csv`, read as a stream, each row checked as it passes.
+"""Catalogues: FMA's `tracks.csv` or a plain CSV, read as a stream, each row checked as it passes.
 
-The file has three header lines (group, column, name of the index); rows are counted as a
-spreadsheet counts them, so the first track stands in row 4. Cells may hold newlines, so a row may
-be longer than a line.
+FMA's has three header lines (group, column, name of the index). A plain one has a line with
+`track_id,path,listens` and, where known, `artist_id,artist,genre,date_created`. Rows are counted
+as a spreadsheet counts them, so FMA's first track stands in row 4. Cells may hold newlines, so a
+row may be longer than a line.
 """
 
 import csv
@@ -13,30 +14,37 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from beam_pipelines.command import InputError
-from beam_pipelines.dataset_config import SUBSETS
+from beam_pipelines.dataset_config import SPLITS, SUBSETS
+from beam_pipelines.labels_and_splits import stable_hash
 
-_HEADER_ROWS = 3
 # FMA's longest cells (biographies) pass the csv module's default of 128 KiB.
 _LONGEST_CELL = 1 << 24
 
-_TRACK_ID = ("", "")
-_LISTENS = ("track", "listens")
-_GENRE = ("track", "genre_top")
-_DATE = ("track", "date_created")
-_ARTIST = ("artist", "id")
-_SUBSET = ("set", "subset")
+_FMA_COLUMNS = {
+    "track_id": ("", ""),
+    "listens": ("track", "listens"),
+    "genre": ("track", "genre_top"),
+    "date_created": ("track", "date_created"),
+    "artist_id": ("artist", "id"),
+    "subset": ("set", "subset"),
+    "split": ("set", "split"),
+}
+_PLAIN_COLUMNS = ("track_id", "path", "listens")
+_PLAIN_OPTIONAL_COLUMNS = ("artist_id", "artist", "genre", "date_created")
+_FMA_SPLITS = dict(zip(("training", "validation", "test"), SPLITS, strict=True))
 
 
 class Track(NamedTuple):
     """A row of the catalogue, as much of it as the dataset needs.
 
     Attributes:
-        track_id: FMA's id.
-        path: of the clip, relative to the audio folder.
+        track_id: unique in the catalogue.
+        path: of the audio, relative to the audio folder, or from anywhere if it is absolute.
         listens: how often it was heard.
-        artist_id: FMA's id, −1 where unknown.
+        artist_id: of the catalogue, or a hash of the artist's name; −1 where unknown.
         genre: the top genre, empty where unknown.
         date_created: seconds since 1970 UTC, −1 where unknown.
+        split: `train`, `validation` or `test` as the catalogue has it, empty where it does not.
     """
 
     track_id: int
@@ -45,6 +53,7 @@ class Track(NamedTuple):
     artist_id: int
     genre: str
     date_created: int
+    split: str
 
 
 def clip_path(track_id: int) -> str:
@@ -74,49 +83,49 @@ class HashingFile(io.RawIOBase):
 
 
 def check_header(file: BinaryIO, *, name: str) -> None:
-    """Raises InputError unless `file` opens with the header of a `tracks.csv`."""
-    _columns(_rows(file, name), name)
+    """Raises InputError unless `file` opens with the header of a catalogue."""
+    _read_header(_rows(file, name), name)
 
 
 def read_tracks(file: BinaryIO, *, name: str, subset: str) -> Iterator[Track]:
-    """The tracks of a subset, in the catalogue's order.
+    """The tracks of a catalogue, in its order.
 
     Args:
-        file: a `tracks.csv`.
+        file: an FMA `tracks.csv` or a plain catalogue.
         name: what messages call it.
-        subset: `small`, `medium`, `large` or `full`, each containing the ones before it.
+        subset: of an FMA: `small`, `medium`, `large` or `full`, each containing the ones before
+            it. A plain catalogue has none and is read whole.
 
     Raises:
         InputError: naming row and column of what is wrong.
     """
     rows = _rows(file, name)
-    places, width = _columns(rows, name)
+    header = _read_header(rows, name)
     wanted = SUBSETS[: SUBSETS.index(subset) + 1]
     seen = set()
     for number, cells in rows:
         if not cells:
             continue
-        if len(cells) != width:
+        if len(cells) != header.width:
             raise InputError(
-                f"{name}, row {number}: {len(cells)} cells where the header has {width}; "
+                f"{name}, row {number}: {len(cells)} cells where the header has {header.width}; "
                 "is the file cut off?"
             )
-        row = _Row(cells, places, f"{name}, row {number}")
-        if row.text(_SUBSET) not in SUBSETS:
-            raise row.error(_SUBSET, f"is none of {', '.join(SUBSETS)}")
-        track_id, listens = row.whole_number(_TRACK_ID), row.whole_number(_LISTENS)
-        if row.text(_SUBSET) not in wanted:
+        row = _Row(cells, header, f"{name}, row {number}")
+        track_id, listens = row.whole_number("track_id"), row.whole_number("listens")
+        if row.has("subset") and row.one_of("subset", SUBSETS) not in wanted:
             continue
         if track_id in seen:
-            raise row.error(_TRACK_ID, "stands in an earlier row too")
+            raise row.error("track_id", "stands in an earlier row too")
         seen.add(track_id)
         yield Track(
             track_id=track_id,
-            path=clip_path(track_id),
+            path=row.path() if row.has("path") else clip_path(track_id),
             listens=listens,
-            artist_id=row.whole_number(_ARTIST, empty=-1),
-            genre=row.text(_GENRE),
-            date_created=row.seconds_since_1970(_DATE),
+            artist_id=row.artist_id(),
+            genre=row.text("genre"),
+            date_created=row.seconds_since_1970("date_created"),
+            split=_FMA_SPLITS[row.one_of("split", _FMA_SPLITS)] if row.has("split") else "",
         )
 
 
@@ -134,57 +143,91 @@ def _rows(file: BinaryIO, name: str) -> Iterator[tuple[int, list[str]]]:
         raise InputError(f"{name}, after row {number}: not UTF-8 ({error.reason})") from None
 
 
-def _columns(rows: Iterator[tuple[int, list[str]]], name: str) -> tuple[dict, int]:
-    """The place of each column by its (group, column), and how many there are."""
-    header = [cells for _, cells in (next(rows, (0, [])) for _ in range(_HEADER_ROWS))]
-    groups, names, index_name = header
-    if len(groups) != len(names) or index_name[:1] != ["track_id"]:
+class _Header(NamedTuple):
+    """Where each field stands, what messages call its column, and how many columns there are."""
+
+    places: dict[str, int]
+    labels: dict[str, str]
+    width: int
+
+
+def _read_header(rows: Iterator[tuple[int, list[str]]], name: str) -> _Header:
+    _, first = next(rows, (0, []))
+    if "track_id" in first:
+        for column in _PLAIN_COLUMNS:
+            if column not in first:
+                raise InputError(f"{name}: there is no column {column}")
+        known = [*_PLAIN_COLUMNS, *_PLAIN_OPTIONAL_COLUMNS]
+        places = {column: first.index(column) for column in known if column in first}
+        return _Header(places, {column: column for column in places}, len(first))
+
+    _, second = next(rows, (0, []))
+    _, third = next(rows, (0, []))
+    if len(first) != len(second) or third[:1] != ["track_id"]:
         raise InputError(
-            f"{name}: the first three lines are not those of FMA's tracks.csv "
-            "(group, column, track_id)"
+            f"{name}: its first lines are neither FMA's header (group, column, track_id) nor a "
+            "plain one (track_id,path,listens and more)"
         )
-    places = {pair: place for place, pair in enumerate(zip(groups, names, strict=True))}
-    for pair in (_LISTENS, _GENRE, _DATE, _ARTIST, _SUBSET):
-        if pair not in places:
-            raise InputError(f"{name}: there is no column {_label(pair)}")
-    return places | {_TRACK_ID: 0}, len(groups)
-
-
-def _label(pair: tuple[str, str]) -> str:
-    return "track_id" if pair == _TRACK_ID else f"({pair[0]}, {pair[1]})"
+    pairs = list(zip(first, second, strict=True))
+    labels = {field: f"({group}, {column})" for field, (group, column) in _FMA_COLUMNS.items()}
+    for field, pair in _FMA_COLUMNS.items():
+        if pair not in pairs:
+            raise InputError(f"{name}: there is no column {labels[field]}")
+    places = {field: pairs.index(pair) for field, pair in _FMA_COLUMNS.items()}
+    return _Header(places, labels | {"track_id": "track_id"}, len(first))
 
 
 class _Row:
-    """The cells of one row, read by column, with errors that name both."""
+    """The cells of one row, read by field, with errors that name row and column."""
 
-    def __init__(self, cells: list[str], places: dict, where: str):
-        self._cells, self._places, self._where = cells, places, where
+    def __init__(self, cells: list[str], header: _Header, where: str):
+        self._cells, self._header, self._where = cells, header, where
 
-    def error(self, column: tuple[str, str], problem: str) -> InputError:
-        value = self.text(column)
+    def error(self, field: str, problem: str) -> InputError:
+        value = self.text(field)
         shown = value if len(value) <= 40 else value[:40] + "…"
-        return InputError(f'{self._where}, column {_label(column)}: "{shown}" {problem}')
+        label = self._header.labels[field]
+        return InputError(f'{self._where}, column {label}: "{shown}" {problem}')
 
-    def text(self, column: tuple[str, str]) -> str:
-        return self._cells[self._places[column]].strip()
+    def has(self, field: str) -> bool:
+        return field in self._header.places
 
-    def whole_number(self, column: tuple[str, str], *, empty: int | None = None) -> int:
-        text = self.text(column)
-        if not text and empty is not None:
-            return empty
+    def text(self, field: str) -> str:
+        """The cell of a field, empty where the catalogue has no such column."""
+        place = self._header.places.get(field)
+        return "" if place is None else self._cells[place].strip()
+
+    def one_of(self, field: str, values) -> str:
+        if self.text(field) not in values:
+            raise self.error(field, f"is none of {', '.join(values)}")
+        return self.text(field)
+
+    def whole_number(self, field: str) -> int:
+        text = self.text(field)
         # int() alone would take "1_000", "+1" and other alphabets' digits.
         if not (text.isascii() and text.isdigit() and len(text) <= 18):
-            raise self.error(column, "is not a whole number")
+            raise self.error(field, "is not a whole number")
         return int(text)
 
-    def seconds_since_1970(self, column: tuple[str, str]) -> int:
-        text = self.text(column)
+    def path(self) -> str:
+        if not self.text("path"):
+            raise self.error("path", "is empty")
+        return self.text("path")
+
+    def artist_id(self) -> int:
+        if self.text("artist_id"):
+            return self.whole_number("artist_id")
+        artist = self.text("artist")
+        return stable_hash(artist, salt="artist") if artist else -1
+
+    def seconds_since_1970(self, field: str) -> int:
+        text = self.text(field)
         if not text:
             return -1
         try:
             date = datetime.datetime.fromisoformat(text)
         except ValueError:
-            raise self.error(column, "is not a date such as 2008-11-26 01:48:12") from None
+            raise self.error(field, "is not a date such as 2008-11-26 01:48:12") from None
         if date.tzinfo is None:
             date = date.replace(tzinfo=datetime.timezone.utc)
         return int(date.timestamp())

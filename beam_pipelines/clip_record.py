@@ -1,33 +1,39 @@
-"""One clip: from its row and its bytes to the record that stands in a shard."""
+"""One track: from its bytes to its windows, and from a window to the record in a shard."""
+
+import numpy as np
 
 from beam_pipelines import audio, labels_and_splits, records, spectrogram
 from beam_pipelines.catalogue import Track
 from beam_pipelines.dataset_config import DatasetConfig
 
 
-def clip_record(track: Track, data: bytes, config: DatasetConfig) -> bytes:
-    """The serialized tf.Example of a clip.
+def windows_of(data: bytes, config: DatasetConfig) -> list[np.ndarray]:
+    """The windows, float32 [num_samples], of an audio file; ClipError if it can't be used."""
+    return audio.clip_windows(
+        data,
+        sample_rate=config.spectrogram.sample_rate,
+        num_samples=config.spectrogram.num_samples,
+        min_seconds=config.min_seconds,
+        silence_dbfs=config.silence_dbfs,
+        count=config.clips_per_track,
+    )
+
+
+def record_of(
+    track: Track, window: np.ndarray, config: DatasetConfig, *, thresholds: tuple[int, ...]
+) -> bytes:
+    """The serialized tf.Example of a window.
 
     Args:
         track: its row of the catalogue.
-        data: the bytes of its audio file.
+        window: float32 [num_samples].
         config: of the dataset.
-
-    Raises:
-        audio.ClipError: the clip can't be used.
+        thresholds: of the classes, in listens.
     """
-    params = config.spectrogram
-    window = audio.clip_window(
-        data,
-        sample_rate=params.sample_rate,
-        num_samples=params.num_samples,
-        min_seconds=config.min_seconds,
-        silence_dbfs=config.silence_dbfs,
-    )
     return records.encode_example(
         {
-            "spectrogram": spectrogram.picture(window, params).tobytes(),
-            "label": labels_and_splits.label_of(track.listens, config.thresholds),
+            "spectrogram": spectrogram.picture(window, config.spectrogram).tobytes(),
+            "label": labels_and_splits.label_of(track.listens, thresholds),
             "listens": track.listens,
             "track_id": track.track_id,
             "artist_id": track.artist_id,

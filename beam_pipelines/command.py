@@ -56,6 +56,18 @@ def config_of(cls: type[Config], values: dict[str, Any], *, name: str = "config"
     return cls(**{key: convert(key, value) for key, value in values.items()})
 
 
+def differences(theirs: dict, mine: dict, *, ignore: str = "", prefix: str = "") -> list[str]:
+    """What differs between two nested dicts of plain values, in words, but for the key `ignore`."""
+    found = []
+    for key in sorted(theirs.keys() | mine.keys()):
+        there, here = theirs.get(key), mine.get(key)
+        if isinstance(there, dict) and isinstance(here, dict):
+            found += differences(there, here, ignore=ignore, prefix=f"{prefix}{key}.")
+        elif there != here and key != ignore:
+            found.append(f"{prefix}{key} is {there} there and {here} here")
+    return found
+
+
 def require(holds: bool, message: str) -> None:
     """Raises InputError with `message` unless the condition holds."""
     if not holds:

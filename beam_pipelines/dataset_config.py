@@ -8,6 +8,7 @@ from beam_pipelines.command import config_of, require
 from beam_pipelines.spectrogram import SpectrogramParams
 
 SPLITS = ("train", "validation", "test")
+SPLIT_BY = ("artist", "track", "official")
 SUBSETS = ("small", "medium", "large", "full")
 
 
@@ -18,9 +19,11 @@ class DatasetConfig:
     subset: str
     class_names: tuple[str, ...]
     thresholds: tuple[int, ...]
+    quantiles: tuple[float, ...]
     split_by: str
     split_sizes: tuple[float, float, float]
     salt: str
+    clips_per_track: int
     min_seconds: float
     silence_dbfs: float
     spectrogram: SpectrogramParams
@@ -31,23 +34,36 @@ class DatasetConfig:
             f"config.subset: {self.subset!r} is none of {', '.join(SUBSETS)}",
         )
         require(
-            list(self.thresholds) == sorted(set(self.thresholds)),
-            f"config.thresholds: {self.thresholds} do not rise",
+            bool(self.thresholds) != bool(self.quantiles),
+            f"config.thresholds: {self.thresholds} and config.quantiles: {self.quantiles}; "
+            "exactly one of the two is given, the other is ()",
+        )
+        for name in ("thresholds", "quantiles"):
+            edges = getattr(self, name)
+            require(list(edges) == sorted(set(edges)), f"config.{name}: {edges} do not rise")
+        require(
+            all(0 < quantile < 1 for quantile in self.quantiles),
+            f"config.quantiles: {self.quantiles} are not all between 0 and 1",
+        )
+        edges = self.thresholds or self.quantiles
+        require(
+            len(self.class_names) == len(edges) + 1,
+            f"config.class_names: {len(self.class_names)} names for the {len(edges) + 1} classes "
+            f"that {edges} make",
         )
         require(
-            len(self.class_names) == len(self.thresholds) + 1,
-            f"config.class_names: {len(self.class_names)} names for the "
-            f"{len(self.thresholds) + 1} classes that {len(self.thresholds)} thresholds make",
-        )
-        require(
-            self.split_by in ("artist", "track"),
-            f"config.split_by: {self.split_by!r} is neither artist nor track",
+            self.split_by in SPLIT_BY,
+            f"config.split_by: {self.split_by!r} is none of {', '.join(SPLIT_BY)}",
         )
         require(
             len(self.split_sizes) == len(SPLITS)
             and min(self.split_sizes) >= 0
             and abs(sum(self.split_sizes) - 1) < 1e-6,
             f"config.split_sizes: {self.split_sizes} are not three shares that add up to 1",
+        )
+        require(
+            self.clips_per_track >= 1,
+            f"config.clips_per_track: {self.clips_per_track} is not at least 1",
         )
         require(self.min_seconds > 0, f"config.min_seconds: {self.min_seconds} is not above 0")
 

@@ -39,6 +39,7 @@ class DatasetInfo:
     Attributes:
         fingerprint: SHA-256 of everything that the records' bytes depend on, and of the records.
         features: {name: {`dtype`, `shape`}} of each record.
+        thresholds: between the classes, in listens, as given or found at the config's quantiles.
         rejected: how many clips were rejected, by reason; `rejected.jsonl` lists them.
         missing_audio: how many rows of the subset had no file in the audio folder.
         split_check: `by`, and counted in what was written `groups_in_two_splits` and, whatever
@@ -50,6 +51,7 @@ class DatasetInfo:
     config: DatasetConfig
     features: dict[str, dict[str, Any]]
     class_names: tuple[str, ...]
+    thresholds: tuple[int, ...]
     splits: dict[str, Split]
     rejected: dict[str, int]
     missing_audio: int
@@ -80,7 +82,8 @@ class DatasetInfo:
                     f"{FORMAT_VERSION}; build the dataset again"
                 )
             values["config"] = DatasetConfig.from_dict(values["config"])
-            values["class_names"] = tuple(values["class_names"])
+            for name in ("class_names", "thresholds"):
+                values[name] = tuple(values[name])
             values["splits"] = {
                 split: Split(**v | {"shards": tuple(Shard(**shard) for shard in v["shards"])})
                 for split, v in values["splits"].items()

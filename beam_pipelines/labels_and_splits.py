@@ -2,8 +2,10 @@
 
 import bisect
 import hashlib
+import itertools
 import math
 
+from beam_pipelines.command import InputError
 from beam_pipelines.dataset_config import SPLITS
 
 _HASH_RANGE = 1 << 63
@@ -22,6 +24,30 @@ def _salt_bytes(salt: str) -> bytes:
 def label_of(listens: int, thresholds: tuple[int, ...]) -> int:
     """The class of a number of listens: how many of the rising thresholds it has reached."""
     return bisect.bisect_right(thresholds, listens)
+
+
+def thresholds_at(
+    counts: list[tuple[int, int]], *, quantiles: tuple[float, ...]
+) -> tuple[int, ...]:
+    """The thresholds that put the shares `quantiles` of all tracks below them.
+
+    Each is the first number of listens that is heard by none of the lowest share, so equal
+    numbers are never torn apart and a share may be a little smaller than asked for.
+
+    Args:
+        counts: (listens, how many tracks have them), each number of listens once.
+        quantiles: rising, between 0 and 1.
+
+    Raises:
+        InputError: the listens are too much alike for so many classes.
+    """
+    counts = sorted(counts)
+    total = sum(count for _, count in counts)
+    cumulative = list(itertools.accumulate(count for _, count in counts))
+    found = tuple(counts[bisect.bisect_right(cumulative, q * total)][0] for q in quantiles)
+    if len(set(found)) < len(found) or found[0] == counts[0][0]:
+        raise InputError(f"config.quantiles: {quantiles} fall on the same listens, {found}")
+    return found
 
 
 def group_of(track_id: int, artist_id: int, *, by: str) -> str:

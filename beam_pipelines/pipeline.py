@@ -1,15 +1,14 @@
 """The Beam job: a catalogue and a folder of audio in, a dataset out.
 
-Rows of the catalogue are labelled, split and assigned to a shard, and grouped by shard; inside a
-shard each clip is read, decoded, turned into its picture and written, in the order of its hash.
-So no audio and no picture passes through a shuffle, and the bytes written depend on nothing but
+Rows of the catalogue are split, assigned to a shard and grouped by shard; inside a shard each
+track is read, decoded, turned into its pictures and written, in the order of its hash. So no
+audio and no picture passes through a shuffle, and the bytes written depend on nothing but
 catalogue, audio and config.
 """
 
+import dataclasses
 import hashlib
 import io
-import json
-import time
 from collections import Counter
 from collections.abc import Iterable
 from importlib import metadata
@@ -18,78 +17,97 @@ import apache_beam as beam
 import soundfile
 from apache_beam.metrics import Metrics
 from apache_beam.pvalue import AsDict, AsList, AsSingleton, TaggedOutput
+from apache_beam.utils.shared import Shared
 
-from beam_pipelines import audio, catalogue, dataset_info, labels_and_splits, records, storage
-from beam_pipelines.clip_record import clip_record
+from beam_pipelines import (
+    audio,
+    catalogue,
+    dataset_info,
+    labels_and_splits,
+    output_folder,
+    records,
+    storage,
+)
 from beam_pipelines.command import InputError
 from beam_pipelines.dataset_config import SPLITS, DatasetConfig
+from beam_pipelines.decoder_process import Decoder
 
-REJECTED_FILE = "rejected.jsonl"
-PLAN_FILE = f"{storage.TEMPORARY_PREFIX}plan.json"
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a run is to do.
+
+    Attributes:
+        config: of the dataset.
+        tracks_csv: path of the catalogue.
+        catalog_sha256: of the catalogue.
+        audio_dir: what the paths of the catalogue are relative to.
+        output_dir: where the dataset goes.
+        mode: what is done with what is there.
+        max_reject_fraction: the job fails if a larger part of the tracks is rejected.
+    """
+
+    config: DatasetConfig
+    tracks_csv: str
+    catalog_sha256: str
+    audio_dir: str
+    output_dir: str
+    mode: output_folder.Mode
+    max_reject_fraction: float
 
 
 class ReadCatalogue(beam.DoFn):
-    """Path of a `tracks.csv` → (split, order, track) of each row; output `sha256` of the file."""
+    """Path of a catalogue → (split, order, track) of each row."""
 
     def __init__(self, config: DatasetConfig):
         self._config = config
 
     def process(self, path: str):
         config = self._config
-        with storage.open_to_read(path) as raw:
-            file = catalogue.HashingFile(raw)
+        with storage.open_to_read(path) as file:
             tracks = catalogue.read_tracks(io.BufferedReader(file), name=path, subset=config.subset)
             for track in tracks:
-                group = labels_and_splits.group_of(
-                    track.track_id, track.artist_id, by=config.split_by
-                )
-                split = labels_and_splits.split_of(group, config.split_sizes, salt=config.salt)
                 order = labels_and_splits.stable_hash(
                     str(track.track_id), salt=f"{config.salt}/order"
                 )
                 # Plain tuples, since Beam would pickle a class of our own.
-                yield split, order, tuple(track)
-        yield TaggedOutput("sha256", file.hexdigest())
+                yield self._split(track, path), order, tuple(track)
 
-
-def clear(output_dir: str) -> None:
-    """Deletes what a run writes, the description first: without it a folder is unfinished."""
-    for path in (dataset_info.FILE_NAME, REJECTED_FILE):
-        storage.delete(storage.matches(storage.join(output_dir, path)))
-    storage.delete(shard_files(output_dir))
-    clear_temporary(output_dir)
-
-
-def clear_temporary(output_dir: str) -> None:
-    storage.delete(storage.matches(storage.join(output_dir, f"{storage.TEMPORARY_PREFIX}*")))
-
-
-def shard_files(output_dir: str) -> list[str]:
-    """The paths of all shards that lie in a folder."""
-    patterns = [storage.join(output_dir, f"{split}.tfrecord-*") for split in SPLITS]
-    return [path for pattern in patterns for path in storage.matches(pattern)]
+    def _split(self, track: catalogue.Track, path: str) -> str:
+        config = self._config
+        if config.split_by == "official":
+            if not track.split:
+                raise InputError(f"{path}: config.split_by is official, and it has no such column")
+            return track.split
+        group = labels_and_splits.group_of(track.track_id, track.artist_id, by=config.split_by)
+        return labels_and_splits.split_of(group, config.split_sizes, salt=config.salt)
 
 
 class PlanShards(beam.DoFn):
-    """Rows in each split → the name of every shard; clears the folder for them.
+    """Rows in each split → the name of every shard; makes the folder ready for them.
 
     It needs the count of all rows, so a catalogue that can't be read has changed nothing.
     """
 
-    def __init__(self, output_dir: str):
-        self._output_dir = output_dir
+    def __init__(self, job: Job):
+        self._job = job
 
-    def process(self, _, rows_in_split: dict[str, int]):
-        storage.make_folder(self._output_dir)
-        clear(self._output_dir)
+    def process(self, _, rows_in_split: dict[str, int], thresholds: tuple[int, ...]):
+        if not rows_in_split:
+            raise InputError(
+                f"{self._job.tracks_csv}: no tracks in subset {self._job.config.subset}"
+            )
         names = [
             labels_and_splits.shard_name(split, index, num_shards)
             for split in SPLITS
             for num_shards in [labels_and_splits.shard_count(rows_in_split.get(split, 0))]
             for index in range(num_shards)
         ]
+        made_of = output_folder.identity(
+            self._job.config, self._job.catalog_sha256, library_versions()
+        )
         plan = {"num_shards": len(names), "num_rows": sum(rows_in_split.values())}
-        storage.write_atomically(self._output_dir, PLAN_FILE, json.dumps(plan).encode())
+        output_folder.prepare(self._job.output_dir, self._job.mode, made_of | plan)
         for name in names:
             yield name, ()
 
@@ -105,62 +123,108 @@ def assign_to_shard(row: tuple, rows_in_split: dict[str, int]) -> tuple[str, tup
 class WriteShard(beam.DoFn):
     """(name, rows) → the shard on disk, and what is in it.
 
-    Outputs: the shard (a dict); `rejected`, a dict for each rejected clip; `groups`,
+    Outputs: the shard (a dict); `rejected`, a dict for each rejected track; `groups`,
     ((kind, id), split) of each artist, and of each group that the split is by, that was written.
     """
 
-    def __init__(self, config: DatasetConfig, *, audio_dir: str, output_dir: str):
-        self._config = config
-        self._audio_dir = audio_dir
-        self._output_dir = output_dir
+    def __init__(self, job: Job):
+        self._job = job
+        self._decoders = Shared()
 
-    def process(self, element: tuple[str, Iterable[tuple]]):
+    def setup(self):
+        self._decoder = self._decoders.acquire(self._start_decoder)
+
+    def _start_decoder(self) -> Decoder:
+        decoder = Decoder(self._job.config)
+        decoder.start()
+        return decoder
+
+    def process(self, element: tuple[str, Iterable[tuple]], thresholds: tuple[int, ...]):
         name, rows = element
-        split = name.partition(".")[0]
         # The empty row is PlanShards', so that a shard without tracks is written too.
-        tracks = [catalogue.Track(*track) for _, track in sorted(row for row in rows if row)]
-        written = []
+        rows = sorted(row for row in rows if row)
+        made_of = output_folder.digest(self._job.config.to_dict(), thresholds, rows)
+        done = output_folder.read_done(self._job.output_dir, name, made_of)
+        if done is None:
+            tracks = [catalogue.Track(*track) for _, track in rows]
+            done = {"made_of": made_of} | self._write(name, tracks, thresholds)
+            output_folder.write_done(self._job.output_dir, name, done)
+            Metrics.counter("shards", "written").inc()
+        else:
+            Metrics.counter("shards", "kept from an earlier run").inc()
+        yield done["shard"]
+        for line in done["rejected"]:
+            yield TaggedOutput("rejected", line)
+        for kind, number in done["groups"]:
+            yield TaggedOutput("groups", ((kind, number), done["shard"]["split"]))
+
+    def _write(self, name: str, tracks: list[catalogue.Track], thresholds: tuple[int, ...]) -> dict:
+        """Writes a shard; the summary of it that `process` hands on."""
+        kept = self._records_there(name) if self._job.mode is output_folder.Mode.RETRY else {}
+        labels, written, rejected = Counter(), [], []
         missing_audio = num_bytes = 0
         sha256 = hashlib.sha256()
-        with storage.AtomicFile(self._output_dir, name) as file:
+        with storage.AtomicFile(self._job.output_dir, name) as file:
             for track in tracks:
                 try:
-                    data = storage.read_bytes(storage.join(self._audio_dir, track.path))
+                    new = kept.get(track.track_id) or self._decode(track, thresholds)
                 except FileNotFoundError:
                     missing_audio += 1
-                    Metrics.counter("clips", "missing_audio").inc()
+                    Metrics.counter("tracks", "without audio").inc()
                     continue
-                started = time.perf_counter()
-                try:
-                    record = records.frame(clip_record(track, data, self._config))
                 except audio.ClipError as error:
-                    Metrics.counter("rejected", error.reason).inc()
-                    yield TaggedOutput("rejected", rejected_line(track, error))
+                    rejected.append(rejected_line(track, error))
+                    Metrics.counter("tracks rejected", error.reason).inc()
                     continue
-                milliseconds = int(1000 * (time.perf_counter() - started))
-                Metrics.distribution("clips", "milliseconds").update(milliseconds)
-                Metrics.counter("clips", "written").inc()
-                file.write(record)
-                sha256.update(record)
-                num_bytes += len(record)
+                for record in map(records.frame, new):
+                    file.write(record)
+                    sha256.update(record)
+                    num_bytes += len(record)
+                labels[labels_and_splits.label_of(track.listens, thresholds)] += len(new)
                 written.append(track)
-        groups = {("artist", track.artist_id) for track in written if track.artist_id >= 0}
-        if self._config.split_by != "artist":
-            groups |= {(self._config.split_by, track.track_id) for track in written}
-        for group in sorted(groups):
-            yield TaggedOutput("groups", (group, split))
-        labels = [
-            labels_and_splits.label_of(track.listens, self._config.thresholds) for track in written
-        ]
-        yield {
-            "split": split,
-            "file": name,
-            "num_examples": len(written),
-            "bytes": num_bytes,
-            "sha256": sha256.hexdigest(),
-            "labels": dict(Counter(labels)),
-            "missing_audio": missing_audio,
+        return {
+            "shard": {
+                "split": name.partition(".")[0],
+                "file": name,
+                "num_examples": labels.total()
+                if hasattr(labels, "total")
+                else sum(labels.values()),
+                "bytes": num_bytes,
+                "sha256": sha256.hexdigest(),
+                "labels": [labels[label] for label in range(len(self._job.config.class_names))],
+                "num_tracks": len(written),
+                "missing_audio": missing_audio,
+            },
+            "rejected": rejected,
+            "groups": groups_of(written, self._job.config.split_by),
         }
+
+    def _decode(self, track: catalogue.Track, thresholds: tuple[int, ...]) -> list[bytes]:
+        """The records of a track; FileNotFoundError or ClipError if it has none."""
+        data = storage.read_bytes(storage.join(self._job.audio_dir, track.path))
+        Metrics.counter("audio", "bytes read").inc(len(data))
+        decoded = self._decoder.decode(track, data, thresholds=thresholds)
+        Metrics.counter("tracks", "decoded").inc()
+        Metrics.counter("audio", "seconds").inc(round(decoded.audio_seconds))
+        Metrics.distribution("milliseconds a track", "decode").update(decoded.decode_ms)
+        Metrics.distribution("milliseconds a track", "picture").update(decoded.picture_ms)
+        return decoded.records
+
+    def _records_there(self, name: str) -> dict[int, list[bytes]]:
+        """The records of a shard that is there already, by track."""
+        by_track = {}
+        with storage.open_to_read(storage.join(self._job.output_dir, name)) as file:
+            for record in records.read_records(file, name=name):
+                by_track.setdefault(records.decode_example(record)["track_id"], []).append(record)
+        return by_track
+
+
+def groups_of(tracks: list[catalogue.Track], split_by: str) -> list[tuple[str, int]]:
+    """(kind, id) of each artist of the tracks, and of what else must not be torn apart."""
+    groups = {("artist", track.artist_id) for track in tracks if track.artist_id >= 0}
+    if split_by == "track":
+        groups |= {("track", track.track_id) for track in tracks}
+    return sorted(groups)
 
 
 def rejected_line(track: catalogue.Track, error: audio.ClipError) -> dict:
@@ -176,49 +240,52 @@ def rejected_line(track: catalogue.Track, error: audio.ClipError) -> dict:
 class Finish(beam.DoFn):
     """Everything that was written → `rejected.jsonl` and, last, `dataset_info.json`."""
 
-    def __init__(self, config: DatasetConfig, *, audio_dir: str, output_dir: str):
-        self._config = config
-        self._audio_dir = audio_dir
-        self._output_dir = output_dir
+    def __init__(self, job: Job):
+        self._job = job
 
-    def process(self, _, shards, rejected, artists_in_split, torn_groups, catalog_sha256):
-        info = describe(
-            self._config, shards, rejected, artists_in_split, torn_groups, catalog_sha256
-        )
-        if not info.num_examples:
-            clear(self._output_dir)
+    def process(self, _, shards, rejected, artists_in_split, torn_groups, thresholds):
+        job = self._job
+        info = describe(job, shards, rejected, artists_in_split, torn_groups, thresholds)
+        num_tracks = len(rejected) + sum(shard["num_tracks"] for shard in shards)
+        if not num_tracks:
+            output_folder.clear(job.output_dir)
             raise InputError(
-                f"{self._audio_dir}: no usable audio for any of the "
-                f"{info.missing_audio + len(rejected):,} tracks of subset {self._config.subset} "
-                f"({info.missing_audio:,} without a file such as {catalogue.clip_path(2)}, "
-                f"{len(rejected):,} rejected)"
+                f"{job.audio_dir}: none of the {info.missing_audio:,} tracks of subset "
+                f"{job.config.subset} has its file there, such as {catalogue.clip_path(2)}"
             )
-        lines = sorted(rejected, key=lambda line: line["track_id"])
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        storage.write_atomically(self._output_dir, REJECTED_FILE, text.encode())
-        storage.write_atomically(self._output_dir, dataset_info.FILE_NAME, info.to_json().encode())
-        clear_temporary(self._output_dir)
+        output_folder.write_rejected(job.output_dir, rejected)
+        if len(rejected) > job.max_reject_fraction * num_tracks or not info.num_examples:
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in info.rejected.items())
+            raise InputError(
+                f"{len(rejected):,} of {num_tracks:,} tracks were rejected ({reasons}), more than "
+                f"--max_reject_fraction={job.max_reject_fraction:g} allows; they are listed in "
+                f"{storage.join(job.output_dir, output_folder.REJECTED_FILE)}"
+            )
+        output_folder.write_info(job.output_dir, info)
 
 
 def describe(
-    config: DatasetConfig,
+    job: Job,
     shards: list[dict],
     rejected: list[dict],
     artists_in_split: dict[str, int],
     torn_groups: dict[str, int],
-    catalog_sha256: str,
+    thresholds: tuple[int, ...],
 ) -> dataset_info.DatasetInfo:
     """The description of what the shards hold."""
+    config = job.config
     shards = sorted(shards, key=lambda shard: shard["file"])
     versions = library_versions()
     splits = {}
     for split in SPLITS:
         mine = [shard for shard in shards if shard["split"] == split]
-        labels = sum((Counter(shard["labels"]) for shard in mine), Counter())
         fields = ("file", "num_examples", "bytes", "sha256")
         splits[split] = dataset_info.Split(
             num_examples=sum(shard["num_examples"] for shard in mine),
-            class_counts={name: labels[label] for label, name in enumerate(config.class_names)},
+            class_counts={
+                name: sum(shard["labels"][label] for shard in mine)
+                for label, name in enumerate(config.class_names)
+            },
             num_artists=artists_in_split.get(split, 0),
             shards=tuple(dataset_info.Shard(**{f: shard[f] for f in fields}) for shard in mine),
         )
@@ -226,20 +293,23 @@ def describe(
     return dataset_info.DatasetInfo(
         format_version=dataset_info.FORMAT_VERSION,
         fingerprint=dataset_info.fingerprint(
-            config=config, catalog_sha256=catalog_sha256, versions=versions, splits=splits
+            config=config, catalog_sha256=job.catalog_sha256, versions=versions, splits=splits
         ),
         config=config,
         features=dataset_info.features(config),
         class_names=config.class_names,
+        thresholds=tuple(thresholds),
         splits=splits,
         rejected={reason: reasons[reason] for reason in audio.REJECT_REASONS if reasons[reason]},
         missing_audio=sum(shard["missing_audio"] for shard in shards),
         split_check={
             "by": config.split_by,
-            "groups_in_two_splits": torn_groups.get(config.split_by, 0),
+            "groups_in_two_splits": torn_groups.get(
+                "track" if config.split_by == "track" else "artist", 0
+            ),
             "artists_in_two_splits": torn_groups.get("artist", 0),
         },
-        catalog_sha256=catalog_sha256,
+        catalog_sha256=job.catalog_sha256,
         versions=versions,
     )
 
@@ -251,52 +321,43 @@ def library_versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in names} | {"libsndfile": libsndfile}
 
 
-def build_dataset(
-    pipeline: beam.Pipeline,
-    config: DatasetConfig,
-    *,
-    tracks_csv: str,
-    audio_dir: str,
-    output_dir: str,
-) -> None:
+def build_dataset(pipeline: beam.Pipeline, job: Job) -> None:
     """Adds the job to a pipeline."""
-    folders = {"audio_dir": audio_dir, "output_dir": output_dir}
-    catalog = (
+    rows = (
         pipeline
-        | "catalogue" >> beam.Create([tracks_csv])
-        | "read catalogue" >> beam.ParDo(ReadCatalogue(config)).with_outputs("sha256", main="rows")
+        | "catalogue" >> beam.Create([job.tracks_csv])
+        | "read catalogue" >> beam.ParDo(ReadCatalogue(job.config))
     )
-    rows_in_split = (
-        catalog.rows
+    rows_in_split = AsDict(
+        rows
         | "split" >> beam.Map(lambda row: row[0])
         | "count rows" >> beam.combiners.Count.PerElement()
     )
+    thresholds = AsSingleton(class_thresholds(pipeline, rows, job.config))
     planned = (
         pipeline
         | "plan" >> beam.Impulse()
-        | "plan shards" >> beam.ParDo(PlanShards(output_dir), AsDict(rows_in_split))
+        | "plan shards" >> beam.ParDo(PlanShards(job), rows_in_split, thresholds)
     )
-    assigned = catalog.rows | "assign to shard" >> beam.Map(assign_to_shard, AsDict(rows_in_split))
+    assigned = rows | "assign to shard" >> beam.Map(assign_to_shard, rows_in_split)
     written = (
         (planned, assigned)
         | beam.Flatten()
         | "group by shard" >> beam.GroupByKey()
         | "write shard"
-        >> beam.ParDo(WriteShard(config, **folders)).with_outputs(
-            "rejected", "groups", main="shards"
-        )
+        >> beam.ParDo(WriteShard(job), thresholds).with_outputs("rejected", "groups", main="shards")
     )
     splits_of_group = (
         written.groups
         | "group by group" >> beam.GroupByKey()
         | "splits" >> beam.MapTuple(lambda group, splits: (group[0], sorted(set(splits))))
     )
-    artists_in_split = (
+    artists_in_split = AsDict(
         splits_of_group
         | "artists" >> beam.FlatMapTuple(lambda kind, splits: splits if kind == "artist" else ())
         | "count artists" >> beam.combiners.Count.PerElement()
     )
-    torn_groups = (
+    torn_groups = AsDict(
         splits_of_group
         | "torn" >> beam.FlatMapTuple(lambda kind, splits: [kind] if len(splits) > 1 else ())
         | "count torn" >> beam.combiners.Count.PerElement()
@@ -306,11 +367,25 @@ def build_dataset(
         | "finish" >> beam.Impulse()
         | "write info"
         >> beam.ParDo(
-            Finish(config, **folders),
+            Finish(job),
             AsList(written.shards),
             AsList(written.rejected),
-            AsDict(artists_in_split),
-            AsDict(torn_groups),
-            AsSingleton(catalog.sha256),
+            artists_in_split,
+            torn_groups,
+            thresholds,
         )
+    )
+
+
+def class_thresholds(pipeline: beam.Pipeline, rows: beam.PCollection, config: DatasetConfig):
+    """A collection of one tuple: the thresholds of the config, or at its quantiles."""
+    if not config.quantiles:
+        return pipeline | "thresholds" >> beam.Create([config.thresholds])
+    return (
+        rows
+        | "listens" >> beam.Map(lambda row: row[2][2])
+        # Catalogues have far fewer different counts than tracks.
+        | "count listens" >> beam.combiners.Count.PerElement()
+        | "gather counts" >> beam.combiners.ToList()
+        | "quantiles" >> beam.Map(labels_and_splits.thresholds_at, quantiles=config.quantiles)
     )

@@ -44,6 +44,21 @@ def table(info: DatasetInfo) -> str:
     )
 
 
+def counters(metrics) -> str:
+    """What a job counted (`PipelineResult.metrics().query()`), as lines of text."""
+    found = sorted(metrics["counters"], key=lambda metric: str(metric.key.metric))
+    rows = [(f"{m.key.metric.namespace}: {m.key.metric.name}", f"{m.result:,}") for m in found]
+    for metric in sorted(metrics["distributions"], key=lambda metric: str(metric.key.metric)):
+        name, values = metric.key.metric, metric.result
+        rows.append(
+            (
+                f"{name.namespace}: {name.name}",
+                f"{values.mean:.1f} (from {values.min} to {values.max})",
+            )
+        )
+    return "\n".join(aligned(rows))
+
+
 def aligned(rows: list[tuple[str, ...]]) -> list[str]:
     """Lines of a table: the first column to the left, the others to the right."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
@@ -108,7 +123,7 @@ def contact_sheet(info: DatasetInfo, examples: dict[int, list[dict]]) -> bytes:
 
 def class_range(info: DatasetInfo, label: int) -> str:
     """A class in words, such as `medium: 1,000 to 3,499 listens`."""
-    thresholds = info.config.thresholds
+    thresholds = info.thresholds
     name = info.class_names[label]
     if label == 0:
         return f"{name}: under {thresholds[0]:,} listens"

@@ -1,5 +1,6 @@
 """Files of the job, on local disks and in gs:// buckets alike (Beam's FileSystems)."""
 
+import hashlib
 import uuid
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
@@ -40,7 +41,19 @@ def exists(path: str) -> bool:
     return FileSystems.exists(path)
 
 
+def sha256(path: str) -> str:
+    """SHA-256 of a file; FileNotFoundError where there is none."""
+    digest = hashlib.sha256()
+    with open_to_read(path) as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def join(folder: str, *names: str) -> str:
+    """A path below a folder, or the last of the names that is absolute."""
+    if names and "://" in names[-1]:
+        return names[-1]
     return FileSystems.join(folder, *names)
 
 

@@ -34,13 +34,14 @@ class ExportedModel:
             audio.ClipError: the file can't be used.
         """
         config = self.info["dataset"]["config"]
-        return audio.clip_window(
+        (window,) = audio.clip_windows(
             data,
             sample_rate=config["spectrogram"]["sample_rate"],
             num_samples=config["spectrogram"]["num_samples"],
             min_seconds=config["min_seconds"],
             silence_dbfs=config["silence_dbfs"],
         )
+        return window
 
     def probabilities(self, waveforms: np.ndarray) -> np.ndarray:
         """Probabilities float32 [batch, classes] of waveforms float32 [batch, samples]."""

@@ -41,6 +41,7 @@ def build(tracks_csv, audio_dir, output_dir, *arguments):
         f"--tracks_csv={tracks_csv}",
         f"--audio_dir={audio_dir}",
         f"--output_dir={output_dir}",
+        "--max_reject_fraction=0.2",  # four of two dozen clips are bad
         *arguments,
     )
 

@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 import soundfile
+import soxr
 
 from beam_pipelines import audio
 
@@ -38,7 +39,7 @@ def tone(seconds=5.0, rate=44_100, level=0.5) -> np.ndarray:
 )
 def test_reasons(data, reason):
     with pytest.raises(audio.ClipError) as error:
-        audio.clip_window(data, **LIMITS)
+        audio.clip_windows(data, **LIMITS)
     assert error.value.reason == reason
     assert reason in audio.REJECT_REASONS
     assert "\n" not in str(error.value)
@@ -48,12 +49,36 @@ def test_reasons(data, reason):
 @pytest.mark.parametrize(("rate", "channels"), [(44_100, 2), (48_000, 1), (22_050, 1), (8_000, 2)])
 def test_formats_by_content(kind, rate, channels):
     samples = np.repeat(tone(6.0, rate)[:, np.newaxis], channels, axis=1)
-    window = audio.clip_window(encoded(samples, rate, kind), **LIMITS)
+    (window,) = audio.clip_windows(encoded(samples, rate, kind), **LIMITS)
     assert window.shape == (660_920,) and window.dtype == np.float32
     heard = window[22_050 : 5 * 22_050]
     loudest = np.abs(np.fft.rfft(heard)).argmax() * 22_050 / len(heard)
     assert abs(loudest - 440) < 1
     assert np.abs(heard).max() == pytest.approx(0.5, rel=0.1)
+
+
+def test_reading_in_blocks_changes_no_sample(library, monkeypatch):
+    monkeypatch.setattr(audio, "_BLOCK", 100_003)
+    compared = 0
+    for path in sorted(library.audio_dir.rglob("*.mp3")):
+        data = path.read_bytes()
+        try:
+            samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError:
+            continue
+        expected = soxr.resample(audio.to_mono(samples), rate, 22_050, quality="HQ")
+        np.testing.assert_array_equal(audio.load_waveform(data, sample_rate=22_050), expected)
+        compared += 1
+    assert compared >= 20
+
+
+@pytest.mark.parametrize("rate", [1, 999, 900_000, 2**31 - 1])
+def test_absurd_rates_are_damage(rate):
+    data = bytearray(encoded(tone()))
+    data[24:28] = rate.to_bytes(4, "little")
+    with pytest.raises(audio.ClipError, match="its header says") as error:
+        audio.load_waveform(bytes(data), sample_rate=22_050)
+    assert error.value.reason == "undecodable"
 
 
 def test_the_mean_of_the_channels():
@@ -63,5 +88,17 @@ def test_the_mean_of_the_channels():
 
 
 def test_the_middle_of_a_long_clip_and_the_end_of_a_short_one():
-    np.testing.assert_array_equal(audio.central_window(np.arange(10), 4), [3, 4, 5, 6])
-    np.testing.assert_array_equal(audio.central_window(np.arange(3), 5), [0, 1, 2, 0, 0])
+    def window(length, size):
+        return audio.even_windows(np.arange(length), num_samples=size)[0].tolist()
+
+    assert window(10, 4) == [3, 4, 5, 6]
+    assert window(3, 5) == [0, 1, 2, 0, 0]
+
+
+@pytest.mark.parametrize("length", [5, 99, 100, 250, 300, 301, 1000])
+def test_several_windows_are_evenly_spaced_and_side_by_side(length):
+    windows = audio.even_windows(np.arange(1, length + 1), num_samples=100, count=3)
+    assert len(windows) == max(1, min(3, length // 100))
+    starts = [int(window[0]) - 1 for window in windows]
+    gaps = np.diff([0, *(edge for s in starts for edge in (s, s + 100)), max(length, 100)])[::2]
+    assert gaps.min() >= 0 and gaps.max() - gaps.min() <= 2

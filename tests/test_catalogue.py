@@ -36,9 +36,29 @@ def changed(row, column, value):
 
 def test_values():
     tracks = read(file_of(ROWS))
-    assert tracks[0] == (2, "000/000002.mp3", 1293, 1, "Hip-Hop", 1227664092)
-    assert tracks[2] == (20, "000/000020.mp3", 361, -1, "", -1)
-    assert tracks[3] == (134, "000/000134.mp3", 0, 7, "Ünïcode", 10)
+    assert tracks[0] == (2, "000/000002.mp3", 1293, 1, "Hip-Hop", 1227664092, "test")
+    assert tracks[2] == (20, "000/000020.mp3", 361, -1, "", -1, "train")
+    assert tracks[3] == (134, "000/000134.mp3", 0, 7, "Ünïcode", 10, "train")
+
+
+def plain(text) -> io.BytesIO:
+    return io.BytesIO(text.encode())
+
+
+def test_plain_catalogues():
+    tracks = read(plain("listens,track_id,path\r\n5,1,a/b c.flac\r\n"), subset="small")
+    assert tracks == [(1, "a/b c.flac", 5, -1, "", -1, "")]
+    text = "\ufefftrack_id,path,listens,artist,genre,date_created,mood\n"
+    text += (
+        "1,a.mp3,5,Björk,Pop,2001-01-01,calm\n2,b.mp3,6,Björk,,,\n3,c.mp3,7,Can,,,\n4,d.mp3,8,,,,\n"
+    )
+    one, two, three, four = read(plain(text))
+    assert (one.genre, one.date_created) == ("Pop", 978307200)
+    assert one.artist_id == two.artist_id != three.artist_id
+    assert min(one.artist_id, three.artist_id) > 0
+    assert four.artist_id == -1
+    (track,) = read(plain("track_id,path,listens,artist_id,artist\n1,a.mp3,5,77,Can\n"))
+    assert track.artist_id == 77
 
 
 @pytest.mark.parametrize(
@@ -71,10 +91,14 @@ def test_columns_are_found_by_name():
         (changed(1, 0, "2"), 'row 5, column track_id: "2" stands in an earlier row too'),
         (changed(0, 3, "yesterday"), 'column (track, date_created): "yesterday" is not a date'),
         (changed(0, 6, "tiny"), 'row 4, column (set, subset): "tiny" is none of small'),
+        (changed(0, 7, "tset"), 'column (set, split): "tset" is none of training'),
+        (plain("track_id,path\n1,a.mp3\n"), "there is no column listens"),
+        (plain("track_id,path,listens\n1,a.mp3,x\n"), 'row 2, column listens: "x" is not a'),
+        (plain("track_id,path,listens\n1,,5\n"), 'row 2, column path: "" is empty'),
         (file_of([ROWS[0], ROWS[1][:4]]), "row 5: 4 cells where the header has 8"),
         (file_of(ROWS, names=["", "lissens", *NAMES[2:]]), "no column (track, listens)"),
-        (file_of(ROWS, index=("id",)), "the first three lines are not those of FMA's"),
-        (io.BytesIO(b""), "the first three lines are not those of FMA's"),
+        (file_of(ROWS, index=("id",)), "neither FMA's header"),
+        (io.BytesIO(b""), "neither FMA's header"),
         (io.BytesIO(file_of(ROWS).getvalue() + b'5,"cut in the mid'), "row 8: unexpected end"),
         (io.BytesIO(file_of(ROWS).getvalue() + b"5,\xff\xfe"), "not UTF-8"),
     ],

@@ -15,7 +15,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from beam_pipelines.command import InputError, require
+from beam_pipelines.command import InputError, differences, require
 from beam_pipelines.dataset_info import DatasetInfo
 from trainer.train_config import TrainConfig
 
@@ -57,11 +57,10 @@ def claim(model_dir: str, config: TrainConfig, info: DatasetInfo) -> None:
     text = read_text(model_dir, _TRAINING)
     if text is not None:
         # With more epochs it is the same training, going on.
-        differences = _differences(json.loads(text), mine, ignore="epochs")
+        found = differences(json.loads(text), mine, ignore="epochs")
         require(
-            not differences,
-            f"{model_dir} holds another training: {'; '.join(differences)}; "
-            "take another --model_dir",
+            not found,
+            f"{model_dir} holds another training: {'; '.join(found)}; take another --model_dir",
         )
     try:
         tf.io.gfile.makedirs(model_dir)
@@ -82,8 +81,8 @@ def load_config(model_dir: str, info: DatasetInfo) -> TrainConfig:
     values = json.loads(text)
     config = TrainConfig.from_dict(values["config"])
     expected = _identity(config, info)["dataset"]
-    differences = _differences(values["dataset"], expected, ignore="fingerprint")
-    require(not differences, f"{model_dir} fits another dataset: {'; '.join(differences)}")
+    found = differences(values["dataset"], expected, ignore="fingerprint")
+    require(not found, f"{model_dir} fits another dataset: {'; '.join(found)}")
     return config
 
 
@@ -96,17 +95,6 @@ def _identity(config: TrainConfig, info: DatasetInfo) -> dict[str, Any]:
             "class_names": list(info.class_names),
         },
     }
-
-
-def _differences(theirs: dict, mine: dict, *, ignore: str, prefix: str = "") -> list[str]:
-    found = []
-    for key in sorted(theirs.keys() | mine.keys()):
-        there, here = theirs.get(key), mine.get(key)
-        if isinstance(there, dict) and isinstance(here, dict):
-            found += _differences(there, here, ignore=ignore, prefix=f"{prefix}{key}.")
-        elif there != here and key != ignore:
-            found.append(f"{prefix}{key} is {there} there and {here} here")
-    return found
 
 
 def checkpoints(model_dir: str, name: str, *, keep: int, **state) -> tf.train.CheckpointManager:

@@ -135,6 +135,7 @@ def main(_: list[str]) -> None:
         f"--tracks_csv={tracks_csv}",
         f"--audio_dir={audio_dir}",
         f"--output_dir={folders['dataset']}",
+        "--overwrite",
     )
     run(
         "beam_pipelines.inspect_dataset",

@@ -1,0 +1,147 @@
+"""What lies in the folder of a dataset while it is made, and when it is done.
+
+{split}.tfrecord-*     whole shards; each has its name only when all of it is written
+.done-{shard}.json     what went into a shard, written after it: it need not be made again
+.plan.json             what the dataset is made of, so that a run can go on
+.tmp-*                 what is being written
+rejected.jsonl         every clip that could not be used
+dataset_info.json      written last; then the hidden files are deleted
+"""
+
+import enum
+import hashlib
+import json
+from typing import Any
+
+from beam_pipelines import dataset_info, storage
+from beam_pipelines.command import InputError, differences
+from beam_pipelines.dataset_config import SPLITS, DatasetConfig
+
+REJECTED_FILE = "rejected.jsonl"
+_PLAN_FILE = ".plan.json"
+_DONE_PREFIX = ".done-"
+
+
+class Mode(enum.Enum):
+    """What a run does with what is in the folder."""
+
+    NEW = "new"  # nothing of a dataset is there, or it is to be replaced
+    GO_ON = "go on"  # an unfinished run of the same dataset: its whole shards are kept
+    RETRY = "retry"  # a finished dataset, whose rejected and missing clips are tried again
+    FINISHED = "finished"  # there is nothing to do
+
+
+def identity(config: DatasetConfig, catalog_sha256: str, versions: dict[str, str]) -> dict:
+    """What a dataset is made of; audio is not part of it, so that more of it can come later."""
+    return {"config": config.to_dict(), "catalog_sha256": catalog_sha256, "versions": versions}
+
+
+def mode(output_dir: str, mine: dict, *, overwrite: bool, retry_rejected: bool) -> Mode:
+    """What a run of the dataset `mine` (its identity) is to do.
+
+    Raises:
+        InputError: the folder holds another dataset, or there is none whose rejected clips could
+            be tried again.
+    """
+    if overwrite:
+        return Mode.NEW
+    info = _read_json(output_dir, dataset_info.FILE_NAME)
+    theirs = info or _read_json(output_dir, _PLAN_FILE)
+    if theirs is None:
+        if retry_rejected:
+            raise InputError(f"{output_dir}: no dataset whose rejected clips could be tried again")
+        if shard_files(output_dir):
+            raise InputError(
+                f"{output_dir}: shards of unknown origin ({dataset_info.FILE_NAME} is missing); "
+                "take another --output_dir, or --overwrite replaces them"
+            )
+        return Mode.NEW
+    found = differences({key: theirs[key] for key in mine}, mine)
+    if found:
+        raise InputError(
+            f"{output_dir} holds another dataset: {'; '.join(found)}; take another --output_dir, "
+            "or --overwrite replaces it"
+        )
+    if info is None:
+        return Mode.GO_ON
+    return Mode.RETRY if retry_rejected else Mode.FINISHED
+
+
+def prepare(output_dir: str, run_mode: Mode, plan: dict[str, Any]) -> None:
+    """Makes the folder ready for the shards of a run; `plan` is the identity and more."""
+    storage.make_folder(output_dir)
+    # The description goes first: without it the folder is unfinished.
+    _delete(output_dir, dataset_info.FILE_NAME, ".tmp-*")
+    if run_mode is not Mode.GO_ON:
+        _delete(output_dir, f"{_DONE_PREFIX}*", REJECTED_FILE)
+    if run_mode is Mode.NEW:
+        storage.delete(shard_files(output_dir))
+    storage.write_atomically(output_dir, _PLAN_FILE, json.dumps(plan).encode())
+
+
+def clear(output_dir: str) -> None:
+    """Deletes all that a run writes."""
+    _delete(output_dir, dataset_info.FILE_NAME, REJECTED_FILE)
+    storage.delete(shard_files(output_dir))
+    clear_hidden(output_dir)
+
+
+def clear_hidden(output_dir: str) -> None:
+    """Deletes what is only needed while a dataset is made."""
+    _delete(output_dir, ".tmp-*", f"{_DONE_PREFIX}*", _PLAN_FILE)
+
+
+def shard_files(output_dir: str) -> list[str]:
+    """The paths of all shards that lie in a folder."""
+    patterns = [storage.join(output_dir, f"{split}.tfrecord-*") for split in SPLITS]
+    return [path for pattern in patterns for path in storage.matches(pattern)]
+
+
+def progress(output_dir: str) -> tuple[int, dict[str, Any]] | None:
+    """How many shards are done and the plan, None before there is one."""
+    plan = _read_json(output_dir, _PLAN_FILE)
+    if plan is None:
+        return None
+    return len(storage.matches(storage.join(output_dir, f"{_DONE_PREFIX}*"))), plan
+
+
+def digest(*parts: Any) -> str:
+    """SHA-256 of plain values."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def read_done(output_dir: str, shard: str, made_of: str) -> dict[str, Any] | None:
+    """What went into a shard, if it is done and was made of the same (a digest)."""
+    done = _read_json(output_dir, f"{_DONE_PREFIX}{shard}.json")
+    if done is None or done["made_of"] != made_of:
+        return None
+    return done if storage.exists(storage.join(output_dir, shard)) else None
+
+
+def write_done(output_dir: str, shard: str, done: dict[str, Any]) -> None:
+    storage.write_atomically(output_dir, f"{_DONE_PREFIX}{shard}.json", json.dumps(done).encode())
+
+
+def write_rejected(output_dir: str, rejected: list[dict[str, Any]]) -> None:
+    """Writes the list of rejected clips, sorted by id."""
+    lines = sorted(rejected, key=lambda line: line["track_id"])
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    storage.write_atomically(output_dir, REJECTED_FILE, text.encode())
+
+
+def write_info(output_dir: str, info: dataset_info.DatasetInfo) -> None:
+    """Finishes a dataset."""
+    storage.write_atomically(output_dir, dataset_info.FILE_NAME, info.to_json().encode())
+    clear_hidden(output_dir)
+
+
+def _read_json(output_dir: str, name: str) -> dict[str, Any] | None:
+    try:
+        return json.loads(storage.read_bytes(storage.join(output_dir, name)))
+    except FileNotFoundError:
+        return None
+
+
+def _delete(output_dir: str, *patterns: str) -> None:
+    for pattern in patterns:
+        storage.delete(storage.matches(storage.join(output_dir, pattern)))

@@ -1,0 +1,94 @@
+"""The contained decoder: what kills it is only a bad clip."""
+
+import dataclasses
+import os
+import sys
+import time
+
+import pytest
+
+from beam_pipelines import audio, clip_record, decoder_process
+from beam_pipelines.catalogue import Track
+from beam_pipelines.dataset_config import DatasetConfig
+from configs import dataset_artist
+
+CONFIG = DatasetConfig.from_dict(dataset_artist.get_config().to_dict())
+TRACK = Track(7, "000/000007.mp3", 2_000, 3, "Rock", -1, "")
+THRESHOLDS = (1_000, 3_500)
+
+
+@pytest.fixture
+def decoder():
+    decoder = decoder_process.Decoder(CONFIG)
+    yield decoder
+    decoder.close()
+
+
+@pytest.fixture
+def song(library):
+    return max(library.audio_dir.rglob("*.mp3"), key=os.path.getsize).read_bytes()
+
+
+def decode(decoder, data):
+    return decoder.decode(TRACK, data, thresholds=THRESHOLDS)
+
+
+def test_records_are_those_of_this_process(decoder, song):
+    (window,) = clip_record.windows_of(song, CONFIG)
+    expected = clip_record.record_of(TRACK, window, CONFIG, thresholds=THRESHOLDS)
+    decoded = decode(decoder, song)
+    assert decoded.records == [expected]
+    assert decoded.audio_seconds == pytest.approx(29.97, abs=0.01)
+
+
+def test_reasons_come_through(decoder, song):
+    for data, reason in [
+        (b"", "empty_file"),
+        (b"text", "undecodable"),
+        (song[:20_000], "too_short"),
+    ]:
+        with pytest.raises(audio.ClipError) as error:
+            decode(decoder, data)
+        assert error.value.reason == reason
+    assert decode(decoder, song).records
+
+
+def test_a_decoder_that_dies_costs_one_clip(decoder, song):
+    expected = decode(decoder, song).records
+    decoder._process.kill()  # as a segmentation fault in a codec would
+    with pytest.raises(audio.ClipError, match="the decoder crashed"):
+        decode(decoder, song)
+    assert decode(decoder, song).records == expected
+
+
+def test_a_decoder_that_hangs_is_stopped(song):
+    code = (
+        "import sys, time\n"
+        "sys.stdout.buffer.write((5).to_bytes(8, 'little') + b'ready')\n"
+        "sys.stdout.flush()\n"
+        "time.sleep(60)"
+    )
+    decoder = decoder_process.Decoder(
+        CONFIG, command=[sys.executable, "-c", code], timeout_seconds=0.5
+    )
+    started = time.monotonic()
+    with pytest.raises(audio.ClipError, match=r"longer than 0\.5 s") as error:
+        decode(decoder, song)
+    assert error.value.reason == "undecodable"
+    assert time.monotonic() - started < 10
+
+
+def test_a_decoder_that_can_not_start_is_no_bad_clip(song):
+    decoder = decoder_process.Decoder(CONFIG, command=[sys.executable, "-c", "1/0"])
+    with pytest.raises(RuntimeError, match="did not start"):
+        decode(decoder, song)
+
+
+def test_a_bug_is_no_bad_clip(song):
+    config = dataclasses.replace(
+        CONFIG, spectrogram=dataclasses.replace(CONFIG.spectrogram, fft_size=-1)
+    )
+    decoder = decoder_process.Decoder(config)
+    with pytest.raises(RuntimeError):
+        decode(decoder, song)
+    decoder.close()
