@@ -6,7 +6,7 @@ BIN := .venv/bin
 # A real FMA for the demo; exported, so that the shell does not read the paths as its own words.
 export AUDIO_DIR TRACKS_CSV
 
-.PHONY: demo test test-integration lint format lock clean
+.PHONY: demo test test-integration soak bench lint format lock clean
 
 demo: .venv/installed
 	$(BIN)/python -m tests.demo.run --output_dir=demo \
@@ -17,6 +17,15 @@ test: .venv/installed
 
 test-integration: .venv/installed
 	$(BIN)/python -m pytest -m integration
+
+# The counts that the integration tests try a few of, in full.
+soak: .venv/installed
+	SOAK_KILLS=20 SOAK_DAMAGED=1000 $(BIN)/python -m pytest -m integration \
+	    tests/test_rerun.py tests/test_damage.py
+
+# Ratios measured side by side: a table, and build/bench.json.
+bench: .venv/installed
+	$(BIN)/python -m tests.benchmarks.run
 
 lint: .venv/installed
 	$(BIN)/ruff check .

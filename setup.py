@@ -43,7 +43,7 @@ setup(
     long_description=pathlib.Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     python_requires=">=3.10,<3.14",
-    packages=find_packages(include=["beam_pipelines*", "trainer*", "serving*"]),
+    packages=find_packages(include=["beam_pipelines*", "trainer*", "serving*", "configs*"]),
     install_requires=["absl-py>=2", "ml_collections>=1", "numpy>=1.26"],
     extras_require={
         "worker": _WORKER,

@@ -8,9 +8,12 @@ cores unless --direct_num_workers says otherwise.
 """
 
 import contextlib
+import io
+import itertools
+import logging
 import re
 import threading
-import uuid
+from collections.abc import Iterable
 
 import apache_beam as beam
 from absl import flags
@@ -49,38 +52,46 @@ _RETRY_REJECTED = flags.DEFINE_bool(
 _SUBSET = flags.DEFINE_enum("subset", None, SUBSETS, "Short for --config.subset.")
 
 
-def check_inputs(*, tracks_csv: str, audio_dir: str, output_dir: str) -> None:
-    """Raises InputError, before any worker starts, for what can be seen from here."""
+# How many tracks are looked for in a bucket, where each look is a request.
+_LOOKS_IN_A_BUCKET = 200
+
+
+def check_inputs(*, tracks_csv: str, audio_dir: str, output_dir: str, subset: str) -> None:
+    """Raises InputError, before anything is changed, for what can be seen from here."""
     try:
         with storage.open_to_read(tracks_csv) as file:
-            catalogue.check_header(file, name=tracks_csv)
+            tracks = catalogue.read_tracks(io.BufferedReader(file), name=tracks_csv, subset=subset)
+            first = next(tracks, None)
+            if first is None:
+                raise InputError(f"{tracks_csv}: no tracks in subset {subset}")
+            check_audio(itertools.chain([first], tracks), audio_dir, example=first.path)
     except FileNotFoundError:
-        raise InputError(f"{tracks_csv}: no such file; --tracks_csv is FMA's tracks.csv") from None
-    except IsADirectoryError:
-        raise InputError(f"{tracks_csv}: a folder, not a tracks.csv") from None
-    except PermissionError:
-        raise InputError(f"{tracks_csv}: may not be read") from None
-    if not storage.matches(storage.join(audio_dir, "**"), limit=1):
-        problem = "holds no files" if storage.exists(audio_dir) else "no such folder"
-        raise InputError(
-            f"{audio_dir}: {problem}; --audio_dir is the folder that has 000/000002.mp3"
-        )
-    check_writable(output_dir)
-
-
-def check_writable(folder: str) -> None:
-    """Raises InputError unless a file can be made in `folder`, which is left as it was."""
-    is_new = not storage.exists(folder)
-    probe = storage.join(folder, f".probe-{uuid.uuid4().hex}")
+        raise InputError(f"{tracks_csv}: no such file; --tracks_csv is the catalogue") from None
+    except OSError as error:
+        raise InputError(f"{tracks_csv}: can't be read ({error.strerror or error})") from None
     try:
-        storage.make_folder(folder)
-        with storage.create(probe) as file:
-            file.write(b"")
-        storage.delete([probe])
-        if is_new and storage.exists(folder):
-            storage.delete([folder])
+        storage.check_writable(output_dir)
     except (OSError, BeamIOError, ValueError) as error:
-        raise InputError(f"{folder}: can't be written ({error})") from None
+        problem = getattr(error, "strerror", None) or error
+        raise InputError(f"{output_dir}: can't be written ({problem})") from None
+
+
+def check_audio(tracks: Iterable[catalogue.Track], audio_dir: str, *, example: str) -> None:
+    """Raises InputError unless some track has its file in the audio folder."""
+    if not storage.has_files(audio_dir):
+        problem = "holds no files" if storage.exists(audio_dir) else "no such folder"
+        raise InputError(f"{audio_dir}: {problem}; --audio_dir is the folder that has {example}")
+    if storage.is_remote(audio_dir):
+        tracks = itertools.islice(tracks, _LOOKS_IN_A_BUCKET)
+    count = 0
+    for track in tracks:
+        if storage.exists(storage.join(audio_dir, track.path)):
+            return
+        count += 1
+    raise InputError(
+        f"{audio_dir}: none of the first {count:,} tracks of the catalogue has its file there, "
+        f"such as {example}"
+    )
 
 
 def pipeline_options(arguments: list[str]) -> PipelineOptions:
@@ -92,6 +103,8 @@ def pipeline_options(arguments: list[str]) -> PipelineOptions:
     Raises:
         InputError: a flag is neither this command's nor Beam's.
     """
+    # It says in lines of its own what is refused below.
+    logging.getLogger("apache_beam.options.pipeline_options").setLevel(logging.ERROR)
     options = PipelineOptions(arguments)
     known = options.get_all_options()
     for name in options.get_all_options(retain_unknown_options=True):
@@ -151,7 +164,8 @@ def job_of_flags() -> pipeline.Job:
         "audio_dir": _AUDIO_DIR.value,
         "output_dir": _OUTPUT_DIR.value,
     }
-    check_inputs(**paths)
+    paths = {name: path if path == "/" else path.rstrip("/") for name, path in paths.items()}
+    check_inputs(**paths, subset=config.subset)
     catalog_sha256 = storage.sha256(paths["tracks_csv"])
     return pipeline.Job(
         config=config,

@@ -6,10 +6,11 @@ as a spreadsheet counts them, so FMA's first track stands in row 4. Cells may ho
 row may be longer than a line.
 """
 
+import contextlib
 import csv
 import datetime
-import hashlib
 import io
+import os
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
@@ -55,36 +56,20 @@ class Track(NamedTuple):
     date_created: int
     split: str
 
+    def packed(self) -> tuple:
+        """A tuple that Beam encodes by itself: file names need not be UTF-8, its strings must."""
+        return tuple(self._replace(path=os.fsencode(self.path)))
+
+    @classmethod
+    def unpacked(cls, values: tuple) -> "Track":
+        """The track of `packed`."""
+        return cls(*values)._replace(path=os.fsdecode(cls(*values).path))
+
 
 def clip_path(track_id: int) -> str:
     """Where FMA keeps a clip: the id as six digits in a folder named by the first three."""
     name = f"{track_id:06d}"
     return f"{name[:3]}/{name}.mp3"
-
-
-class HashingFile(io.RawIOBase):
-    """Hands on what is read from a binary file and keeps the SHA-256 of it."""
-
-    def __init__(self, file: BinaryIO):
-        self._file = file
-        self._sha256 = hashlib.sha256()
-
-    def readable(self):
-        return True
-
-    def readinto(self, buffer):
-        data = self._file.read(len(buffer))
-        self._sha256.update(data)
-        buffer[: len(data)] = data
-        return len(data)
-
-    def hexdigest(self) -> str:
-        return self._sha256.hexdigest()
-
-
-def check_header(file: BinaryIO, *, name: str) -> None:
-    """Raises InputError unless `file` opens with the header of a catalogue."""
-    _read_header(_rows(file, name), name)
 
 
 def read_tracks(file: BinaryIO, *, name: str, subset: str) -> Iterator[Track]:
@@ -132,15 +117,14 @@ def read_tracks(file: BinaryIO, *, name: str, subset: str) -> Iterator[Track]:
 def _rows(file: BinaryIO, name: str) -> Iterator[tuple[int, list[str]]]:
     """(number, cells) of each row, header rows included, counted from 1."""
     csv.field_size_limit(_LONGEST_CELL)
-    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    # Names of files may be any bytes; in other columns `_Row.text` refuses what is not UTF-8.
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
     number = 0
     try:
         for number, cells in enumerate(csv.reader(text, strict=True), start=1):
             yield number, cells
     except csv.Error as error:
         raise InputError(f"{name}, row {number + 1}: {error}; is the file cut off?") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{name}, after row {number}: not UTF-8 ({error.reason})") from None
 
 
 class _Header(NamedTuple):
@@ -184,8 +168,10 @@ class _Row:
         self._cells, self._header, self._where = cells, header, where
 
     def error(self, field: str, problem: str) -> InputError:
-        value = self.text(field)
+        value = self._cells[self._header.places[field]].strip()
         shown = value if len(value) <= 40 else value[:40] + "…"
+        if not shown.isprintable():
+            shown = ascii(shown)[1:-1]
         label = self._header.labels[field]
         return InputError(f'{self._where}, column {label}: "{shown}" {problem}')
 
@@ -195,7 +181,10 @@ class _Row:
     def text(self, field: str) -> str:
         """The cell of a field, empty where the catalogue has no such column."""
         place = self._header.places.get(field)
-        return "" if place is None else self._cells[place].strip()
+        text = "" if place is None else self._cells[place].strip()
+        if not text.isascii() and any("\udc80" <= character <= "\udcff" for character in text):
+            raise self.error(field, "is not UTF-8")
+        return text
 
     def one_of(self, field: str, values) -> str:
         if self.text(field) not in values:
@@ -210,9 +199,10 @@ class _Row:
         return int(text)
 
     def path(self) -> str:
-        if not self.text("path"):
-            raise self.error("path", "is empty")
-        return self.text("path")
+        path = self._cells[self._header.places["path"]]
+        if not path or "\0" in path:
+            raise self.error("path", "names no file")
+        return path
 
     def artist_id(self) -> int:
         if self.text("artist_id"):
@@ -224,10 +214,8 @@ class _Row:
         text = self.text(field)
         if not text:
             return -1
-        try:
-            date = datetime.datetime.fromisoformat(text)
-        except ValueError:
-            raise self.error(field, "is not a date such as 2008-11-26 01:48:12") from None
-        if date.tzinfo is None:
-            date = date.replace(tzinfo=datetime.timezone.utc)
-        return int(date.timestamp())
+        for form in ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d"):
+            with contextlib.suppress(ValueError):
+                date = datetime.datetime.strptime(text, form).replace(tzinfo=datetime.timezone.utc)
+                return int(date.timestamp())
+        raise self.error(field, "is not a date such as 2008-11-26 01:48:12")

@@ -32,7 +32,8 @@ def config_values(holder: flags.FlagHolder) -> dict[str, Any]:
     try:
         return holder.value.to_dict()
     except OSError as error:
-        raise InputError(f"--config: {' '.join(str(error).split())}") from None
+        problem = " ".join(str(error).split()).rpartition("[Errno")
+        raise InputError(f"--config can't be loaded: {problem[1]}{problem[2]}") from None
 
 
 Config = TypeVar("Config")
@@ -89,7 +90,7 @@ def kept_back_stderr():
         failed_badly = False
         try:
             yield
-        except InputError:
+        except (InputError, KeyboardInterrupt):
             raise
         except BaseException:
             failed_badly = True
@@ -112,14 +113,19 @@ def run(main, flags_parser=None):
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
+        except KeyboardInterrupt:
+            print("\ninterrupted; the same command goes on", file=sys.stderr)
+            return 130
 
     def parse(argv):
         try:
             return (flags_parser or flags.FLAGS)(argv)
         except (AttributeError, KeyError) as error:  # how ml_collections says it
             problem = f"the config has no key {error.args[0]}"
-        except (flags.Error, TypeError) as error:
-            problem = str(error)
+        except flags.Error as error:
+            problem = " ".join(str(error).split())
+        except Exception as error:  # a config is a program, and anything may go wrong in it
+            problem = f"--config: {type(error).__name__}: {' '.join(str(error).split())}"
         print(f"error: {problem} (--help lists the flags)", file=sys.stderr)
         sys.exit(1)
 

@@ -38,9 +38,17 @@ class DatasetConfig:
             f"config.thresholds: {self.thresholds} and config.quantiles: {self.quantiles}; "
             "exactly one of the two is given, the other is ()",
         )
+        require(
+            all(isinstance(threshold, int) for threshold in self.thresholds),
+            f"config.thresholds: {self.thresholds} are not whole numbers",
+        )
         for name in ("thresholds", "quantiles"):
             edges = getattr(self, name)
             require(list(edges) == sorted(set(edges)), f"config.{name}: {edges} do not rise")
+        require(
+            len(set(self.class_names)) == len(self.class_names),
+            f"config.class_names: {self.class_names} are not all different",
+        )
         require(
             all(0 < quantile < 1 for quantile in self.quantiles),
             f"config.quantiles: {self.quantiles} are not all between 0 and 1",

@@ -37,7 +37,7 @@ class DatasetInfo:
     """Everything that a reader of the dataset needs to know, and what did not get into it.
 
     Attributes:
-        fingerprint: SHA-256 of everything that the records' bytes depend on, and of the records.
+        fingerprint: SHA-256 of the config and of the records, so of all that changes their bytes.
         features: {name: {`dtype`, `shape`}} of each record.
         thresholds: between the classes, in listens, as given or found at the config's quantiles.
         rejected: how many clips were rejected, by reason; `rejected.jsonl` lists them.
@@ -93,21 +93,10 @@ class DatasetInfo:
             raise InputError(f"{name}: not a dataset_info.json ({error!r})") from None
 
 
-def fingerprint(
-    *,
-    config: DatasetConfig,
-    catalog_sha256: str,
-    versions: dict[str, str],
-    splits: dict[str, Split],
-) -> str:
-    """SHA-256 of what the records were made from and of the records themselves."""
-    parts = [
-        FORMAT_VERSION,
-        config.to_dict(),
-        catalog_sha256,
-        versions,
-        {name: [shard.sha256 for shard in split.shards] for name, split in splits.items()},
-    ]
+def fingerprint(config: DatasetConfig, splits: dict[str, Split]) -> str:
+    """SHA-256 of the config and of the records."""
+    shards = {name: [shard.sha256 for shard in split.shards] for name, split in splits.items()}
+    parts = [FORMAT_VERSION, config.to_dict(), shards]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

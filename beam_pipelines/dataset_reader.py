@@ -24,9 +24,12 @@ def read_examples(info: DatasetInfo, dataset_dir: str) -> Iterator[tuple[str, di
     """(split, values) of every record, in the order of the shards."""
     for name, split in info.splits.items():
         for shard in split.shards:
-            with storage.open_to_read(storage.join(dataset_dir, shard.file)) as file:
-                for record in records.read_records(file, name=shard.file):
-                    yield name, records.decode_example(record)
+            try:
+                with storage.open_to_read(storage.join(dataset_dir, shard.file)) as file:
+                    for record in records.read_records(file, name=shard.file):
+                        yield name, records.decode_example(record)
+            except FileNotFoundError:
+                raise InputError(f"{dataset_dir}: the shard {shard.file} is missing") from None
 
 
 def damage(info: DatasetInfo, dataset_dir: str) -> list[str]:

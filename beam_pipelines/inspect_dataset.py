@@ -20,7 +20,7 @@ _EXAMPLES_OF_A_CLASS = 5
 
 
 def main(_: list[str]) -> None:
-    dataset_dir = _DATASET_DIR.value
+    dataset_dir = _DATASET_DIR.value.rstrip("/")
     info = dataset_reader.load_info(dataset_dir)
     print(report.table(info))
     if _VERIFY.value:
@@ -36,8 +36,11 @@ def main(_: list[str]) -> None:
             shown[example["label"]].append(example)
     print("genres: " + ", ".join(f"{genre} {count:,}" for genre, count in genres.most_common()))
     if _OUTPUT.value:
-        with storage.create(_OUTPUT.value) as file:
-            file.write(report.contact_sheet(info, shown))
+        folder, _, name = _OUTPUT.value.rpartition("/")
+        try:
+            storage.write_atomically(folder or ".", name, report.contact_sheet(info, shown))
+        except OSError as error:
+            raise InputError(f"{_OUTPUT.value}: can't be written ({error.strerror})") from None
         print(f"contact sheet: {_OUTPUT.value}")
 
 

@@ -11,6 +11,7 @@ dataset_info.json      written last; then the hidden files are deleted
 import enum
 import hashlib
 import json
+import re
 from typing import Any
 
 from beam_pipelines import dataset_info, storage
@@ -50,7 +51,7 @@ def mode(output_dir: str, mine: dict, *, overwrite: bool, retry_rejected: bool) 
     if theirs is None:
         if retry_rejected:
             raise InputError(f"{output_dir}: no dataset whose rejected clips could be tried again")
-        if shard_files(output_dir):
+        if any(map(_is_shard, storage.names_in(output_dir))):
             raise InputError(
                 f"{output_dir}: shards of unknown origin ({dataset_info.FILE_NAME} is missing); "
                 "take another --output_dir, or --overwrite replaces them"
@@ -70,31 +71,30 @@ def mode(output_dir: str, mine: dict, *, overwrite: bool, retry_rejected: bool) 
 def prepare(output_dir: str, run_mode: Mode, plan: dict[str, Any]) -> None:
     """Makes the folder ready for the shards of a run; `plan` is the identity and more."""
     storage.make_folder(output_dir)
+    names = storage.names_in(output_dir)
     # The description goes first: without it the folder is unfinished.
-    _delete(output_dir, dataset_info.FILE_NAME, ".tmp-*")
-    if run_mode is not Mode.GO_ON:
-        _delete(output_dir, f"{_DONE_PREFIX}*", REJECTED_FILE)
+    storage.delete(output_dir, [name for name in names if name == dataset_info.FILE_NAME])
     if run_mode is Mode.NEW:
-        storage.delete(shard_files(output_dir))
+        storage.delete(output_dir, [name for name in names if _is_shard(name)])
+    if run_mode is not Mode.GO_ON:
+        storage.delete(output_dir, [name for name in names if name.startswith(_DONE_PREFIX)])
+    storage.delete(output_dir, [name for name in names if _is_temporary(name)])
     storage.write_atomically(output_dir, _PLAN_FILE, json.dumps(plan).encode())
-
-
-def clear(output_dir: str) -> None:
-    """Deletes all that a run writes."""
-    _delete(output_dir, dataset_info.FILE_NAME, REJECTED_FILE)
-    storage.delete(shard_files(output_dir))
-    clear_hidden(output_dir)
 
 
 def clear_hidden(output_dir: str) -> None:
     """Deletes what is only needed while a dataset is made."""
-    _delete(output_dir, ".tmp-*", f"{_DONE_PREFIX}*", _PLAN_FILE)
+    names = storage.names_in(output_dir)
+    hidden = [n for n in names if _is_temporary(n) or n.startswith(_DONE_PREFIX) or n == _PLAN_FILE]
+    storage.delete(output_dir, hidden)
 
 
-def shard_files(output_dir: str) -> list[str]:
-    """The paths of all shards that lie in a folder."""
-    patterns = [storage.join(output_dir, f"{split}.tfrecord-*") for split in SPLITS]
-    return [path for pattern in patterns for path in storage.matches(pattern)]
+def _is_temporary(name: str) -> bool:
+    return name.startswith(storage.TEMPORARY_PREFIX)
+
+
+def _is_shard(name: str) -> bool:
+    return re.fullmatch(rf"({'|'.join(SPLITS)})\.tfrecord-\d{{5}}-of-\d{{5}}", name) is not None
 
 
 def progress(output_dir: str) -> tuple[int, dict[str, Any]] | None:
@@ -102,7 +102,7 @@ def progress(output_dir: str) -> tuple[int, dict[str, Any]] | None:
     plan = _read_json(output_dir, _PLAN_FILE)
     if plan is None:
         return None
-    return len(storage.matches(storage.join(output_dir, f"{_DONE_PREFIX}*"))), plan
+    return sum(name.startswith(_DONE_PREFIX) for name in storage.names_in(output_dir)), plan
 
 
 def digest(*parts: Any) -> str:
@@ -125,7 +125,7 @@ def write_done(output_dir: str, shard: str, done: dict[str, Any]) -> None:
 def write_rejected(output_dir: str, rejected: list[dict[str, Any]]) -> None:
     """Writes the list of rejected clips, sorted by id."""
     lines = sorted(rejected, key=lambda line: line["track_id"])
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    text = "".join(json.dumps(line) + "\n" for line in lines)
     storage.write_atomically(output_dir, REJECTED_FILE, text.encode())
 
 
@@ -140,8 +140,3 @@ def _read_json(output_dir: str, name: str) -> dict[str, Any] | None:
         return json.loads(storage.read_bytes(storage.join(output_dir, name)))
     except FileNotFoundError:
         return None
-
-
-def _delete(output_dir: str, *patterns: str) -> None:
-    for pattern in patterns:
-        storage.delete(storage.matches(storage.join(output_dir, pattern)))

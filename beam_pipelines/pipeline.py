@@ -9,6 +9,7 @@ catalogue, audio and config.
 import dataclasses
 import hashlib
 import io
+import json
 from collections import Counter
 from collections.abc import Iterable
 from importlib import metadata
@@ -70,8 +71,7 @@ class ReadCatalogue(beam.DoFn):
                 order = labels_and_splits.stable_hash(
                     str(track.track_id), salt=f"{config.salt}/order"
                 )
-                # Plain tuples, since Beam would pickle a class of our own.
-                yield self._split(track, path), order, tuple(track)
+                yield self._split(track, path), order, track.packed()
 
     def _split(self, track: catalogue.Track, path: str) -> str:
         config = self._config
@@ -123,7 +123,7 @@ def assign_to_shard(row: tuple, rows_in_split: dict[str, int]) -> tuple[str, tup
 class WriteShard(beam.DoFn):
     """(name, rows) → the shard on disk, and what is in it.
 
-    Outputs: the shard (a dict); `rejected`, a dict for each rejected track; `groups`,
+    Outputs: the shard (a dict); `rejected`, JSON for each rejected track; `groups`,
     ((kind, id), split) of each artist, and of each group that the split is by, that was written.
     """
 
@@ -142,11 +142,10 @@ class WriteShard(beam.DoFn):
     def process(self, element: tuple[str, Iterable[tuple]], thresholds: tuple[int, ...]):
         name, rows = element
         # The empty row is PlanShards', so that a shard without tracks is written too.
-        rows = sorted(row for row in rows if row)
-        made_of = output_folder.digest(self._job.config.to_dict(), thresholds, rows)
+        tracks = [catalogue.Track.unpacked(track) for _, track in sorted(filter(None, rows))]
+        made_of = output_folder.digest(self._job.config.to_dict(), thresholds, tracks)
         done = output_folder.read_done(self._job.output_dir, name, made_of)
         if done is None:
-            tracks = [catalogue.Track(*track) for _, track in rows]
             done = {"made_of": made_of} | self._write(name, tracks, thresholds)
             output_folder.write_done(self._job.output_dir, name, done)
             Metrics.counter("shards", "written").inc()
@@ -154,7 +153,8 @@ class WriteShard(beam.DoFn):
             Metrics.counter("shards", "kept from an earlier run").inc()
         yield done["shard"]
         for line in done["rejected"]:
-            yield TaggedOutput("rejected", line)
+            # As JSON, since a file's name need not be UTF-8 and Beam's strings must.
+            yield TaggedOutput("rejected", json.dumps(line))
         for kind, number in done["groups"]:
             yield TaggedOutput("groups", ((kind, number), done["shard"]["split"]))
 
@@ -164,7 +164,7 @@ class WriteShard(beam.DoFn):
         labels, written, rejected = Counter(), [], []
         missing_audio = num_bytes = 0
         sha256 = hashlib.sha256()
-        with storage.AtomicFile(self._job.output_dir, name) as file:
+        with storage.atomic_file(self._job.output_dir, name) as file:
             for track in tracks:
                 try:
                     new = kept.get(track.track_id) or self._decode(track, thresholds)
@@ -201,7 +201,15 @@ class WriteShard(beam.DoFn):
 
     def _decode(self, track: catalogue.Track, thresholds: tuple[int, ...]) -> list[bytes]:
         """The records of a track; FileNotFoundError or ClipError if it has none."""
-        data = storage.read_bytes(storage.join(self._job.audio_dir, track.path))
+        path = storage.join(self._job.audio_dir, track.path)
+        try:
+            data = storage.read_bytes(path)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            if storage.is_remote(path):
+                raise  # a bucket that does not answer now is the runner's to retry
+            raise audio.ClipError("undecodable", f"can't be read: {error.strerror}") from None
         Metrics.counter("audio", "bytes read").inc(len(data))
         decoded = self._decoder.decode(track, data, thresholds=thresholds)
         Metrics.counter("tracks", "decoded").inc()
@@ -245,16 +253,11 @@ class Finish(beam.DoFn):
 
     def process(self, _, shards, rejected, artists_in_split, torn_groups, thresholds):
         job = self._job
+        rejected = [json.loads(line) for line in rejected]
         info = describe(job, shards, rejected, artists_in_split, torn_groups, thresholds)
         num_tracks = len(rejected) + sum(shard["num_tracks"] for shard in shards)
-        if not num_tracks:
-            output_folder.clear(job.output_dir)
-            raise InputError(
-                f"{job.audio_dir}: none of the {info.missing_audio:,} tracks of subset "
-                f"{job.config.subset} has its file there, such as {catalogue.clip_path(2)}"
-            )
         output_folder.write_rejected(job.output_dir, rejected)
-        if len(rejected) > job.max_reject_fraction * num_tracks or not info.num_examples:
+        if not info.num_examples or len(rejected) > job.max_reject_fraction * num_tracks:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in info.rejected.items())
             raise InputError(
                 f"{len(rejected):,} of {num_tracks:,} tracks were rejected ({reasons}), more than "
@@ -292,9 +295,7 @@ def describe(
     reasons = Counter(line["reason"] for line in rejected)
     return dataset_info.DatasetInfo(
         format_version=dataset_info.FORMAT_VERSION,
-        fingerprint=dataset_info.fingerprint(
-            config=config, catalog_sha256=job.catalog_sha256, versions=versions, splits=splits
-        ),
+        fingerprint=dataset_info.fingerprint(config, splits),
         config=config,
         features=dataset_info.features(config),
         class_names=config.class_names,

@@ -9,6 +9,8 @@ import functools
 
 import numpy as np
 
+from beam_pipelines.command import require
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SpectrogramParams:
@@ -31,6 +33,23 @@ class SpectrogramParams:
     num_mels: int = 102
     frames_per_column: int = 8
     floor_db: float = 80.0
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            kinds = (int, float) if field.type is float else int
+            require(
+                isinstance(value, kinds) and value > 0,
+                f"config.spectrogram.{field.name}: {value!r} is not a number above 0",
+            )
+        require(
+            self.hop <= self.fft_size,
+            f"config.spectrogram.hop: {self.hop} is more than fft_size, {self.fft_size}",
+        )
+        require(
+            self.shape[1] >= 1,
+            f"config.spectrogram.num_samples: {self.num_samples} are not enough for one column",
+        )
 
     @property
     def num_frames(self) -> int:

@@ -47,10 +47,12 @@ def main(argv: list[str]) -> int:
     if len(argv) < 2:
         raise InputError("no file is named; python -m serving.predict --export_dir=export song.mp3")
     model = ExportedModel(_EXPORT_DIR.value)
-    lines = [predict_file(model, path) for path in argv[1:]]
-    for line in lines:
-        print(json.dumps(line, ensure_ascii=False))
-    return int(any("error" in line for line in lines))
+    exit_code = 0
+    for path in argv[1:]:
+        line = predict_file(model, path)
+        exit_code |= "error" in line
+        print(json.dumps(line), flush=True)
+    return exit_code
 
 
 if __name__ == "__main__":

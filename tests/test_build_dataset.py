@@ -3,6 +3,8 @@
 import csv
 import hashlib
 import json
+import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -10,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 from beam_pipelines import dataset_reader, labels_and_splits
+from beam_pipelines.catalogue import clip_path
 from tests.conftest import ROOT, build, run_module
 
 
@@ -175,6 +178,8 @@ def test_a_worker_does_not_import_tensorflow(library, tmp_path):
         loaded = {module.partition(".")[0] for module in modules}
         assert "soundfile" in loaded
         assert not loaded & {"tensorflow", "keras", "trainer", "serving"}
+        # What only the launcher needs does not cost each worker memory either.
+        assert "matplotlib" not in loaded or "build_dataset.py" in modules[0]
         assert ("apache_beam" in loaded) != (modules in decoders)
 
 
@@ -239,14 +244,42 @@ def test_an_empty_audio_folder(library, tmp_path):
     assert not out.exists()
 
 
-def test_an_audio_folder_of_other_files(library, tmp_path):
+def test_an_audio_folder_of_other_files_changes_nothing(dataset_dir, library, tmp_path):
     other, out = tmp_path / "other", tmp_path / "out"
     other.mkdir()
     (other / "song.mp3").write_bytes(b"x")
+    shutil.copytree(dataset_dir, out)
     assert_refused(
-        build(library.tracks_csv, other, out), other, "none of the", "such as 000/000002.mp3"
+        build(library.tracks_csv, other, out, "--overwrite"), other, "none of the", "such as 0"
     )
-    assert list(out.iterdir()) == []
+    assert files_of(out) == files_of(dataset_dir)
+
+
+@pytest.mark.parametrize("name", ["music [2020]", "aus gabe ü/", "star*", "what?"])
+def test_names_that_are_no_globs(dataset_dir, library, tmp_path, name):
+    """As audio folder and as output, beside files that a glob would have found."""
+    neighbour = tmp_path / "star neighbour" / "train.tfrecord-00000-of-00001"
+    neighbour.parent.mkdir()
+    neighbour.write_bytes(b"somebody's")
+    audio, out = tmp_path / "audio" / name, f"{tmp_path}/deep/{name}"
+    shutil.copytree(library.audio_dir, audio)
+    result = build(library.tracks_csv, audio, out, "--config.split_sizes=(0.5,0.25,0.25)")
+    assert result.returncode == 0, result.stderr
+    assert files_of(pathlib.Path(out)) == files_of(dataset_dir)
+    assert neighbour.exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["audio", "deep", "star neighbour"]
+
+
+def test_a_folder_named_like_a_clip_is_a_bad_clip(library, tmp_path):
+    audio = tmp_path / "audio"
+    shutil.copytree(library.audio_dir, audio)
+    (first, *_) = library.missing_audio
+    (audio / clip_path(first)).mkdir(parents=True)
+    result = build(library.tracks_csv, audio, tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    lines = (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()
+    (line,) = [line for line in map(json.loads, lines) if line["track_id"] == first]
+    assert line["reason"] == "undecodable" and "Is a directory" in line["message"]
 
 
 def test_an_output_folder_that_can_not_be_written(library, tmp_path):
@@ -260,6 +293,8 @@ def test_an_output_folder_that_can_not_be_written(library, tmp_path):
     [
         ("--config.tresholds=(1,2)", "tresholds"),
         ("--config.thresholds=(9,2)", "config.thresholds: (9, 2) do not rise"),
+        ("--config.class_names=('a','a','b')", "config.class_names"),
+        ("--config.spectrogram.hop=0", "config.spectrogram.hop"),
         ("--config.split_by=moon", "config.split_by: 'moon'"),
         ("--config.split_sizes=(0.5,0.5,0.5)", "config.split_sizes"),
         ("--direct_num_wokers=2", "--direct_num_wokers"),

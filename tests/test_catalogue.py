@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 
 import pytest
 
@@ -61,6 +62,15 @@ def test_plain_catalogues():
     assert track.artist_id == 77
 
 
+def test_names_of_files_may_be_any_bytes():
+    name = b"line\nbreak \xff\xfe.mp3"
+    file = io.BytesIO(b'track_id,path,listens\n1,"' + name + b'",5\n')
+    (track,) = read(file)
+    assert os.fsencode(track.path) == name
+    assert track.packed()[1] == name
+    assert catalogue.Track.unpacked(track.packed()) == track
+
+
 @pytest.mark.parametrize(
     ("subset", "ids"),
     [("small", [2]), ("medium", [2, 3]), ("large", [2, 3, 20]), ("full", [2, 3, 20, 134])],
@@ -94,13 +104,16 @@ def test_columns_are_found_by_name():
         (changed(0, 7, "tset"), 'column (set, split): "tset" is none of training'),
         (plain("track_id,path\n1,a.mp3\n"), "there is no column listens"),
         (plain("track_id,path,listens\n1,a.mp3,x\n"), 'row 2, column listens: "x" is not a'),
-        (plain("track_id,path,listens\n1,,5\n"), 'row 2, column path: "" is empty'),
+        (plain("track_id,path,listens\n1,,5\n"), 'row 2, column path: "" names no file'),
         (file_of([ROWS[0], ROWS[1][:4]]), "row 5: 4 cells where the header has 8"),
         (file_of(ROWS, names=["", "lissens", *NAMES[2:]]), "no column (track, listens)"),
         (file_of(ROWS, index=("id",)), "neither FMA's header"),
         (io.BytesIO(b""), "neither FMA's header"),
         (io.BytesIO(file_of(ROWS).getvalue() + b'5,"cut in the mid'), "row 8: unexpected end"),
-        (io.BytesIO(file_of(ROWS).getvalue() + b"5,\xff\xfe"), "not UTF-8"),
+        (
+            io.BytesIO(file_of(ROWS).getvalue().replace(b"1293", b"12\xff93")),
+            'row 4, column (track, listens): "12\\udcff93" is not UTF-8',
+        ),
     ],
 )
 def test_mistakes_are_named(file, message):

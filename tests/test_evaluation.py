@@ -49,6 +49,20 @@ def test_against_scikit_learn_and_scipy(predictions):
     assert measured["per_class"]["high"]["num_examples"] == (labels == 2).sum()
 
 
+def test_macro_f1_where_a_class_is_only_answered():
+    labels, answers = np.array([0, 0, 1, 1, 1]), np.array([0, 2, 1, 2, 1])
+    predictions = {
+        "probabilities": np.eye(3)[answers],
+        "label": labels,
+        "listens": np.arange(5),
+        "artist_id": np.arange(5),
+        "track_id": np.arange(5),
+        "genre": np.array([b""] * 5),
+    }
+    measured = evaluation.evaluate(predictions, TRAINING, NAMES)
+    assert measured["macro_f1"] == pytest.approx(metrics.f1_score(labels, answers, average="macro"))
+
+
 def test_baselines_by_hand(predictions):
     labels, genres = predictions["label"], predictions["genre"]
     guesses = np.where(genres == b"Folk", 0, 1)  # the empty genre was never seen: the majority

@@ -44,7 +44,7 @@ def trained(model_dir, dataset_dir):
 
 
 def waveforms(library, exported, track_ids):
-    params = exported.info["dataset"]["config"]["spectrogram"]
+    params = exported.info["signal"]
     for track_id in track_ids:
         name = f"{track_id:06d}"
         data = (library.audio_dir / name[:3] / f"{name}.mp3").read_bytes()
@@ -159,17 +159,16 @@ def test_stock_ops_only(exported):
 def test_model_info(exported, dataset_dir, model_dir):
     info = json.loads((dataset_dir / "dataset_info.json").read_text())
     assert exported.info["class_names"] == info["class_names"]
-    assert exported.info["dataset"] == {
-        "fingerprint": info["fingerprint"],
-        "config": info["config"],
-    }
+    assert exported.info["signal"] == info["config"]["spectrogram"]
+    assert exported.info["dataset_fingerprint"] == info["fingerprint"]
     assert exported.info["training"]["network"] == {"convolutions": 6, "color": "rgb"}
     assert exported.info["num_parameters"] == 3_345_795
     assert exported.info["evaluation"] == json.loads((model_dir / "evaluation.json").read_text())
 
 
 def test_versions_rise(tmp_path):
-    assert export.next_version(str(tmp_path / "none")) == 1
-    for name in ("9", "10", ".tmp-x", "11.bad"):
+    assert export.versions(str(tmp_path / "none")) == []
+    for name in ("9", "10", ".writing-x", "11.bad"):
         (tmp_path / name).mkdir()
-    assert export.next_version(str(tmp_path)) == 11
+    assert export.versions(str(tmp_path)) == [9, 10]
+    assert export.newest_version(str(tmp_path)) == str(tmp_path / "10")

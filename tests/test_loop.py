@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,6 +10,7 @@ import tensorflow as tf
 from beam_pipelines.command import InputError
 from configs import six_conv_rgb
 from trainer import dataset, loop
+from trainer.network import build_network
 from trainer.train_config import TrainConfig
 
 CONFIG = dataclasses.replace(
@@ -42,6 +44,26 @@ def test_two_replicas_train_as_one_device_does(dataset_dir):
         np.testing.assert_array_equal(answers[0][name], answers[1][name])
     assert len(set(answers[0]["track_id"])) == info.splits["test"].num_examples
     np.testing.assert_allclose(answers[0]["probabilities"], answers[1]["probabilities"], atol=1e-3)
+
+
+def test_padding_counts_for_nothing(dataset_dir):
+    """A batch larger than the split trains as Keras does on exactly the records there are."""
+    info = dataset.load_info(str(dataset_dir))
+    size = info.splits["train"].num_examples
+    config = dataclasses.replace(CONFIG, batch_size=size + 7)
+    trainer = loop.Trainer(config, info, loop.strategy_for("one_device"))
+    batch = next(iter(dataset.batches(info, str(dataset_dir), "train", batch_size=size)))
+    twin = build_network(config.network, shape=(102, 159), num_classes=3, seed=config.seed)
+    twin.compile(
+        keras.optimizers.Adam(config.learning_rate),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    expected_loss = twin.train_on_batch(batch["spectrogram"], batch["label"])
+
+    means = trainer.train_epoch(str(dataset_dir), 0, lambda *_: None)
+    assert means["loss"] == pytest.approx(float(expected_loss), rel=1e-5)
+    for ours, theirs in zip(trainer.model.get_weights(), twin.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
 
 def test_a_batch_that_replicas_can_not_share(dataset_dir):

@@ -27,7 +27,7 @@ def counted(stdout: str, name: str) -> int:
     return 0
 
 
-def start(library, out) -> subprocess.Popen:
+def start(library, out, **streams) -> subprocess.Popen:
     """A run in a process group of its own, so that all of it can be killed."""
     command = [
         sys.executable,
@@ -40,7 +40,9 @@ def start(library, out) -> subprocess.Popen:
         "--max_reject_fraction=0.2",
         SPLIT,
     ]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True, **streams
+    )
 
 
 @pytest.mark.integration
@@ -83,11 +85,27 @@ def test_a_run_goes_on_with_the_shards_that_are_done(dataset_dir, library, tmp_p
     notes = sorted(out.glob(".done-*"))
     assert len(notes) == 3
     notes[0].unlink()
-    (out / ".tmp-123-train").write_bytes(b"half")
+    (out / ".writing-123-train").write_bytes(b"half")
     result = build(library.tracks_csv, library.audio_dir, out, SPLIT)
     assert result.returncode == 0, result.stderr
     assert counted(result.stdout, "shards: kept") == 2
     assert counted(result.stdout, "shards: written") == 1
+    assert files_of(out) == files_of(dataset_dir)
+
+
+def test_an_interrupted_run_says_so_and_goes_on(dataset_dir, library, tmp_path):
+    out = tmp_path / "out"
+    process = start(library, out, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (out / ".plan.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    if process.returncode:  # else it was faster
+        assert process.returncode == 130
+        assert errors.strip() == "interrupted; the same command goes on"
+    result = build(library.tracks_csv, library.audio_dir, out, SPLIT)
+    assert result.returncode == 0, result.stderr
     assert files_of(out) == files_of(dataset_dir)
 
 

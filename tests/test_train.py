@@ -1,12 +1,16 @@
 """Training as a command: what it leaves, how it goes on, what it refuses."""
 
 import json
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import run_module
+from tests.conftest import ROOT, run_module
+from trainer import model_folder
 
 
 def train(dataset_dir, model_dir, *arguments):
@@ -90,6 +94,73 @@ def test_going_on_ends_in_the_same_bits(dataset_dir, tmp_path):
         np.testing.assert_array_equal(stopped[name], whole[name], err_msg=name)
 
 
+def test_a_finished_training_is_left_alone(model_dir, dataset_dir):
+    def files():
+        return {p: p.read_bytes() for p in sorted(model_dir.rglob("*")) if p.is_file()}
+
+    before = files()
+    result = train(dataset_dir, model_dir, "--config.epochs=2")
+    assert result.returncode == 0, result.stderr
+    assert f"exported before: {model_dir / 'export' / '1'}" in result.stdout
+    assert files() == before
+
+
+@pytest.mark.parametrize(
+    ("history", "best"),
+    [
+        ([(0.5, 1.0), (0.7, 0.9), (0.6, 0.1)], 2),
+        ([(0.7, 0.9), (0.7, 0.8), (0.7, 0.85)], 2),
+        ([(0.7, 0.9), (0.7, 0.9)], 1),
+        ([(None, None), (None, None), (None, None)], 3),
+    ],
+)
+def test_the_best_epoch(history, best):
+    lines = [
+        {"epoch": epoch, "validation_accuracy": accuracy, "validation_loss": loss}
+        for epoch, (accuracy, loss) in enumerate(history, start=1)
+    ]
+    assert model_folder.best_epoch(lines) == best
+
+
+def test_the_best_weights_are_those_of_the_best_epoch(model_dir, dataset_dir):
+    """Evaluated anew on validation, they give what the history says of that epoch."""
+    result = run_module(
+        "trainer.evaluate",
+        f"--model_dir={model_dir}",
+        f"--dataset_dir={dataset_dir}",
+        "--split=validation",
+    )
+    assert result.returncode == 0, result.stderr
+    measured = json.loads((model_dir / "evaluation_validation.json").read_text())
+    lines = history(model_dir)
+    losses = [line["validation_loss"] for line in lines]
+    best = model_folder.best_epoch(lines)
+    assert measured["log_loss"] == pytest.approx(losses[best - 1], rel=1e-4)
+    assert measured["log_loss"] != pytest.approx(losses[2 - best], rel=1e-4)
+
+
+def test_damaged_shards_are_named(dataset_dir, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(dataset_dir, broken)
+    (shard, *_) = sorted(broken.glob("train.tfrecord-*"))
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    assert_refused(train(broken, tmp_path / "model"), "damaged", "inspect_dataset")
+    shard.write_bytes(data[:-10])
+    assert_refused(train(broken, tmp_path / "model"), shard, "bytes")
+    shard.unlink()
+    assert_refused(train(broken, tmp_path / "model"), shard, "missing")
+
+
+def test_the_trainer_imports_no_beam():
+    code = "import sys, trainer.train, trainer.export\nprint('apache_beam' in sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "False"
+
+
 def test_refusals(model_dir, dataset_dir, tmp_path):
     new = tmp_path / "model"
     assert_refused(train(dataset_dir, new, "--config.learnin_rate=1"), "learnin_rate")
@@ -104,6 +175,10 @@ def test_refusals(model_dir, dataset_dir, tmp_path):
         model_dir,
         "config.network.convolutions is 6 there and 4 here",
     )
+    assert_refused(train(dataset_dir, model_dir, "--config.epochs=1"), "config.epochs: 1, but")
+    too_high = ["--config.learning_rate=1e30", "--config.epochs=3"]
+    assert_refused(train(dataset_dir, new, *too_high), "the loss is not finite")
+    assert_refused(train(dataset_dir, new / "b", "--config.freq_mask=300"), "have 102")
     (tmp_path / "file").touch()
     assert_refused(train(dataset_dir, tmp_path / "file" / "m"), "can't be written")
 

@@ -1,11 +1,13 @@
 """Streams a dataset by tf.data; it learns from `dataset_info.json` what there is to read."""
 
+import contextlib
+
 import numpy as np
 import tensorflow as tf
 
 from beam_pipelines import dataset_info
-from beam_pipelines.command import InputError
-from beam_pipelines.dataset_info import DatasetInfo
+from beam_pipelines.command import InputError, require
+from beam_pipelines.dataset_info import DatasetInfo, Shard
 from trainer import augment
 
 
@@ -13,7 +15,8 @@ def load_info(dataset_dir: str) -> DatasetInfo:
     """The description of the dataset in a folder, local or gs://.
 
     Raises:
-        InputError: there is no such folder, or the dataset in it is unfinished.
+        InputError: there is no such folder, the dataset in it is unfinished, or a shard is not
+            what it says.
     """
     path = tf.io.gfile.join(dataset_dir, dataset_info.FILE_NAME)
     if not tf.io.gfile.isdir(dataset_dir):
@@ -24,7 +27,33 @@ def load_info(dataset_dir: str) -> DatasetInfo:
             "beam_pipelines.build_dataset again"
         )
     with tf.io.gfile.GFile(path) as file:
-        return DatasetInfo.from_json(file.read(), name=path)
+        info = DatasetInfo.from_json(file.read(), name=path)
+    for split in info.splits.values():
+        for shard in split.shards:
+            check_shard(shard, tf.io.gfile.join(dataset_dir, shard.file))
+    return info
+
+
+def check_shard(shard: Shard, path: str) -> None:
+    """Raises InputError unless a shard is there and as long as it was written."""
+    try:
+        length = tf.io.gfile.stat(path).length
+    except tf.errors.NotFoundError:
+        raise InputError(f"{path}: the shard is missing") from None
+    require(length == shard.bytes, f"{path}: {length:,} bytes, {shard.bytes:,} were written")
+
+
+@contextlib.contextmanager
+def damage_named(dataset_dir: str):
+    """Turns TensorFlow's error about a damaged record into an InputError."""
+    try:
+        yield
+    except tf.errors.DataLossError as error:
+        raise InputError(
+            f"{dataset_dir}: a shard is damaged ({error.message.splitlines()[0]}); "
+            f"python -m beam_pipelines.inspect_dataset --dataset_dir={dataset_dir} --verify "
+            "names it"
+        ) from None
 
 
 def batches(

@@ -16,17 +16,18 @@ _DATASET_DIR = flags.DEFINE_string(
 _SPLIT = flags.DEFINE_enum("split", "test", SPLITS, "The split to evaluate on.")
 
 
-def main(_: list[str]) -> None:
-    dataset_dir, model_dir, split = _DATASET_DIR.value, _MODEL_DIR.value, _SPLIT.value
+def main(argv: list[str]) -> None:
+    command.require(len(argv) == 1, f"{' '.join(argv[1:])}: flags only, such as --split=test")
+    dataset_dir, model_dir = _DATASET_DIR.value.rstrip("/"), _MODEL_DIR.value.rstrip("/")
+    split = _SPLIT.value
     info = dataset.load_info(dataset_dir)
     config = model_folder.load_config(model_dir, info)
     trainer = loop.Trainer(config, info, loop.strategy_for("one_device"))
     model_folder.restore_best(model_dir, trainer.model)
-    measured = evaluation.evaluate(
-        trainer.predictions(dataset_dir, split),
-        dataset.read_columns(info, dataset_dir, "train", ["label", "genre"]),
-        info.class_names,
-    )
+    with dataset.damage_named(dataset_dir):
+        answers = trainer.predictions(dataset_dir, split)
+        training = dataset.read_columns(info, dataset_dir, "train", ["label", "genre"])
+    measured = evaluation.evaluate(answers, training, info.class_names)
     print(evaluation.table(measured, split=split))
     print(f"written: {model_folder.write_evaluation(model_dir, split, measured)}")
 

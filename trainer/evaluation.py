@@ -8,6 +8,8 @@ import numpy as np
 from scipy import stats
 from sklearn import metrics
 
+from beam_pipelines.dataset_info import DatasetInfo
+
 _BOOTSTRAP_DRAWS = 2_000
 _CALIBRATION_BINS = 10
 
@@ -33,12 +35,13 @@ def evaluate(
         labels, answers, labels=classes, zero_division=0
     )
     present = support > 0
+    answered = np.bincount(answers, minlength=len(classes)) > 0
     return {
         "num_examples": len(labels),
         "accuracy": float(correct.mean()),
         "accuracy_ci95": accuracy_interval(correct, groups_of(predictions)),
         "balanced_accuracy": float(recall[present].mean()),
-        "macro_f1": float(f1[present].mean()),
+        "macro_f1": float(f1[present | answered].mean()),
         "per_class": {
             name: {
                 "precision": float(precision[c]),
@@ -49,13 +52,29 @@ def evaluate(
             for c, name in enumerate(class_names)
         },
         "confusion": metrics.confusion_matrix(labels, answers, labels=classes).tolist(),
-        "log_loss": float(
-            -np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-7)).mean()
-        ),
+        "log_loss": loss_and_accuracy(predictions)["loss"],
         "ece": calibration_error(probabilities.max(axis=1), correct),
         "spearman": rank_correlation(probabilities @ np.array(classes), predictions["listens"]),
         "baselines": baselines(predictions, training),
     }
+
+
+def loss_and_accuracy(predictions: dict[str, np.ndarray]) -> dict[str, float]:
+    """Cross-entropy in nats and accuracy; for the arguments see `evaluate`."""
+    labels, probabilities = predictions["label"], predictions["probabilities"]
+    given = probabilities[np.arange(len(labels)), labels]
+    return {
+        "loss": float(-np.log(np.maximum(given, 1e-7)).mean()),
+        "accuracy": float((probabilities.argmax(axis=1) == labels).mean()),
+    }
+
+
+def majority_accuracy(info: DatasetInfo, split: str) -> float | None:
+    """Accuracy on a split of the training split's majority class, None where it is empty."""
+    counts = info.splits["train"].class_counts
+    majority = max(counts, key=counts.get)
+    num_examples = info.splits[split].num_examples
+    return info.splits[split].class_counts[majority] / num_examples if num_examples else None
 
 
 def groups_of(predictions: dict[str, np.ndarray]) -> np.ndarray:

@@ -4,6 +4,7 @@ The signal front end is inside the graph, in stock TensorFlow ops, so that Tenso
 needs nothing else.
 """
 
+import dataclasses
 import json
 import uuid
 from typing import Any
@@ -120,16 +121,21 @@ def export_model(
     with tf.io.TFRecordWriter(tf.io.gfile.join(extra, "tf_serving_warmup_requests")) as writer:
         for log in warmup_requests(info):
             writer.write(log.SerializeToString())
-    version = tf.io.gfile.join(export_dir, str(next_version(export_dir)))
+    version = tf.io.gfile.join(export_dir, str(1 + max(versions(export_dir), default=0)))
     tf.io.gfile.rename(temporary, version)
     return version
 
 
-def next_version(export_dir: str) -> int:
-    """One more than the highest version there is."""
+def versions(export_dir: str) -> list[int]:
+    """The numbers that are taken in an export folder, rising."""
     names = tf.io.gfile.listdir(export_dir) if tf.io.gfile.isdir(export_dir) else []
-    numbers = [int(name.rstrip("/")) for name in names if name.rstrip("/").isdecimal()]
-    return max(numbers, default=0) + 1
+    return sorted(int(name.rstrip("/")) for name in names if name.rstrip("/").isdecimal())
+
+
+def newest_version(export_dir: str) -> str | None:
+    """The path of the highest version, None where there is none."""
+    taken = versions(export_dir)
+    return tf.io.gfile.join(export_dir, str(taken[-1])) if taken else None
 
 
 def warmup_requests(info: DatasetInfo) -> list[prediction_log_pb2.PredictionLog]:
@@ -168,7 +174,11 @@ def model_info(
     """What whoever serves the model needs to know of it."""
     return {
         "class_names": list(info.class_names),
-        "dataset": {"fingerprint": info.fingerprint, "config": info.config.to_dict()},
+        "thresholds": list(info.thresholds),
+        "signal": dataclasses.asdict(info.config.spectrogram),
+        "min_seconds": info.config.min_seconds,
+        "silence_dbfs": info.config.silence_dbfs,
+        "dataset_fingerprint": info.fingerprint,
         "training": config.to_dict(),
         "num_parameters": model.count_params(),
         "evaluation": evaluation,

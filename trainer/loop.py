@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from beam_pipelines.command import require
 from beam_pipelines.dataset_info import DatasetInfo
-from trainer import dataset
+from trainer import augment, dataset
 from trainer.network import build_network
 from trainer.train_config import TrainConfig
 
@@ -34,6 +34,12 @@ def strategy_for(name: str) -> tf.distribute.Strategy:
     return tf.distribute.OneDeviceStrategy(names[0])
 
 
+def devices_in(strategy: tf.distribute.Strategy) -> str:
+    """The devices of a strategy in words, such as `2 × GPU`."""
+    devices = strategy.extended.worker_devices
+    return f"{len(devices)} × {devices[0].rpartition('device:')[2].partition(':')[0]}"
+
+
 class Trainer:
     """A network and its optimizer under a strategy, and the compiled steps.
 
@@ -43,7 +49,7 @@ class Trainer:
         strategy: under which everything is made and run.
 
     Raises:
-        InputError: the replicas can't share a batch.
+        InputError: the replicas can't share a batch, or the config does not fit the pictures.
     """
 
     def __init__(self, config: TrainConfig, info: DatasetInfo, strategy: tf.distribute.Strategy):
@@ -52,6 +58,14 @@ class Trainer:
             config.batch_size % replicas == 0,
             f"config.batch_size: {config.batch_size} can't be shared by {replicas} replicas",
         )
+        height, width = info.config.spectrogram.shape
+        for name, value, limit in (
+            ("freq_mask", config.freq_mask, height),
+            ("time_mask", config.time_mask, width),
+        ):
+            require(value <= limit, f"config.{name}: {value}, the pictures have {limit}")
+        if config.freq_mask or config.time_mask:
+            augment.masker(freq_mask=config.freq_mask, time_mask=config.time_mask)
         self.config = config
         self.info = info
         self.strategy = strategy

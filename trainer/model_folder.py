@@ -47,24 +47,25 @@ def read_text(model_dir: str, name: str) -> str | None:
         return file.read()
 
 
-def claim(model_dir: str, config: TrainConfig, info: DatasetInfo) -> None:
-    """Makes the folder this training's, or finds that it is.
-
-    Raises:
-        InputError: it can't be written, or holds another training; the message says what differs.
-    """
-    mine = _identity(config, info)
+def check(model_dir: str, config: TrainConfig, info: DatasetInfo) -> None:
+    """Raises InputError if the folder holds another training; the message says what differs."""
     text = read_text(model_dir, _TRAINING)
-    if text is not None:
-        # With more epochs it is the same training, going on.
-        found = differences(json.loads(text), mine, ignore="epochs")
-        require(
-            not found,
-            f"{model_dir} holds another training: {'; '.join(found)}; take another --model_dir",
-        )
+    if text is None:
+        return
+    # With more epochs it is the same training, going on.
+    found = differences(json.loads(text), _identity(config, info), ignore="epochs")
+    require(
+        not found,
+        f"{model_dir} holds another training: {'; '.join(found)}; take another --model_dir",
+    )
+
+
+def claim(model_dir: str, config: TrainConfig, info: DatasetInfo) -> None:
+    """Makes the folder this training's; InputError if it can't be written."""
     try:
         tf.io.gfile.makedirs(model_dir)
-        write_text(model_dir, _TRAINING, json.dumps(mine, indent=2) + "\n")
+        text = json.dumps(_identity(config, info), indent=2) + "\n"
+        write_text(model_dir, _TRAINING, text)
     except tf.errors.OpError as error:
         raise InputError(f"{model_dir}: can't be written ({error.message})") from None
 
@@ -73,7 +74,8 @@ def load_config(model_dir: str, info: DatasetInfo) -> TrainConfig:
     """The config of the network in a folder.
 
     Raises:
-        InputError: there is none, or its pictures or classes are not the dataset's.
+        InputError: there is none, or it was trained on another dataset, whose split may have had
+            these records on the other side.
     """
     text = read_text(model_dir, _TRAINING)
     if text is None:
@@ -81,8 +83,8 @@ def load_config(model_dir: str, info: DatasetInfo) -> TrainConfig:
     values = json.loads(text)
     config = TrainConfig.from_dict(values["config"])
     expected = _identity(config, info)["dataset"]
-    found = differences(values["dataset"], expected, ignore="fingerprint")
-    require(not found, f"{model_dir} fits another dataset: {'; '.join(found)}")
+    found = differences(values["dataset"], expected)
+    require(not found, f"{model_dir} was trained on another dataset: {'; '.join(found)}")
     return config
 
 
@@ -110,10 +112,10 @@ def restore_best(model_dir: str, model) -> None:
     Raises:
         InputError: no epoch is finished yet.
     """
-    manager = checkpoints(model_dir, "best", keep=1, model=model)
-    if manager.latest_checkpoint is None:
-        raise InputError(f"{model_dir}: no finished epoch yet; run trainer.train")
-    manager.checkpoint.restore(manager.latest_checkpoint).expect_partial()
+    history = read_history(model_dir)
+    require(bool(history), f"{model_dir}: no finished epoch yet; run trainer.train")
+    manager = checkpoints(model_dir, "best", keep=2, model=model)
+    manager.checkpoint.restore(path(model_dir, f"best/ckpt-{best_epoch(history)}")).expect_partial()
 
 
 def read_history(model_dir: str) -> list[dict[str, Any]]:
@@ -122,7 +124,9 @@ def read_history(model_dir: str) -> list[dict[str, Any]]:
 
 
 def write_history(model_dir: str, history: list[dict[str, Any]]) -> None:
-    write_text(model_dir, _HISTORY, "".join(json.dumps(line) + "\n" for line in history))
+    write_text(
+        model_dir, _HISTORY, "".join(json.dumps(line, allow_nan=False) + "\n" for line in history)
+    )
 
 
 def best_epoch(history: list[dict[str, Any]]) -> int:

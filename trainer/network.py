@@ -5,6 +5,7 @@ import matplotlib
 import numpy as np
 import tensorflow as tf
 
+from beam_pipelines.command import require
 from trainer.train_config import NetworkConfig
 
 # (filters, kernel, pool, pool stride) of each block. The poster's text does not say which kernel
@@ -61,6 +62,9 @@ def build_network(
         num_classes: of the answer.
         dropout: share of the dense layer's outputs that training drops.
         seed: of the first weights and of the dropout.
+
+    Raises:
+        InputError: the pictures are too small for so many convolutions.
     """
     seeds = iter(range(1000 * seed, 1000 * seed + 1000))
 
@@ -70,6 +74,12 @@ def build_network(
     pictures = keras.Input(shape=shape, dtype="uint8", name="spectrogram")
     x = (Colormap() if config.color == "rgb" else Shades())(pictures)
     for filters, kernel, pool, stride in BLOCKS[: config.convolutions]:
+        least = [side + window - 1 for side, window in zip(kernel, pool, strict=True)]
+        require(
+            x.shape[1] >= least[0] and x.shape[2] >= least[1],
+            f"config.network.convolutions: {config.convolutions} are too many for pictures of "
+            f"{shape[0]}×{shape[1]}",
+        )
         x = keras.layers.Conv2D(
             filters, kernel, activation="relu", kernel_initializer=initializer()
         )(x)

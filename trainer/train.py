@@ -9,10 +9,12 @@ import sys
 import time
 
 import keras
+import numpy as np
 import tensorflow as tf
 from absl import flags
 
 from beam_pipelines import command
+from beam_pipelines.command import require
 from trainer import dataset, evaluation, export, loop, model_folder, plots
 from trainer.train_config import TrainConfig
 
@@ -34,11 +36,15 @@ _STRATEGY = flags.DEFINE_enum(
 )
 
 
-def main(_: list[str]) -> None:
+def main(argv: list[str]) -> None:
+    require(len(argv) == 1, f"{' '.join(argv[1:])}: flags only, such as --model_dir=model")
     config = TrainConfig.from_dict(command.config_values(_CONFIG))
-    dataset_dir, model_dir = _DATASET_DIR.value, _MODEL_DIR.value
+    dataset_dir, model_dir = _DATASET_DIR.value.rstrip("/"), _MODEL_DIR.value.rstrip("/")
     info = dataset.load_info(dataset_dir)
-    model_folder.claim(model_dir, config, info)
+    require(
+        info.splits["train"].num_examples > 0, f"{dataset_dir}: the training split has no examples"
+    )
+    model_folder.check(model_dir, config, info)
     keras.utils.set_random_seed(config.seed)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -47,76 +53,90 @@ def main(_: list[str]) -> None:
     trainer = loop.Trainer(config, info, loop.strategy_for(_STRATEGY.value))
     print(
         f"network: {config.network.convolutions} convolutions, {config.network.color}, "
-        f"{trainer.model.count_params():,} parameters, "
-        f"{trainer.strategy.num_replicas_in_sync} replicas; "
+        f"{trainer.model.count_params():,} parameters, on {loop.devices_in(trainer.strategy)}; "
         f"{info.splits['train'].num_examples:,} training examples",
         flush=True,
     )
 
     # ---- where it stopped
     newest = model_folder.checkpoints(model_dir, "checkpoints", keep=2, **trainer.state)
-    best = model_folder.checkpoints(model_dir, "best", keep=1, model=trainer.model)
+    best = model_folder.checkpoints(model_dir, "best", keep=2, model=trainer.model)
     first_epoch = 0
     if newest.latest_checkpoint:
-        newest.checkpoint.restore(newest.latest_checkpoint).assert_existing_objects_matched()
         first_epoch = int(newest.latest_checkpoint.rpartition("-")[2])
+        require(
+            config.epochs >= first_epoch,
+            f"config.epochs: {config.epochs}, but {model_dir} has been trained for {first_epoch}",
+        )
+        newest.checkpoint.restore(newest.latest_checkpoint).assert_existing_objects_matched()
         print(f"resumed after epoch {first_epoch} of {config.epochs}", flush=True)
+    model_folder.claim(model_dir, config, info)
     history = model_folder.read_history(model_dir)[:first_epoch]
 
     # ---- train
-    training = dataset.read_columns(info, dataset_dir, "train", ["label", "genre"])
-    majority = None
-    for epoch in range(first_epoch, config.epochs):
-        progress = ProgressLine(epoch, config.epochs)
-        started = time.monotonic()
-        means = trainer.train_epoch(dataset_dir, epoch, progress.update)
-        seconds = time.monotonic() - started
-        line = {
-            "epoch": epoch + 1,
-            **means,
-            "validation_loss": None,
-            "validation_accuracy": None,
-            "seconds": round(seconds, 3),
-            "examples_per_second": round(info.splits["train"].num_examples / seconds, 1),
-        }
-        if info.splits["validation"].num_examples:
-            answers = trainer.predictions(dataset_dir, "validation")
-            measured = evaluation.evaluate(answers, training, info.class_names)
-            line["validation_loss"] = measured["log_loss"]
-            line["validation_accuracy"] = measured["accuracy"]
-            majority = measured["baselines"]["majority"]
-        history.append(line)
-        progress.end(line)
-        model_folder.write_history(model_dir, history)
-        if model_folder.best_epoch(history) == epoch + 1:
-            best.save(checkpoint_number=epoch + 1)
-        newest.save(checkpoint_number=epoch + 1)
-
-    # ---- evaluate the best epoch
+    with dataset.damage_named(dataset_dir):
+        for epoch in range(first_epoch, config.epochs):
+            history.append(train_epoch(trainer, dataset_dir, epoch))
+            model_folder.write_history(model_dir, history)
+            if model_folder.best_epoch(history) == epoch + 1:
+                best.save(checkpoint_number=epoch + 1)
+            newest.save(checkpoint_number=epoch + 1)
     curves = plots.learning_curves(
-        history, best_epoch=model_folder.best_epoch(history), majority=majority
+        history,
+        best_epoch=model_folder.best_epoch(history),
+        majority=evaluation.majority_accuracy(info, "validation"),
     )
     model_folder.write_bytes(model_dir, "learning_curves.png", curves)
+
+    # ---- evaluate the best epoch
     model_folder.restore_best(model_dir, trainer.model)
     test = None
     if info.splits["test"].num_examples:
-        test = evaluation.evaluate(
-            trainer.predictions(dataset_dir, "test"), training, info.class_names
-        )
+        with dataset.damage_named(dataset_dir):
+            answers = trainer.predictions(dataset_dir, "test")
+            training = dataset.read_columns(info, dataset_dir, "train", ["label", "genre"])
+        test = evaluation.evaluate(answers, training, info.class_names)
         model_folder.write_evaluation(model_dir, "test", test)
         print(evaluation.table(test, split="test"))
     else:
         print("the test split has no examples, so there is nothing to evaluate on")
 
     # ---- export
-    version = export.export_model(
-        trainer.model.get_weights(),
-        config,
-        info,
-        test,
-        _EXPORT_DIR.value or model_folder.path(model_dir, "export"),
+    export_dir = _EXPORT_DIR.value or model_folder.path(model_dir, "export")
+    version = export.newest_version(export_dir)
+    if first_epoch == config.epochs and version is not None:
+        print(f"exported before: {version}")
+        return
+    weights = trainer.model.get_weights()
+    print(f"exported: {export.export_model(weights, config, info, test, export_dir)}")
+
+
+def train_epoch(trainer: loop.Trainer, dataset_dir: str, epoch: int) -> dict:
+    """Trains for an epoch, counted from 0, and validates; its line of the history.
+
+    Raises:
+        InputError: the loss is not finite.
+    """
+    progress = ProgressLine(epoch, trainer.config.epochs)
+    started = time.monotonic()
+    means = trainer.train_epoch(dataset_dir, epoch, progress.update)
+    seconds = time.monotonic() - started
+    validation = {"loss": None, "accuracy": None}
+    if trainer.info.splits["validation"].num_examples:
+        validation = evaluation.loss_and_accuracy(trainer.predictions(dataset_dir, "validation"))
+    require(
+        np.isfinite([means["loss"], validation["loss"] or 0]).all(),
+        f"epoch {epoch + 1}: the loss is not finite; lower --config.learning_rate",
     )
-    print(f"exported: {version}")
+    line = {
+        "epoch": epoch + 1,
+        **means,
+        **{f"validation_{name}": value for name, value in validation.items()},
+        "seconds": round(seconds, 3),
+        "examples_per_second": round(trainer.info.splits["train"].num_examples / seconds, 1),
+    }
+    progress.end(line)
+    return line
 
 
 class ProgressLine:
