@@ -34,7 +34,14 @@ _TRAINER = [
     "tensorflow-serving-api>=2.18,<3",
 ]
 _SERVING = [*_TENSORFLOW, *_AUDIO]
-_DEV = [*_PIPELINE, *_TRAINER, *_SERVING, "pytest>=8", "ruff>=0.9"]
+_DEV = [
+    *_PIPELINE,
+    *_TRAINER,
+    *_SERVING,
+    "gcp-storage-emulator>=2024.8.3",
+    "pytest>=8",
+    "ruff>=0.9",
+]
 
 setup(
     name="fma-popularity",

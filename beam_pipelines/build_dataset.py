@@ -18,6 +18,7 @@ from collections.abc import Iterable
 import apache_beam as beam
 from absl import flags
 from apache_beam.io.filesystem import BeamIOError
+from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from beam_pipelines import (
@@ -201,6 +202,7 @@ def run(job: pipeline.Job, options: PipelineOptions) -> str:
 
 def main(argv: list[str]) -> None:
     options = pipeline_options(argv[1:])
+    FileSystems.set_options(options)  # so that buckets are looked into as the workers will
     job = job_of_flags()
     if job.mode is output_folder.Mode.FINISHED:
         print(f"{job.output_dir} is finished; --retry_rejected tries what was rejected again")

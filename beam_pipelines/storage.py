@@ -11,7 +11,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 # What is being written is called so, and what has its own name is whole.
@@ -40,9 +40,7 @@ def open_to_read(path: str):
         return open(path, "rb")
     try:
         return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
-    except FileNotFoundError:
-        raise
-    except (OSError, BeamIOError) as error:
+    except Exception as error:  # each store has its own for a file that is not there
         if not FileSystems.exists(path):
             raise FileNotFoundError(path) from error
         raise

@@ -36,7 +36,11 @@ BARS = {
 def main() -> None:
     measured = dataset_job.measure()
     results = {
-        name: {"value": round(measured[name], 3), **dataclasses.asdict(bar), "holds": bar.holds(measured[name])}
+        name: {
+            "value": round(measured[name], 3),
+            **dataclasses.asdict(bar),
+            "holds": bar.holds(measured[name]),
+        }
         for name, bar in BARS.items()
     }
     OUTPUT.parent.mkdir(exist_ok=True)
