@@ -16,7 +16,9 @@ from beam_pipelines.command import InputError
 # What a header may claim before it is taken for damaged: more would cost memory without bound.
 MIN_RATE, MAX_RATE = 1_000, 768_000
 MAX_SECONDS = 3600
-_BLOCK = 1 << 20
+
+# Samples of each channel that are read at once: few enough to stay in a core's cache.
+_BLOCK = 1 << 16
 
 REJECT_REASONS = ("empty_file", "undecodable", "too_short", "silent", "not_finite")
 

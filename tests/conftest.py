@@ -1,7 +1,6 @@
 """What the tests share: a small library, its dataset, a network trained on it a little."""
 
 import os
-import pathlib
 import subprocess
 import sys
 
@@ -9,10 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tests.demo import library as library_maker
-
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-# Real clips lie beside the project where it is developed; no test needs them to be there.
-FMA_SAMPLE = ROOT.parent / "shared" / "fma_sample"
+from tests.paths import FMA_SAMPLE, ROOT
 
 # Two replicas on a machine without GPUs; a strategy of one device takes the first.
 tf.config.set_logical_device_configuration(

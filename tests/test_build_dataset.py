@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from beam_pipelines import dataset_reader, labels_and_splits
 from beam_pipelines.catalogue import clip_path
-from tests.conftest import ROOT, build, run_module
+from tests.conftest import build, run_module
+from tests.paths import ROOT
 
 
 def files_of(folder) -> dict[str, bytes]:

@@ -11,7 +11,8 @@ from collections import Counter
 import pytest
 
 from beam_pipelines import dataset_reader
-from tests.conftest import FMA_SAMPLE, build
+from tests.conftest import build
+from tests.paths import FMA_SAMPLE
 
 DAMAGED = int(os.environ.get("SOAK_DAMAGED", "100"))
 

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT, run_module
+from tests.conftest import run_module
+from tests.paths import ROOT
 
 
 def song(library, track_id):

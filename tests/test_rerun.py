@@ -12,7 +12,8 @@ import time
 import pytest
 
 from beam_pipelines import dataset_reader
-from tests.conftest import ROOT, build
+from tests.conftest import build
+from tests.paths import ROOT
 from tests.test_build_dataset import assert_refused, files_of
 
 SPLIT = "--config.split_sizes=(0.5,0.25,0.25)"

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import ROOT, run_module
+from tests.conftest import run_module
+from tests.paths import ROOT
 from trainer import model_folder
 
 

@@ -9,8 +9,8 @@ import subprocess
 
 import pytest
 
-from tests.conftest import ROOT
 from tests.demo import library as library_maker
+from tests.paths import ROOT
 
 pytestmark = pytest.mark.integration
 

@@ -28,7 +28,8 @@ def main(argv: list[str]) -> None:
         answers = trainer.predictions(dataset_dir, split)
         training = dataset.read_columns(info, dataset_dir, "train", ["label", "genre"])
     measured = evaluation.evaluate(answers, training, info.class_names)
-    print(evaluation.table(measured, split=split))
+    num_artists = info.splits[split].num_artists
+    print(evaluation.table(measured, split=split, num_artists=num_artists))
     print(f"written: {model_folder.write_evaluation(model_dir, split, measured)}")
 
 

@@ -140,8 +140,8 @@ def baselines(
     }
 
 
-def table(evaluation: dict[str, Any], *, split: str) -> str:
-    """An evaluation as lines of text."""
+def table(evaluation: dict[str, Any], *, split: str, num_artists: int) -> str:
+    """An evaluation as lines of text; `num_artists` is what the interval was drawn from."""
 
     def percent(value):
         return "unknown" if value is None else f"{100 * value:.1f} %"
@@ -151,7 +151,8 @@ def table(evaluation: dict[str, Any], *, split: str) -> str:
         ("examples", f"{evaluation['num_examples']:,}"),
         (
             "accuracy",
-            f"{percent(evaluation['accuracy'])} (95 %: {100 * low:.1f} to {100 * high:.1f})",
+            f"{percent(evaluation['accuracy'])} (95 %: {100 * low:.1f} to {100 * high:.1f}, "
+            f"drawn from {num_artists:,} artists)",
         ),
         ("majority class", percent(evaluation["baselines"]["majority"])),
         ("genre alone", percent(evaluation["baselines"]["genre"])),

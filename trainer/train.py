@@ -97,7 +97,8 @@ def main(argv: list[str]) -> None:
             training = dataset.read_columns(info, dataset_dir, "train", ["label", "genre"])
         test = evaluation.evaluate(answers, training, info.class_names)
         model_folder.write_evaluation(model_dir, "test", test)
-        print(evaluation.table(test, split="test"))
+        num_artists = info.splits["test"].num_artists
+        print(evaluation.table(test, split="test", num_artists=num_artists))
     else:
         print("the test split has no examples, so there is nothing to evaluate on")
 

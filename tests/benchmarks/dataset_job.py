@@ -17,8 +17,8 @@ import sys
 import tempfile
 import time
 
-from tests.conftest import FMA_SAMPLE
 from tests.demo import library as library_maker
+from tests.paths import FMA_SAMPLE
 
 SMALL, LARGE, ROUNDS = 100, 500, 3
 

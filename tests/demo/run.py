@@ -96,7 +96,7 @@ def accuracy_rows(evaluation: dict | None, info: DatasetInfo) -> list[tuple[str,
         (
             "test accuracy",
             f"{100 * evaluation['accuracy']:.1f} % (95 % interval {100 * low:.1f} to "
-            f"{100 * high:.1f} %; artists it never heard)",
+            f"{100 * high:.1f} %; {info.splits['test'].num_artists} artists it never heard)",
         ),
         ("majority class", f"{100 * majority:.1f} %"),
     ]
