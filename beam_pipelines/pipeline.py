@@ -93,10 +93,6 @@ class PlanShards(beam.DoFn):
         self._job = job
 
     def process(self, _, rows_in_split: dict[str, int], thresholds: tuple[int, ...]):
-        if not rows_in_split:
-            raise InputError(
-                f"{self._job.tracks_csv}: no tracks in subset {self._job.config.subset}"
-            )
         names = [
             labels_and_splits.shard_name(split, index, num_shards)
             for split in SPLITS

@@ -1,5 +1,6 @@
 """What the tests share: a small library, its dataset, a network trained on it a little."""
 
+import csv
 import os
 import subprocess
 import sys
@@ -40,6 +41,28 @@ def build(tracks_csv, audio_dir, output_dir, *arguments):
         "--max_reject_fraction=0.2",  # four of two dozen clips are bad
         *arguments,
     )
+
+
+def assert_refused(result, *fragments):
+    """Exit code 1 and one line on stderr that names the fragments."""
+    assert result.returncode == 1
+    (line,) = result.stderr.strip().splitlines()
+    for fragment in fragments:
+        assert str(fragment) in line
+
+
+def files_of(folder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def read_csv(path) -> list[list[str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
+
+
+def write_csv(path, rows) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(rows)
 
 
 @pytest.fixture(scope="session")

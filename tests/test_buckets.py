@@ -2,26 +2,27 @@
 
 import logging
 import pathlib
+import socket
 
 import pytest
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
-from tests.conftest import run_module
-from tests.test_build_dataset import assert_refused, files_of
+from tests.conftest import assert_refused, files_of, run_module
 
 pytestmark = pytest.mark.integration
-PORT = 9123
 
 
 @pytest.fixture(scope="module")
 def bucket():
     server = pytest.importorskip("gcp_storage_emulator.server")
     logging.getLogger("gcp_storage_emulator").setLevel(logging.ERROR)
-    emulator = server.create_server("localhost", PORT, in_memory=True, default_bucket="bucket")
+    with socket.create_server(("localhost", 0)) as free:
+        port = free.getsockname()[1]
+    emulator = server.create_server("localhost", port, in_memory=True, default_bucket="bucket")
     emulator.start()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("STORAGE_EMULATOR_HOST", f"http://localhost:{PORT}")
+        patch.setenv("STORAGE_EMULATOR_HOST", f"http://localhost:{port}")
         client = storage.Client(project="project", credentials=AnonymousCredentials())
         yield client.bucket("bucket")
     emulator.stop()

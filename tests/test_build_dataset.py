@@ -1,6 +1,5 @@
 """The dataset job as a command: what it writes, what it refuses, what its workers load."""
 
-import csv
 import hashlib
 import json
 import pathlib
@@ -13,12 +12,8 @@ import tensorflow as tf
 
 from beam_pipelines import dataset_reader, labels_and_splits
 from beam_pipelines.catalogue import clip_path
-from tests.conftest import build, run_module
+from tests.conftest import assert_refused, build, files_of, read_csv, run_module, write_csv
 from tests.paths import ROOT
-
-
-def files_of(folder) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 def examples_by_tensorflow(dataset_dir, split):
@@ -121,16 +116,6 @@ def test_the_order_of_the_rows_does_not_matter_to_the_shards(dataset_dir, librar
     assert {n for n in ours if ours[n] != theirs[n]} == {"dataset_info.json"}  # catalogue's SHA-256
 
 
-def read_csv(path) -> list[list[str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.reader(file))
-
-
-def write_csv(path, rows) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows(rows)
-
-
 def test_the_posters_split_is_by_track(library, tmp_path):
     result = run_module(
         "beam_pipelines.build_dataset",
@@ -198,13 +183,6 @@ def test_the_light_definitions_import_neither_beam_nor_tensorflow():
 
 
 # ---------------------------------------------------------------- what is wrong is said in a line
-
-
-def assert_refused(result, *fragments):
-    assert result.returncode != 0
-    (line,) = result.stderr.strip().splitlines()
-    for fragment in fragments:
-        assert str(fragment) in line
 
 
 def test_a_missing_catalogue(library, tmp_path):

@@ -7,8 +7,7 @@ import pytest
 
 from beam_pipelines import dataset_reader, labels_and_splits
 from beam_pipelines.command import InputError
-from tests.conftest import build
-from tests.test_build_dataset import assert_refused, read_csv
+from tests.conftest import assert_refused, build, read_csv
 
 
 def column(rows, *pair):

@@ -12,9 +12,8 @@ import time
 import pytest
 
 from beam_pipelines import dataset_reader
-from tests.conftest import build
+from tests.conftest import assert_refused, build, files_of
 from tests.paths import ROOT
-from tests.test_build_dataset import assert_refused, files_of
 
 SPLIT = "--config.split_sizes=(0.5,0.25,0.25)"
 KILLS = int(os.environ.get("SOAK_KILLS", "3"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import run_module
+from tests.conftest import assert_refused, run_module
 from tests.paths import ROOT
 from trainer import model_folder
 
@@ -37,13 +37,6 @@ def weights(model_dir) -> dict[str, np.ndarray]:
         for name in reader.get_variable_to_shape_map()
         if ".ATTRIBUTES/VARIABLE_VALUE" in name
     }
-
-
-def assert_refused(result, *fragments):
-    assert result.returncode == 1
-    (line,) = result.stderr.strip().splitlines()
-    for fragment in fragments:
-        assert str(fragment) in line
 
 
 def test_what_a_training_leaves(model_dir, dataset_dir):
