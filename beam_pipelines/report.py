@@ -46,16 +46,18 @@ def table(info: DatasetInfo) -> str:
 
 def counters(metrics) -> str:
     """What a job counted (`PipelineResult.metrics().query()`), as lines of text."""
-    found = sorted(metrics["counters"], key=lambda metric: str(metric.key.metric))
-    rows = [(f"{m.key.metric.namespace}: {m.key.metric.name}", f"{m.result:,}") for m in found]
-    for metric in sorted(metrics["distributions"], key=lambda metric: str(metric.key.metric)):
-        name, values = metric.key.metric, metric.result
-        rows.append(
-            (
-                f"{name.namespace}: {name.name}",
-                f"{values.mean:.1f} (from {values.min} to {values.max})",
-            )
-        )
+
+    def in_order(found):
+        for metric in sorted(found, key=lambda metric: str(metric.key.metric)):
+            name = f"{metric.key.metric.namespace}: {metric.key.metric.name}"
+            # Some runners count attempts alone.
+            yield name, metric.attempted if metric.committed is None else metric.committed
+
+    rows = [(name, f"{value:,}") for name, value in in_order(metrics["counters"])]
+    rows += [
+        (name, f"{value.mean:.1f} (from {value.min} to {value.max})")
+        for name, value in in_order(metrics["distributions"])
+    ]
     return "\n".join(aligned(rows))
 
 
