@@ -13,7 +13,7 @@ demo: .venv/installed
 	    --audio_dir="$$AUDIO_DIR" --tracks_csv="$$TRACKS_CSV"
 
 test: .venv/installed
-	$(BIN)/python -m pytest -m 'not integration'
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile -m 'not integration'
 
 test-integration: .venv/installed
 	$(BIN)/python -m pytest -m integration

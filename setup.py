@@ -40,6 +40,7 @@ _DEV = [
     *_SERVING,
     "gcp-storage-emulator>=2024.8.3",
     "pytest>=8",
+    "pytest-xdist>=3.6",
     "ruff>=0.9",
 ]
 

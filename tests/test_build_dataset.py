@@ -234,13 +234,15 @@ def test_an_audio_folder_of_other_files_changes_nothing(dataset_dir, library, tm
     assert files_of(out) == files_of(dataset_dir)
 
 
-@pytest.mark.parametrize("name", ["music [2020]", "aus gabe ü/", "star*", "what?"])
-def test_names_that_are_no_globs(dataset_dir, library, tmp_path, name):
-    """As audio folder and as output, beside files that a glob would have found."""
+@pytest.mark.parametrize(
+    ("source", "name"), [("music [2020]", "aus gabe ü/"), ("what?", "star*"), ("ä b", "run [1]")]
+)
+def test_names_that_are_no_globs(dataset_dir, library, tmp_path, source, name):
+    """An audio folder and an output folder, beside files that a glob would have found."""
     neighbour = tmp_path / "star neighbour" / "train.tfrecord-00000-of-00001"
     neighbour.parent.mkdir()
     neighbour.write_bytes(b"somebody's")
-    audio, out = tmp_path / "audio" / name, f"{tmp_path}/deep/{name}"
+    audio, out = tmp_path / "audio" / source, f"{tmp_path}/deep/{name}"
     shutil.copytree(library.audio_dir, audio)
     result = build(library.tracks_csv, audio, out, "--config.split_sizes=(0.5,0.25,0.25)")
     assert result.returncode == 0, result.stderr

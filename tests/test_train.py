@@ -172,6 +172,8 @@ def test_refusals(model_dir, dataset_dir, tmp_path):
     assert_refused(train(dataset_dir, model_dir, "--config.epochs=1"), "config.epochs: 1, but")
     too_high = ["--config.learning_rate=1e30", "--config.epochs=3"]
     assert_refused(train(dataset_dir, new, *too_high), "the loss is not finite")
+    result = train(dataset_dir, new, "--config.epochs=1")  # as the message says, in the same folder
+    assert result.returncode == 0, result.stderr
     assert_refused(train(dataset_dir, new / "b", "--config.freq_mask=300"), "have 102")
     (tmp_path / "file").touch()
     assert_refused(train(dataset_dir, tmp_path / "file" / "m"), "can't be written")

@@ -50,8 +50,8 @@ def read_text(model_dir: str, name: str) -> str | None:
 def check(model_dir: str, config: TrainConfig, info: DatasetInfo) -> None:
     """Raises InputError if the folder holds another training; the message says what differs."""
     text = read_text(model_dir, _TRAINING)
-    if text is None:
-        return
+    if text is None or tf.train.latest_checkpoint(path(model_dir, "checkpoints")) is None:
+        return  # nothing has been trained there yet
     # With more epochs it is the same training, going on.
     found = differences(json.loads(text), _identity(config, info), ignore="epochs")
     require(
