@@ -20,10 +20,12 @@ test-integration: .venv/installed
 
 # The counts that the integration tests try a few of, in full.
 soak: .venv/installed
-	SOAK_KILLS=20 SOAK_DAMAGED=1000 $(BIN)/python -m pytest -m integration \
-	    tests/test_rerun.py tests/test_damage.py
+	SOAK_KILLS=20 SOAK_DAMAGED=1000 SOAK_TRAINING_KILLS=10 SOAK_GROUP_KILLS=5 \
+	    SOAK_SECONDS=60 SOAK_DAMAGED_UPLOADS=500 \
+	    $(BIN)/python -m pytest -m integration \
+	    tests/test_rerun.py tests/test_damage.py tests/test_resume.py tests/test_load.py
 
-# Ratios measured side by side: a table, and build/bench.json.
+# Ratios measured side by side, and limits: a table, and build/bench.json.
 bench: .venv/installed
 	$(BIN)/python -m tests.benchmarks.run
 

@@ -14,34 +14,59 @@ _AUDIO = ["soundfile>=0.13", "soxr>=0.5"]
 _TENSORFLOW = ["tensorflow>=2.18,<3"]
 _WORKER = [
     "apache-beam[gcp]>=2.70,<3",
+    "google-cloud-storage>=3,<4",
     "google-crc32c>=1.5",
     "librosa>=0.11,<2",
     "protobuf>=5",
     "scipy>=1.13",
     *_AUDIO,
 ]
-_PIPELINE = [*_WORKER, "matplotlib>=3.9"]
+_PIPELINE = [*_WORKER, "build>=1.2", "matplotlib>=3.9", "setuptools>=70.1"]
 _TRAINER = [
     *_TENSORFLOW,
+    *_AUDIO,  # what an export is verified with
+    "google-crc32c>=1.5",
     "keras>=3.10",
     "librosa>=0.11,<2",
     "matplotlib>=3.9",
+    "optuna>=5,<6",
     "scikit-learn>=1.5",
     "scipy>=1.13",
+    "tensorboard>=2.18",
     # Its last release has no wheel for Python 3.13, and without one the masks of SpecAugment
     # are refused with a message.
     "tensorflow-io>=0.37; python_version < '3.13'",
     "tensorflow-serving-api>=2.18,<3",
 ]
-_SERVING = [*_TENSORFLOW, *_AUDIO]
+_SERVING = [
+    *_TENSORFLOW,
+    *_AUDIO,
+    "fastapi>=0.115",
+    "fastapi-offline>=1.7",
+    "grpcio>=1.65",
+    "librosa>=0.11,<2",
+    "prometheus-client>=0.21",
+    "python-multipart>=0.0.18",
+    "scipy>=1.13",
+    "tensorflow-serving-api>=2.18,<3",
+    "urllib3>=2",
+    "uvicorn>=0.34",
+]
 _DEV = [
     *_PIPELINE,
     *_TRAINER,
     *_SERVING,
+    "check-jsonschema>=0.30",
     "gcp-storage-emulator>=2024.8.3",
+    "google-cloud-aiplatform>=1.70",
+    "kubernetes-validate>=1.34",
+    "playwright>=1.50",
     "pytest>=8",
     "pytest-xdist>=3.6",
+    "pyyaml>=6",
     "ruff>=0.9",
+    "schemathesis>=4",
+    "trustme>=1.2",
 ]
 
 setup(
@@ -51,6 +76,7 @@ setup(
     long_description=pathlib.Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     python_requires=">=3.10,<3.14",
+    package_data={"serving": ["page/*", "tf_serving/*", "tf_serving/kubernetes/*"]},
     packages=find_packages(include=["beam_pipelines*", "trainer*", "serving*", "configs*"]),
     install_requires=["absl-py>=2", "ml_collections>=1", "numpy>=1.26"],
     extras_require={
