@@ -42,11 +42,16 @@ class _Stream(soundfile.SoundFile):
         return False
 
 
-def load_waveform(data: bytes, *, sample_rate: int) -> np.ndarray:
+def load_waveform(data: bytes, *, sample_rate: int, max_seconds: float = MAX_SECONDS) -> np.ndarray:
     """Decodes an audio file to the mean of its channels at `sample_rate` Hz: float32 [samples].
 
     It reads and resamples (soxr HQ) block by block, which gives the same samples as all at once,
     so that a long song costs the memory of one channel at this rate.
+
+    Args:
+        data: the bytes of the file.
+        sample_rate: of the waveform, in Hz.
+        max_seconds: the longest file that is taken.
 
     Raises:
         ClipError: `empty_file`; `undecodable` if libsndfile can't read it, or its header claims
@@ -66,8 +71,8 @@ def load_waveform(data: bytes, *, sample_rate: int) -> np.ndarray:
                 if not np.isfinite(mono).all():
                     raise ClipError("not_finite", "the decoded samples hold NaN or infinity")
                 length += len(mono)
-                if length > MAX_SECONDS * rate:
-                    raise ClipError("undecodable", f"longer than {MAX_SECONDS // 60} minutes")
+                if length > max_seconds * rate:
+                    raise ClipError("undecodable", f"longer than {max_seconds / 60:g} minutes")
                 parts.append(resampler.resample_chunk(mono))
     except (soundfile.LibsndfileError, RuntimeError) as error:
         message = getattr(error, "error_string", None) or str(error)
@@ -93,11 +98,21 @@ def even_windows(waveform: np.ndarray, *, num_samples: int, count: int = 1) -> l
     A waveform that is not long enough for `count` windows side by side gives fewer, and one that
     is shorter than a window gives one, zero-padded at the end.
     """
-    count = max(1, min(count, len(waveform) // num_samples))
-    spare = max(0, len(waveform) - count * num_samples)
-    starts = [spare * (place + 1) // (count + 1) + place * num_samples for place in range(count)]
+    starts = even_starts(len(waveform), num_samples=num_samples, count=count)
     windows = [waveform[start : start + num_samples] for start in starts]
     return [np.pad(window, (0, num_samples - len(window))) for window in windows]
+
+
+def even_starts(length: int, *, num_samples: int, count: int) -> list[int]:
+    """Where the `even_windows` of a waveform of `length` samples start."""
+    count = max(1, min(count, length // num_samples))
+    spare = max(0, length - count * num_samples)
+    return [spare * (place + 1) // (count + 1) + place * num_samples for place in range(count)]
+
+
+def is_silent(window: np.ndarray, silence_dbfs: float) -> bool:
+    """Whether the peak of a window lies below a level in dB of full scale."""
+    return float(np.abs(window).max()) < 10 ** (silence_dbfs / 20)
 
 
 def clip_windows(
@@ -127,11 +142,14 @@ def clip_windows(
     if seconds < min_seconds:
         raise ClipError("too_short", f"{seconds:.2f} s, shorter than {min_seconds:g} s")
     windows = even_windows(waveform, num_samples=num_samples, count=count)
-    peaks = [float(np.abs(window).max()) for window in windows]
-    audible = [
-        w for w, peak in zip(windows, peaks, strict=True) if peak >= 10 ** (silence_dbfs / 20)
-    ]
+    audible = [window for window in windows if not is_silent(window, silence_dbfs)]
     if not audible:
-        level = f"{20 * np.log10(max(peaks)):.0f} dBFS" if max(peaks) else "digital zero"
-        raise ClipError("silent", f"the peak is {level}, below {silence_dbfs:g} dBFS")
+        raise silent(windows, silence_dbfs)
     return audible
+
+
+def silent(windows: list[np.ndarray], silence_dbfs: float) -> ClipError:
+    """The error about windows that are all silent."""
+    peak = max(float(np.abs(window).max()) for window in windows)
+    level = f"{20 * np.log10(peak):.0f} dBFS" if peak else "digital zero"
+    return ClipError("silent", f"the peak is {level}, below {silence_dbfs:g} dBFS")

@@ -3,12 +3,12 @@ r"""Builds a dataset of spectrograms and popularity labels from a catalogue and 
 python -m beam_pipelines.build_dataset --config=configs/dataset_artist.py \
     --tracks_csv=fma_metadata/tracks.csv --audio_dir=fma_small --output_dir=dataset
 
-Paths are local or gs://. Every flag that is not listed here is Beam's. The DirectRunner uses all
-cores unless --direct_num_workers says otherwise.
+Paths are local or gs://. Every flag that is not listed here is Beam's; --runner=DirectRunner,
+PrismRunner, FlinkRunner or DataflowRunner need no others (beam_pipelines/engines.py), but for
+Dataflow's --project, --region and --temp_location.
 """
 
 import contextlib
-import io
 import itertools
 import logging
 import re
@@ -17,14 +17,14 @@ from collections.abc import Iterable
 
 import apache_beam as beam
 from absl import flags
-from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines import (
     catalogue,
     command,
     dataset_reader,
+    engines,
     output_folder,
     pipeline,
     report,
@@ -61,7 +61,7 @@ def check_inputs(*, tracks_csv: str, audio_dir: str, output_dir: str, subset: st
     """Raises InputError, before anything is changed, for what can be seen from here."""
     try:
         with storage.open_to_read(tracks_csv) as file:
-            tracks = catalogue.read_tracks(io.BufferedReader(file), name=tracks_csv, subset=subset)
+            tracks = catalogue.read_tracks(file, name=tracks_csv, subset=subset)
             first = next(tracks, None)
             if first is None:
                 raise InputError(f"{tracks_csv}: no tracks in subset {subset}")
@@ -72,15 +72,15 @@ def check_inputs(*, tracks_csv: str, audio_dir: str, output_dir: str, subset: st
         raise InputError(f"{tracks_csv}: can't be read ({error.strerror or error})") from None
     try:
         storage.check_writable(output_dir)
-    except (OSError, BeamIOError, ValueError) as error:
-        problem = getattr(error, "strerror", None) or error
-        raise InputError(f"{output_dir}: can't be written ({problem})") from None
+    except OSError as error:
+        raise InputError(f"{output_dir}: can't be written ({error.strerror or error})") from None
 
 
 def check_audio(tracks: Iterable[catalogue.Track], audio_dir: str, *, example: str) -> None:
     """Raises InputError unless some track has its file in the audio folder."""
     if not storage.has_files(audio_dir):
-        problem = "holds no files" if storage.exists(audio_dir) else "no such folder"
+        is_empty = not storage.is_remote(audio_dir) and storage.exists(audio_dir)
+        problem = "holds no files" if is_empty else "no such folder"
         raise InputError(f"{audio_dir}: {problem}; --audio_dir is the folder that has {example}")
     if storage.is_remote(audio_dir):
         tracks = itertools.islice(tracks, _LOOKS_IN_A_BUCKET)
@@ -93,30 +93,6 @@ def check_audio(tracks: Iterable[catalogue.Track], audio_dir: str, *, example: s
         f"{audio_dir}: none of the first {count:,} tracks of the catalogue has its file there, "
         f"such as {example}"
     )
-
-
-def pipeline_options(arguments: list[str]) -> PipelineOptions:
-    """Beam's options; a DirectRunner without further wishes gets a process for each core.
-
-    DirectRunner may hand the job to Prism, a binary that Beam would download; FnApiRunner is
-    what it uses otherwise.
-
-    Raises:
-        InputError: a flag is neither this command's nor Beam's.
-    """
-    # It says in lines of its own what is refused below.
-    logging.getLogger("apache_beam.options.pipeline_options").setLevel(logging.ERROR)
-    options = PipelineOptions(arguments)
-    known = options.get_all_options()
-    for name in options.get_all_options(retain_unknown_options=True):
-        if name not in known:
-            raise InputError(f"--{name}: neither this command nor Beam has such a flag")
-    if known["runner"] not in (None, "DirectRunner", "FnApiRunner"):
-        return options
-    given = {argument.partition("=")[0] for argument in arguments}
-    defaults = {"--direct_running_mode": "multi_processing", "--direct_num_workers": "0"}
-    more = [f"{flag}={value}" for flag, value in defaults.items() if flag not in given]
-    return PipelineOptions([*arguments, *more, "--runner=FnApiRunner"])
 
 
 def input_error_in(error: BaseException) -> InputError | None:
@@ -182,32 +158,52 @@ def job_of_flags() -> pipeline.Job:
     )
 
 
-def run(job: pipeline.Job, options: PipelineOptions) -> str:
-    """Runs the job to its end; a table of Beam's counters."""
+@contextlib.contextmanager
+def engine_kept_back():
+    """`kept_back_stderr`, and after the block nothing more of an engine of this machine.
+
+    What Prism and Flink log comes by way of threads, some of it after the job has ended, and
+    Beam's own threads complain as the engine that they talk to goes.
+    """
+    with command.kept_back_stderr():
+        try:
+            yield
+        finally:
+            logging.disable(logging.CRITICAL)
+            threading.excepthook = lambda _: None
+
+
+def run(job: pipeline.Job, options: PipelineOptions) -> str | None:
+    """Runs the job to its end; a table of Beam's counters, or None if it was only prepared."""
     beam_pipeline = beam.Pipeline(options=options)
     pipeline.build_dataset(beam_pipeline, job)
-    is_local = options.view_as(StandardOptions).runner == "FnApiRunner"
-    quiet = command.kept_back_stderr() if is_local else contextlib.nullcontext()
+    quiet = contextlib.nullcontext() if engines.is_dataflow(options) else engine_kept_back()
     with Progress(job.output_dir), quiet:
         try:
             result = beam_pipeline.run()
+            if engines.is_only_prepared(options):
+                return None
             result.wait_until_finish()
         except Exception as error:
-            clear = input_error_in(error)
+            clear = input_error_in(error) or engines.input_error_in(error)
             if clear is None:
                 raise
             raise clear from None
-    return report.counters(result.metrics().query())
+        return report.counters(result.metrics().query())
 
 
 def main(argv: list[str]) -> None:
-    options = pipeline_options(argv[1:])
+    options = engines.options(argv[1:])
     FileSystems.set_options(options)  # so that buckets are looked into as the workers will
     job = job_of_flags()
     if job.mode is output_folder.Mode.FINISHED:
         print(f"{job.output_dir} is finished; --retry_rejected tries what was rejected again")
     else:
-        print(run(job, options))
+        counters = run(job, options)
+        if counters is None:
+            print("the job is prepared, and was not started")
+            return
+        print(counters)
     print(report.table(dataset_reader.load_info(job.output_dir)))
 
 

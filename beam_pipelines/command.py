@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 import typing
+from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
 
 from absl import app, flags, logging
@@ -36,6 +37,24 @@ def config_values(holder: flags.FlagHolder) -> dict[str, Any]:
         raise InputError(f"--config can't be loaded: {problem[1]}{problem[2]}") from None
 
 
+def config_file_values(path: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """The values of a config file as a plain dict, overridden by those of `arguments`.
+
+    Args:
+        path: of the Python file with `get_config()`.
+        arguments: flags, of which only such as --config.key=value are looked at.
+
+    Raises:
+        InputError: the file can't be loaded, or a key or value is not possible.
+    """
+    argv = ["", f"--config={path}", *arguments]
+    there = flags.FlagValues()
+    holder = config_flags.DEFINE_config_file("config", flag_values=there, sys_argv=argv)
+    with flag_mistakes():
+        there(argv, known_only=True)
+    return holder.value.to_dict()
+
+
 Config = TypeVar("Config")
 
 
@@ -57,14 +76,16 @@ def config_of(cls: type[Config], values: dict[str, Any], *, name: str = "config"
     return cls(**{key: convert(key, value) for key, value in values.items()})
 
 
-def differences(theirs: dict, mine: dict, *, ignore: str = "", prefix: str = "") -> list[str]:
-    """What differs between two nested dicts of plain values, in words, but for the key `ignore`."""
+def differences(
+    theirs: dict, mine: dict, *, ignore: Collection[str] = (), prefix: str = ""
+) -> list[str]:
+    """What differs between two nested dicts of plain values, the keys `ignore` left out."""
     found = []
     for key in sorted(theirs.keys() | mine.keys()):
         there, here = theirs.get(key), mine.get(key)
         if isinstance(there, dict) and isinstance(here, dict):
             found += differences(there, here, ignore=ignore, prefix=f"{prefix}{key}.")
-        elif there != here and key != ignore:
+        elif there != here and key not in ignore:
             found.append(f"{prefix}{key} is {there} there and {here} here")
     return found
 
@@ -104,6 +125,20 @@ def kept_back_stderr():
                 sys.stderr.write(kept.read().decode(errors="replace"))
 
 
+@contextlib.contextmanager
+def flag_mistakes():
+    """Turns what the parsing of flags raises into an InputError."""
+    try:
+        yield
+    except (AttributeError, KeyError) as error:  # how ml_collections says it
+        raise InputError(f"the config has no key {error.args[0]}") from None
+    except flags.Error as error:
+        raise InputError(" ".join(str(error).split())) from None
+    except Exception as error:  # a config is a program, and anything may go wrong in it
+        problem = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise InputError(f"--config: {problem}") from None
+
+
 def run(main, flags_parser=None):
     """`absl.app.run` for a `main(argv)`; an InputError ends as one line and exit code 1."""
 
@@ -119,15 +154,11 @@ def run(main, flags_parser=None):
 
     def parse(argv):
         try:
-            return (flags_parser or flags.FLAGS)(argv)
-        except (AttributeError, KeyError) as error:  # how ml_collections says it
-            problem = f"the config has no key {error.args[0]}"
-        except flags.Error as error:
-            problem = " ".join(str(error).split())
-        except Exception as error:  # a config is a program, and anything may go wrong in it
-            problem = f"--config: {type(error).__name__}: {' '.join(str(error).split())}"
-        print(f"error: {problem} (--help lists the flags)", file=sys.stderr)
-        sys.exit(1)
+            with flag_mistakes():
+                return (flags_parser or flags.FLAGS)(argv)
+        except InputError as error:
+            print(f"error: {error} (--help lists the flags)", file=sys.stderr)
+            sys.exit(1)
 
     # Set, not defaulted: absl raises a verbosity that has its default to INFO.
     flags.FLAGS["verbosity"].value = logging.WARNING

@@ -1,22 +1,35 @@
-r"""Shows what a dataset holds: counts, a contact sheet of its pictures, whether it is whole.
+r"""Shows what a dataset holds: counts, a contact sheet, a data card, whether it is whole.
 
-python -m beam_pipelines.inspect_dataset --dataset_dir=dataset --output=sheet.png --verify
+python -m beam_pipelines.inspect_dataset --dataset_dir=dataset --output=sheet.png \
+    --card=dataset --verify
 """
 
-from collections import Counter
+from collections.abc import Callable
 
 from absl import flags
 
-from beam_pipelines import command, dataset_reader, report, storage
+from beam_pipelines import command, dataset_contents, dataset_reader, report, storage
 from beam_pipelines.command import InputError
 
 _DATASET_DIR = flags.DEFINE_string(
     "dataset_dir", None, "Where build_dataset put the dataset.", required=True
 )
 _OUTPUT = flags.DEFINE_string("output", None, "Where to write a contact sheet, a PNG.")
+_CARD = flags.DEFINE_string(
+    "card",
+    None,
+    "Where to write a data card and its pictures: a folder, such as the dataset's own, or a path "
+    "that ends in .md.",
+)
 _VERIFY = flags.DEFINE_bool("verify", False, "Check every shard's SHA-256 and number of records.")
 
-_EXAMPLES_OF_A_CLASS = 5
+
+def write(path: str, writer: Callable[[str], str]) -> str:
+    """What `writer` returns for a path; InputError if it can't write there."""
+    try:
+        return writer(path)
+    except OSError as error:
+        raise InputError(f"{path}: can't be written ({error.strerror or error})") from None
 
 
 def main(_: list[str]) -> None:
@@ -29,19 +42,24 @@ def main(_: list[str]) -> None:
             raise InputError("; ".join(found))
         num_shards = sum(len(split.shards) for split in info.splits.values())
         print(f"verified: {num_shards} shards, every checksum and count as described")
-    genres, shown = Counter(), {label: [] for label in range(len(info.class_names))}
-    for _, example in dataset_reader.read_examples(info, dataset_dir):
-        genres[example["genre"].decode() or "unknown"] += 1
-        if len(shown[example["label"]]) < _EXAMPLES_OF_A_CLASS:
-            shown[example["label"]].append(example)
-    print("genres: " + ", ".join(f"{genre} {count:,}" for genre, count in genres.most_common()))
+    contents = dataset_contents.read(info, dataset_dir)
+    print(f"\n{report.contents_table(contents, info)}")
+    if not (_OUTPUT.value or _CARD.value):
+        return
+    # Loads matplotlib, which the tables do without.
+    from beam_pipelines import dataset_card, dataset_plots
+
+    def sheet(path: str) -> str:
+        folder, _, name = path.rpartition("/")
+        storage.write_atomically(folder or ".", name, dataset_plots.contact_sheet(info, contents))
+        return path
+
+    print()
     if _OUTPUT.value:
-        folder, _, name = _OUTPUT.value.rpartition("/")
-        try:
-            storage.write_atomically(folder or ".", name, report.contact_sheet(info, shown))
-        except OSError as error:
-            raise InputError(f"{_OUTPUT.value}: can't be written ({error.strerror})") from None
-        print(f"contact sheet: {_OUTPUT.value}")
+        print(f"contact sheet: {write(_OUTPUT.value, sheet)}")
+    if _CARD.value:
+        path = write(_CARD.value, lambda path: dataset_card.write(info, contents, path))
+        print(f"data card: {path}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@
 .tmp-*                 what is being written
 rejected.jsonl         every clip that could not be used
 dataset_info.json      written last; then the hidden files are deleted
+dataset_card*          of `inspect_dataset --card`; goes when the dataset is replaced
 """
 
 import enum
@@ -19,6 +20,7 @@ from beam_pipelines.command import InputError, differences
 from beam_pipelines.dataset_config import SPLITS, DatasetConfig
 
 REJECTED_FILE = "rejected.jsonl"
+CARD_FILE = "dataset_card.md"
 _PLAN_FILE = ".plan.json"
 _DONE_PREFIX = ".done-"
 
@@ -78,7 +80,7 @@ def prepare(output_dir: str, run_mode: Mode, plan: dict[str, Any]) -> None:
         storage.delete(output_dir, [name for name in names if _is_shard(name)])
     if run_mode is not Mode.GO_ON:
         storage.delete(output_dir, [name for name in names if name.startswith(_DONE_PREFIX)])
-    storage.delete(output_dir, [name for name in names if _is_temporary(name)])
+    storage.delete(output_dir, [n for n in names if _is_temporary(n) or _is_card(n)])
     storage.write_atomically(output_dir, _PLAN_FILE, json.dumps(plan).encode())
 
 
@@ -91,6 +93,10 @@ def clear_hidden(output_dir: str) -> None:
 
 def _is_temporary(name: str) -> bool:
     return name.startswith(storage.TEMPORARY_PREFIX)
+
+
+def _is_card(name: str) -> bool:
+    return re.fullmatch(r"dataset_card(-\w+\.png|\.md)", name) is not None
 
 
 def _is_shard(name: str) -> bool:
@@ -122,11 +128,11 @@ def write_done(output_dir: str, shard: str, done: dict[str, Any]) -> None:
     storage.write_atomically(output_dir, f"{_DONE_PREFIX}{shard}.json", json.dumps(done).encode())
 
 
-def write_rejected(output_dir: str, rejected: list[dict[str, Any]]) -> None:
-    """Writes the list of rejected clips, sorted by id."""
-    lines = sorted(rejected, key=lambda line: line["track_id"])
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    storage.write_atomically(output_dir, REJECTED_FILE, text.encode())
+def write_rejected(output_dir: str, rejected: list[tuple[int, str]]) -> None:
+    """Writes the list of rejected clips, (id, line of JSON) each, sorted by id."""
+    with storage.atomic_file(output_dir, REJECTED_FILE) as file:
+        for _, line in sorted(rejected):
+            file.write(line.encode() + b"\n")
 
 
 def write_info(output_dir: str, info: dataset_info.DatasetInfo) -> None:

@@ -8,7 +8,6 @@ catalogue, audio and config.
 
 import dataclasses
 import hashlib
-import io
 import json
 from collections import Counter
 from collections.abc import Iterable
@@ -66,7 +65,7 @@ class ReadCatalogue(beam.DoFn):
     def process(self, path: str):
         config = self._config
         with storage.open_to_read(path) as file:
-            tracks = catalogue.read_tracks(io.BufferedReader(file), name=path, subset=config.subset)
+            tracks = catalogue.read_tracks(file, name=path, subset=config.subset)
             for track in tracks:
                 order = labels_and_splits.stable_hash(
                     str(track.track_id), salt=f"{config.salt}/order"
@@ -119,7 +118,7 @@ def assign_to_shard(row: tuple, rows_in_split: dict[str, int]) -> tuple[str, tup
 class WriteShard(beam.DoFn):
     """(name, rows) → the shard on disk, and what is in it.
 
-    Outputs: the shard (a dict); `rejected`, JSON for each rejected track; `groups`,
+    Outputs: the shard (a dict); `rejected`, (id, JSON) of each rejected track; `groups`,
     ((kind, id), split) of each artist, and of each group that the split is by, that was written.
     """
 
@@ -150,7 +149,7 @@ class WriteShard(beam.DoFn):
         yield done["shard"]
         for line in done["rejected"]:
             # As JSON, since a file's name need not be UTF-8 and Beam's strings must.
-            yield TaggedOutput("rejected", json.dumps(line))
+            yield TaggedOutput("rejected", (line["track_id"], json.dumps(line)))
         for kind, number in done["groups"]:
             yield TaggedOutput("groups", ((kind, number), done["shard"]["split"]))
 
@@ -190,6 +189,7 @@ class WriteShard(beam.DoFn):
                 "labels": [labels[label] for label in range(len(self._job.config.class_names))],
                 "num_tracks": len(written),
                 "missing_audio": missing_audio,
+                "rejected": dict(Counter(line["reason"] for line in rejected)),
             },
             "rejected": rejected,
             "groups": groups_of(written, self._job.config.split_by),
@@ -249,14 +249,15 @@ class Finish(beam.DoFn):
 
     def process(self, _, shards, rejected, artists_in_split, torn_groups, thresholds):
         job = self._job
-        rejected = [json.loads(line) for line in rejected]
-        info = describe(job, shards, rejected, artists_in_split, torn_groups, thresholds)
-        num_tracks = len(rejected) + sum(shard["num_tracks"] for shard in shards)
+        # There may be millions; parsed, each would take ten times its text.
         output_folder.write_rejected(job.output_dir, rejected)
-        if not info.num_examples or len(rejected) > job.max_reject_fraction * num_tracks:
+        info = describe(job, shards, artists_in_split, torn_groups, thresholds)
+        num_rejected = sum(info.rejected.values())
+        num_tracks = num_rejected + sum(shard["num_tracks"] for shard in shards)
+        if not info.num_examples or num_rejected > job.max_reject_fraction * num_tracks:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in info.rejected.items())
             raise InputError(
-                f"{len(rejected):,} of {num_tracks:,} tracks were rejected ({reasons}), more than "
+                f"{num_rejected:,} of {num_tracks:,} tracks were rejected ({reasons}), more than "
                 f"--max_reject_fraction={job.max_reject_fraction:g} allows; they are listed in "
                 f"{storage.join(job.output_dir, output_folder.REJECTED_FILE)}"
             )
@@ -266,7 +267,6 @@ class Finish(beam.DoFn):
 def describe(
     job: Job,
     shards: list[dict],
-    rejected: list[dict],
     artists_in_split: dict[str, int],
     torn_groups: dict[str, int],
     thresholds: tuple[int, ...],
@@ -288,7 +288,9 @@ def describe(
             num_artists=artists_in_split.get(split, 0),
             shards=tuple(dataset_info.Shard(**{f: shard[f] for f in fields}) for shard in mine),
         )
-    reasons = Counter(line["reason"] for line in rejected)
+    reasons = Counter()
+    for shard in shards:
+        reasons.update(shard["rejected"])
     return dataset_info.DatasetInfo(
         format_version=dataset_info.FORMAT_VERSION,
         fingerprint=dataset_info.fingerprint(config, splits),

@@ -98,16 +98,29 @@ def read_records(file: BinaryIO, *, name: str) -> Iterator[bytes]:
         DamagedRecord: naming file and index of the first record that is cut off or fails its
             checksum.
     """
+    for record in scan_records(file, name=name):
+        if isinstance(record, DamagedRecord):
+            raise record
+        yield record
+
+
+def scan_records(file: BinaryIO, *, name: str) -> Iterator["bytes | DamagedRecord"]:
+    """The records of a TFRecord file, in the place of a damaged one what is wrong with it.
+
+    Where a length is damaged nobody knows where the next record begins, so that is the last.
+    """
     index = 0
     while header := file.read(12):
         length = header[:8]
         if len(header) < 12 or header[8:] != _masked_crc(length):
-            raise DamagedRecord(f"{name}, record {index}: its length is damaged")
+            yield DamagedRecord(f"{name}, record {index}: its length is damaged")
+            return
         size = struct.unpack("<Q", length)[0]
         data, crc = file.read(size), file.read(4)
         if len(data) < size or crc != _masked_crc(data):
-            raise DamagedRecord(f"{name}, record {index}: its data is damaged")
-        yield data
+            yield DamagedRecord(f"{name}, record {index}: its data is damaged")
+        else:
+            yield data
         index += 1
 
 

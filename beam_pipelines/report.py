@@ -1,41 +1,23 @@
-"""What a dataset holds, for a person: a table for the terminal, a contact sheet of pictures."""
+"""What a dataset holds and what a job counted, as tables for a person."""
 
-import io
+import statistics
 
-import matplotlib
-import numpy as np
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
+from beam_pipelines.dataset_contents import Contents, by_class
 from beam_pipelines.dataset_info import DatasetInfo
-from beam_pipelines.spectrogram import SpectrogramParams
+
+_GENRES_LISTED = 20
+_ARTISTS_LISTED = 5
+
+Rows = list[tuple[str, ...]]
 
 
 def table(info: DatasetInfo) -> str:
     """Examples a split and class, and what was left out, as lines of text."""
-    header = ("split", *info.class_names, "all", "artists", "shards")
-    rows = [
-        (
-            name,
-            *(f"{count:,}" for count in split.class_counts.values()),
-            f"{split.num_examples:,}",
-            f"{split.num_artists:,}",
-            f"{len(split.shards)}",
-        )
-        for name, split in info.splits.items()
-    ]
-    counts = [
-        sum(split.class_counts[name] for split in info.splits.values()) for name in info.class_names
-    ]
-    shares = (f"{100 * count / max(1, info.num_examples):.1f} %" for count in counts)
-    rows.append(("all", *(f"{c:,}" for c in counts), f"{info.num_examples:,}", "", ""))
-    rows.append(("share", *shares, "", "", ""))
     rejected = ", ".join(f"{count:,} {reason}" for reason, count in info.rejected.items())
     check = info.split_check
     return "\n".join(
         [
-            *aligned([header, *rows]),
+            *aligned(split_rows(info)),
             f"rejected: {rejected or 'none'} (listed in rejected.jsonl)",
             f"rows of the subset without audio: {info.missing_audio:,}",
             f"split by {check['by']}: {check['groups_in_two_splits']:,} in two splits "
@@ -44,11 +26,102 @@ def table(info: DatasetInfo) -> str:
     )
 
 
+def contents_table(contents: Contents, info: DatasetInfo) -> str:
+    """Examples a genre and class, and an artist, as lines of text."""
+    return "\n".join(
+        [
+            *aligned(genre_rows(contents, info)),
+            "",
+            artists_in_words(contents),
+            *aligned(artist_rows(contents)),
+        ]
+    )
+
+
+def split_rows(info: DatasetInfo) -> Rows:
+    """Examples a split and class, under a header."""
+    counts = [
+        sum(split.class_counts[name] for split in info.splits.values()) for name in info.class_names
+    ]
+    return [
+        ("split", *info.class_names, "all", "artists", "shards"),
+        *(
+            (
+                name,
+                *(f"{count:,}" for count in split.class_counts.values()),
+                f"{split.num_examples:,}",
+                f"{split.num_artists:,}",
+                f"{len(split.shards)}",
+            )
+            for name, split in info.splits.items()
+        ),
+        ("all", *(f"{count:,}" for count in counts), f"{info.num_examples:,}", "", ""),
+        ("share", *(percent(count, info.num_examples) for count in counts), "", "", ""),
+    ]
+
+
+def genre_rows(contents: Contents, info: DatasetInfo) -> Rows:
+    """Examples a genre and class, the largest genres first, under a header."""
+    return [
+        ("genre", *info.class_names, "all", "share"),
+        *(
+            (
+                genre,
+                *(f"{count:,}" for count in counts),
+                f"{sum(counts):,}",
+                percent(sum(counts), contents.num_examples),
+            )
+            for genre, counts in largest_genres(contents, info).items()
+        ),
+    ]
+
+
+def largest_genres(contents: Contents, info: DatasetInfo) -> dict[str, list[int]]:
+    """{genre: examples of each class}, the largest first and beyond 20 in one sum."""
+    genres = by_class(contents.genres, len(info.class_names))
+    ranked = sorted(genres.items(), key=lambda item: (-sum(item[1]), item[0]))
+    found = {genre or "unknown": counts for genre, counts in ranked[:_GENRES_LISTED]}
+    if rest := ranked[_GENRES_LISTED:]:
+        sums = [sum(column) for column in zip(*(counts for _, counts in rest), strict=True)]
+        found[f"{len(rest):,} others"] = sums
+    return found
+
+
+def artists_in_words(contents: Contents) -> str:
+    """How many artists there are, and how many examples an artist has."""
+    counts = contents.examples_of_artist
+    words = f"{len(counts):,} artist{'s' * (len(counts) != 1)}"
+    if counts:
+        median = statistics.median(counts.values())
+        words += f"; examples an artist: median {median:g}, at most {max(counts.values()):,}"
+    if unknown := contents.examples_without_artist:
+        words += f"; {unknown:,} examples of unknown artists"
+    return words
+
+
+def artist_rows(contents: Contents) -> Rows:
+    """Examples of the largest artists, under a header."""
+    ranked = sorted(contents.examples_of_artist.items(), key=lambda item: (-item[1], item[0]))
+    return [
+        ("artist_id", "examples", "share"),
+        *(
+            (str(artist), f"{count:,}", percent(count, contents.num_examples))
+            for artist, count in ranked[:_ARTISTS_LISTED]
+        ),
+    ]
+
+
+def percent(part: int, whole: int) -> str:
+    return f"{100 * part / max(1, whole):.1f} %"
+
+
 def counters(metrics) -> str:
     """What a job counted (`PipelineResult.metrics().query()`), as lines of text."""
 
     def in_order(found):
         for metric in sorted(found, key=lambda metric: str(metric.key.metric)):
+            if metric.key.metric.namespace == "beam":
+                continue  # Flink and Prism add what Beam measures of itself
             name = f"{metric.key.metric.namespace}: {metric.key.metric.name}"
             # Some runners count attempts alone.
             yield name, metric.attempted if metric.committed is None else metric.committed
@@ -73,56 +146,6 @@ def aligned(rows: list[tuple[str, ...]]) -> list[str]:
     ]
 
 
-def contact_sheet(info: DatasetInfo, examples: dict[int, list[dict]]) -> bytes:
-    """A PNG of spectrograms, a row for each class.
-
-    Args:
-        info: of the dataset.
-        examples: for each label a few decoded records.
-    """
-    params = info.config.spectrogram
-    columns = max(1, *(len(row) for row in examples.values()))
-    rows = len(info.class_names)
-    figure, grid = plt.subplots(
-        rows, columns, figsize=(3.2 * columns, 2.7 * rows), squeeze=False, layout="constrained"
-    )
-    image = None
-    for label, axes_row in enumerate(grid):
-        for place, axes in enumerate(axes_row):
-            if place >= len(examples[label]):
-                axes.axis("off")
-                continue
-            example = examples[label][place]
-            levels = np.frombuffer(example["spectrogram"], np.uint8).reshape(params.shape)
-            image = axes.imshow(
-                levels / 255 * params.floor_db - params.floor_db,
-                origin="lower",
-                aspect="auto",
-                cmap="magma",
-                vmin=-params.floor_db,
-                vmax=0,
-                extent=(0, params.seconds, 0, params.num_mels),
-            )
-            title = f"track {example['track_id']}: {example['listens']:,} listens"
-            axes.set_title(f"{title}\n{example['genre'].decode() or 'genre unknown'}", fontsize=9)
-            axes.set_yticks(*_frequency_ticks(params))
-            axes.tick_params(labelsize=7)
-            if label == rows - 1:
-                axes.set_xlabel("seconds", fontsize=8)
-        grid[label][0].axis("on")
-        grid[label][0].set_ylabel(f"{class_range(info, label)}\n\nfrequency (Hz)", fontsize=9)
-    if image is not None:
-        bar = figure.colorbar(image, ax=grid, fraction=0.015)
-        bar.set_label("dB below the clip's loudest", fontsize=8)
-    figure.suptitle(
-        f"{info.num_examples:,} clips, labelled by how often they were listened to", fontsize=12
-    )
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=100)
-    plt.close(figure)
-    return png.getvalue()
-
-
 def class_range(info: DatasetInfo, label: int) -> str:
     """A class in words, such as `medium: 1,000 to 3,499 listens`."""
     thresholds = info.thresholds
@@ -132,13 +155,3 @@ def class_range(info: DatasetInfo, label: int) -> str:
     if label == len(thresholds):
         return f"{name}: {thresholds[-1]:,} listens or more"
     return f"{name}: {thresholds[label - 1]:,} to {thresholds[label] - 1:,} listens"
-
-
-def _frequency_ticks(params: SpectrogramParams) -> tuple[list[float], list[str]]:
-    """Where round frequencies lie among the bands, which are equally spaced in mel."""
-    import librosa
-
-    frequencies = [f for f in (0, 500, 1_000, 2_000, 4_000, 8_000) if f < params.sample_rate / 2]
-    top = librosa.hz_to_mel(params.sample_rate / 2)
-    places = [params.num_mels * librosa.hz_to_mel(f) / top for f in frequencies]
-    return places, [f"{f:,}" for f in frequencies]

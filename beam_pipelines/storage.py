@@ -1,21 +1,32 @@
 """Files of the job, on local disks and in gs:// buckets alike.
 
-Buckets are Beam's FileSystems' business. Local files are not: it reads every path as a glob, so a
-folder named `music [2020]` would not be found and one named `*` would delete its neighbours.
+Buckets are asked through Beam's client, which retries what a busy bucket turns away, and not
+through its FileSystems. Those read every path as a glob, so that a folder named `music [2020]`
+would not be found and one named `*` would delete its neighbours; they look at each file twice
+before they delete it, and connect anew for each request.
 """
 
 import contextlib
+import errno
+import functools
 import hashlib
+import io
 import os
 import tempfile
 import uuid
 from collections.abc import Iterator
 
-from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
+from apache_beam.io.gcp.gcsio import GcsIO, parse_gcs_path
+from google.api_core.exceptions import GoogleAPIError, NotFound
+from google.auth.exceptions import GoogleAuthError
+from google.cloud.storage import Blob
 
 # What is being written is called so, and what has its own name is whole.
 TEMPORARY_PREFIX = ".writing-"
+
+# What a listing of a bucket is to tell of each of its pages.
+_NAMES = "items(name),nextPageToken"
 
 
 def is_remote(path: str) -> bool:
@@ -29,7 +40,30 @@ def join(folder: str, name: str) -> str:
     return f"{folder}/{name}"
 
 
-def open_to_read(path: str):
+@functools.cache
+def _gcs() -> GcsIO:
+    """Beam's client, with the options of the job; one for the process keeps its connections."""
+    return FileSystems.get_filesystem("gs://")._gcsIO()
+
+
+def _blob(path: str) -> Blob:
+    """The object of a gs:// path, ValueError for any other; no request is made."""
+    bucket, name = parse_gcs_path(path)
+    return _gcs().client.bucket(bucket).blob(name)
+
+
+@contextlib.contextmanager
+def _as_os_errors(path: str) -> Iterator[None]:
+    """Raises a bucket's errors as those that a local file would have."""
+    try:
+        yield
+    except NotFound as error:
+        raise FileNotFoundError(errno.ENOENT, "no such file or bucket", path) from error
+    except (GoogleAPIError, GoogleAuthError, ValueError) as error:
+        raise OSError(errno.EIO, " ".join(str(error).split()), path) from error
+
+
+def open_to_read(path: str) -> io.BufferedReader:
     """A binary file to read.
 
     Raises:
@@ -38,18 +72,18 @@ def open_to_read(path: str):
     """
     if not is_remote(path):
         return open(path, "rb")
-    try:
-        return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
-    except Exception as error:  # each store has its own for a file that is not there
-        if not FileSystems.exists(path):
-            raise FileNotFoundError(path) from error
-        raise
+    with _as_os_errors(path):
+        return io.BufferedReader(_gcs().open(path, "rb"), buffer_size=1 << 20)
 
 
 def read_bytes(path: str) -> bytes:
     """The whole of a file; raises as `open_to_read` does."""
-    with open_to_read(path) as file:
-        return file.read()
+    if not is_remote(path):
+        with open(path, "rb") as file:
+            return file.read()
+    with _as_os_errors(path):
+        # One request, and its checksum is compared.
+        return _blob(path).download_as_bytes(raw_download=True)
 
 
 def sha256(path: str) -> str:
@@ -62,35 +96,54 @@ def sha256(path: str) -> str:
 
 
 def exists(path: str) -> bool:
-    return FileSystems.exists(path) if is_remote(path) else os.path.exists(path)
+    """Whether there is a file, or a local folder; buckets have none."""
+    if not is_remote(path):
+        return os.path.exists(path)
+    with _as_os_errors(path):
+        return _blob(path).exists()
 
 
 def names_in(folder: str) -> list[str]:
     """The names of the files that lie in a folder, not below; none if there is no folder."""
-    if is_remote(folder):
-        (result,) = FileSystems.match([f"{folder}/*"])
-        return sorted(entry.path.rpartition("/")[2] for entry in result.metadata_list)
-    if not os.path.isdir(folder):
-        return []
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
+    if not is_remote(folder):
+        if not os.path.isdir(folder):
+            return []
+        return sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
+    with _as_os_errors(folder):
+        bucket, prefix = parse_gcs_path(f"{folder}/", object_optional=True)
+        found = _gcs().client.list_blobs(bucket, prefix=prefix, delimiter="/", fields=_NAMES)
+        return sorted(blob.name.removeprefix(prefix) for blob in found if blob.name != prefix)
 
 
 def has_files(folder: str) -> bool:
     """Whether any file lies in a folder or below it."""
-    if is_remote(folder):
-        (result,) = FileSystems.match([f"{folder}/**"], limits=[1])
-        return bool(result.metadata_list)
-    return any(files for _, _, files in os.walk(folder))
+    if not is_remote(folder):
+        return any(files for _, _, files in os.walk(folder))
+    try:
+        with _as_os_errors(folder):
+            bucket, prefix = parse_gcs_path(f"{folder}/", object_optional=True)
+            found = _gcs().client.list_blobs(bucket, prefix=prefix, fields=_NAMES)
+            # Some tools put empty objects that end in a slash where a folder would be.
+            return any(not blob.name.endswith("/") for blob in found)
+    except FileNotFoundError:  # there is no such bucket
+        return False
 
 
 def delete(folder: str, names: list[str]) -> None:
-    """Deletes files of a folder; one that is gone already is none to delete."""
+    """Deletes files of a folder; one that is gone already is none to delete.
+
+    Raises:
+        OSError: one can't be deleted.
+    """
     if not is_remote(folder):
         for name in names:
             with contextlib.suppress(FileNotFoundError):
                 os.remove(join(folder, name))
-    elif names:
-        FileSystems.delete([join(folder, name) for name in names])
+        return
+    with _as_os_errors(folder):
+        for path, status in _gcs().delete_batch([join(folder, name) for name in names]):
+            if status:
+                raise OSError(errno.EIO, f"can't be deleted (HTTP status {status})", path)
 
 
 def make_folder(path: str) -> None:
@@ -106,8 +159,8 @@ def check_writable(folder: str) -> None:
     """
     if is_remote(folder):
         name = f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
-        with FileSystems.create(join(folder, name)) as file:
-            file.write(b"")
+        with _as_os_errors(folder):
+            _blob(join(folder, name)).upload_from_string(b"")
         delete(folder, [name])
         return
     there = os.path.abspath(folder)
@@ -126,10 +179,7 @@ def atomic_file(folder: str, name: str) -> Iterator:
     """
     temporary = f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{name}"
     path = join(folder, temporary)
-    if is_remote(folder):
-        file = FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED)
-    else:
-        file = open(path, "wb")  # noqa: SIM115 (closed below, before it is renamed)
+    file = _gcs().open(path, "wb") if is_remote(folder) else open(path, "wb")  # noqa: SIM115
     try:
         with file:
             yield file
@@ -137,7 +187,7 @@ def atomic_file(folder: str, name: str) -> Iterator:
         delete(folder, [temporary])
         raise
     if is_remote(folder):
-        FileSystems.rename([path], [join(folder, name)])
+        _gcs().rename(path, join(folder, name))
     else:
         os.replace(path, join(folder, name))
 

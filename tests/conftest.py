@@ -8,6 +8,7 @@ import sys
 import pytest
 import tensorflow as tf
 
+from serving.exported_model import ExportedModel
 from tests.demo import library as library_maker
 from tests.paths import FMA_SAMPLE, ROOT
 
@@ -30,7 +31,7 @@ def run_module(*arguments, env=None, timeout=300):
     )
 
 
-def build(tracks_csv, audio_dir, output_dir, *arguments):
+def build(tracks_csv, audio_dir, output_dir, *arguments, env=None):
     """Runs the dataset job."""
     return run_module(
         "beam_pipelines.build_dataset",
@@ -40,7 +41,16 @@ def build(tracks_csv, audio_dir, output_dir, *arguments):
         f"--output_dir={output_dir}",
         "--max_reject_fraction=0.2",  # four of two dozen clips are bad
         *arguments,
+        env=env,
     )
+
+
+def counted(stdout: str, name: str) -> int:
+    """The value of a counter in what a run printed, 0 where it is not."""
+    for line in stdout.splitlines():
+        if line.startswith(name):
+            return int(line.split()[-1].replace(",", ""))
+    return 0
 
 
 def assert_refused(result, *fragments):
@@ -106,3 +116,9 @@ def model_dir(dataset_dir, tmp_path_factory):
     )
     assert result.returncode == 0, result.stderr
     return folder
+
+
+@pytest.fixture(scope="session")
+def exported(model_dir):
+    """The version of that network that is served."""
+    return ExportedModel.newest(str(model_dir / "export"))

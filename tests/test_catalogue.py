@@ -1,8 +1,12 @@
 """FMA's tracks.csv: what is read of it, and what is said of mistakes."""
 
+import bisect
 import csv
 import io
+import itertools
 import os
+import random
+import re
 
 import pytest
 
@@ -121,6 +125,66 @@ def test_mistakes_are_named(file, message):
         read(file)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def ends_of_rows(data):
+    """Where each row of a catalogue ends, in bytes, as Python's csv reads it."""
+    lines = list(io.StringIO(data.decode(), newline=""))
+    ends_of_lines = list(itertools.accumulate(len(line.encode()) for line in lines))
+    rows = csv.reader(lines)
+    return [ends_of_lines[rows.line_num - 1] for _ in rows]
+
+
+def check_cut(data, end, ends, whole):
+    """Cut at a place, it is refused by the row that was cut, or has lost whole rows alone."""
+    cut_row = bisect.bisect_right(ends, end) + 1
+    try:
+        tracks = read(io.BytesIO(data[:end]))
+    except InputError as error:
+        assert end not in ends
+        assert re.match(f"tracks.csv, row {cut_row}[:,] ", str(error))
+        assert "\n" not in str(error)
+    else:
+        # A line end is whole without its second byte.
+        num_rows = cut_row - 1 if end in ends else cut_row
+        assert end in ends or data[end - 1 : end + 1] == b"\r\n"
+        assert tracks == whole[: num_rows - 3]
+
+
+def test_a_catalogue_that_is_cut_off_anywhere():
+    data = file_of(ROWS).getvalue()
+    ends, whole = ends_of_rows(data), read(file_of(ROWS))
+    assert len(ends) == 3 + len(whole)
+    for end in range(ends[2], len(data)):
+        check_cut(data, end, ends, whole)
+
+
+def test_the_real_catalogue_cut_off(fma_sample):
+    data = (fma_sample / "fma_metadata" / "tracks.csv").read_bytes()
+    ends, whole = ends_of_rows(data), read(io.BytesIO(data))
+    rng = random.Random(7)
+    for end in [
+        *(rng.randrange(ends[2], len(data)) for _ in range(50)),
+        *rng.sample(ends[3:], 5),
+        len(data) - 1,
+    ]:
+        check_cut(data, end, ends, whole)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_ids_that_stand_twice_are_found_in_any_order(seed):
+    rng = random.Random(seed)
+    ids = [rng.randrange(10 ** rng.choice([3, 17])) for _ in range(300)]
+    if seed == 0:
+        ids.sort()
+    text = ["track_id,path,listens", *(f"{number},a.mp3,1" for number in ids)]
+    first = next((row for row, i in enumerate(ids) if i in ids[:row]), None)
+    assert first is not None
+    with pytest.raises(InputError, match=f"row {first + 2}, .*stands in an earlier row"):
+        read(plain("\n".join(text)))
+    unique = list(dict.fromkeys(ids))
+    text = ["track_id,path,listens", *(f"{number},a.mp3,1" for number in unique)]
+    assert [track.track_id for track in read(plain("\n".join(text)))] == unique
 
 
 def test_the_real_catalogue(fma_sample):

@@ -1,19 +1,28 @@
 """Damaged audio of every kind: an example or a line in rejected.jsonl, and the job goes on."""
 
+import contextlib
 import csv
 import io
 import json
 import os
+import pathlib
 import random
+import time
 import zipfile
 from collections import Counter
 
 import pytest
 
 from beam_pipelines import dataset_reader
+from beam_pipelines.audio import ClipError
+from beam_pipelines.catalogue import Track
+from beam_pipelines.dataset_config import DatasetConfig
+from beam_pipelines.decoder_process import Decoder
+from configs import dataset_artist
 from tests.conftest import build
 from tests.paths import FMA_SAMPLE
 
+CONFIG = DatasetConfig.from_dict(dataset_artist.get_config().to_dict())
 DAMAGED = int(os.environ.get("SOAK_DAMAGED", "100"))
 
 
@@ -100,6 +109,16 @@ DAMAGES = (
 )
 
 
+def seconds_of(decoder: Decoder, path: pathlib.Path) -> float:
+    """How long a file takes, whether it becomes an example or is rejected."""
+    data = path.read_bytes()
+    track = Track(1, path.name, 1_000, -1, "", -1, "")
+    started = time.monotonic()
+    with contextlib.suppress(ClipError):
+        decoder.decode(track, data, thresholds=(1_000, 3_500))
+    return time.monotonic() - started
+
+
 @pytest.mark.integration
 def test_every_damaged_clip_is_an_example_or_a_line(library, tmp_path):
     source = FMA_SAMPLE / "fma_small" if FMA_SAMPLE.is_dir() else library.audio_dir
@@ -122,6 +141,11 @@ def test_every_damaged_clip_is_an_example_or_a_line(library, tmp_path):
     (audio / os.fsdecode(names[-1])).write_bytes(songs[0][:500])
     names.append(b"a folder.mp3")
     (audio / "a folder.mp3").mkdir()
+
+    with contextlib.closing(Decoder(CONFIG)) as decoder:
+        seconds_of(decoder, audio / os.fsdecode(names[0]))  # loads its libraries
+        seconds = {name: seconds_of(decoder, audio / os.fsdecode(name)) for name in names[:-1]}
+    assert max(seconds.values()) < 10, max(seconds, key=seconds.get)
 
     catalog = tmp_path / "songs.csv"
     with catalog.open("w", newline="", errors="surrogateescape") as file:
@@ -146,4 +170,5 @@ def test_every_damaged_clip_is_an_example_or_a_line(library, tmp_path):
     assert by_damage["empty.mp3"] == {"empty_file"}
     assert by_damage["zip_file.mp3"] == {"undecodable"}
     assert "untouched.mp3" not in by_damage
+    assert info.num_examples + len(lines) == len(names)
     print(Counter((line["reason"], line["message"].partition(":")[2]) for line in lines))

@@ -12,19 +12,11 @@ import time
 import pytest
 
 from beam_pipelines import dataset_reader
-from tests.conftest import assert_refused, build, files_of
+from tests.conftest import assert_refused, build, counted, files_of
 from tests.paths import ROOT
 
 SPLIT = "--config.split_sizes=(0.5,0.25,0.25)"
 KILLS = int(os.environ.get("SOAK_KILLS", "3"))
-
-
-def counted(stdout: str, name: str) -> int:
-    """The value of a counter in what a run printed, 0 where it is not."""
-    for line in stdout.splitlines():
-        if line.startswith(name):
-            return int(line.split()[-1].replace(",", ""))
-    return 0
 
 
 def start(library, out, **streams) -> subprocess.Popen:
@@ -121,8 +113,11 @@ def test_another_dataset_in_the_folder_is_refused(dataset_dir, library, tmp_path
         "--overwrite",
     )
     assert files_of(out) == files_of(dataset_dir)
+    for name in ("dataset_card.md", "dataset_card-listens.png", "notes.md"):
+        (out / name).write_text("of the dataset that was there")
     result = build(*arguments, "--config.min_seconds=20", "--overwrite")
     assert result.returncode == 0, result.stderr
+    assert {path.name for path in out.iterdir() if path.suffix in (".md", ".png")} == {"notes.md"}
     info = dataset_reader.load_info(str(out))
     assert info.rejected["too_short"] == 1 + len(library.truncated)
     assert dataset_reader.damage(info, str(out)) == []

@@ -1,0 +1,149 @@
+"""The engines that run the dataset job, and what each has to be told that a person need not know.
+
+DirectRunner    this machine, with a process for each core
+PrismRunner     this machine; a binary that Beam downloads hands the work to this process
+FlinkRunner     the same with Flink, as a jar that Beam downloads, or with --flink_master a cluster
+DataflowRunner  Google Cloud; its workers install the package from this checkout, or have it in
+                the image that beam_pipelines/Dockerfile makes
+"""
+
+import atexit
+import logging
+import os
+import pathlib
+import shutil
+import tempfile
+from importlib import metadata
+
+from apache_beam.options.pipeline_options import (
+    FlinkRunnerOptions,
+    GoogleCloudOptions,
+    PipelineOptions,
+    PortableOptions,
+    SetupOptions,
+    StandardOptions,
+    TestOptions,
+    WorkerOptions,
+)
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from beam_pipelines.command import InputError
+
+_SETUP_FILE = pathlib.Path(__file__).resolve().parent.parent / "setup.py"
+
+
+def options(arguments: list[str]) -> PipelineOptions:
+    """Beam's options: what was asked for, and the rest as the engine needs it.
+
+    Raises:
+        InputError: a flag is neither the command's nor Beam's, or the engine can't run so.
+    """
+    # It says in lines of its own what is refused below, and where it starts Flink or Prism.
+    for module in ("options.pipeline_options", "utils.subprocess_server"):
+        logging.getLogger(f"apache_beam.{module}").setLevel(logging.ERROR)
+    asked = PipelineOptions(arguments)
+    known = asked.get_all_options()
+    for name in asked.get_all_options(retain_unknown_options=True):
+        if name not in known:
+            raise InputError(f"--{name}: neither this command nor Beam has such a flag")
+    if known["runner"] in (None, "DirectRunner", "FnApiRunner"):
+        return PipelineOptions([*arguments, *_direct(arguments)])
+    if known["runner"] == "FlinkRunner":
+        _check_flink(asked)
+    if is_dataflow(asked):
+        return PipelineOptions([*arguments, *_dataflow(asked)])
+    return asked
+
+
+def is_dataflow(options: PipelineOptions) -> bool:
+    return options.view_as(StandardOptions).runner == "DataflowRunner"
+
+
+def is_only_prepared(options: PipelineOptions) -> bool:
+    """Whether nothing runs: a trial of what would be sent to Dataflow, or a template for later."""
+    return is_dataflow(options) and bool(
+        options.view_as(TestOptions).dry_run
+        or options.view_as(GoogleCloudOptions).template_location
+    )
+
+
+def input_error_in(error: Exception) -> InputError | None:
+    """What to do if the error is that Beam could not download an engine."""
+    if "Unable to fetch remote" not in str(error):
+        return None
+    return InputError(
+        f"{' '.join(str(error).split())} (--flink_job_server_jar or --prism_location names one "
+        "that is here already)"
+    )
+
+
+def _direct(arguments: list[str]) -> list[str]:
+    """DirectRunner may hand the job to Prism; FnApiRunner is what it uses otherwise."""
+    given = {argument.partition("=")[0] for argument in arguments}
+    defaults = {"--direct_running_mode": "multi_processing", "--direct_num_workers": "0"}
+    more = [f"{flag}={value}" for flag, value in defaults.items() if flag not in given]
+    return [*more, "--runner=FnApiRunner"]
+
+
+def _check_flink(options: PipelineOptions) -> None:
+    portable, flink = options.view_as(PortableOptions), options.view_as(FlinkRunnerOptions)
+    if not flink.flink_master.startswith("[") and not portable.environment_type:
+        raise InputError(
+            f"--flink_master={flink.flink_master} is a cluster: --environment_type=DOCKER "
+            "--environment_config=IMAGE name what its workers run (beam_pipelines/Dockerfile)"
+        )
+    java_home = os.environ.get("JAVA_HOME")
+    java = os.path.join(java_home, "bin", "java") if java_home else "java"
+    if not portable.job_endpoint and not shutil.which(java):
+        raise InputError(f"{java}: no such program; Flink needs Java 11 or 17")
+
+
+def _dataflow(options: PipelineOptions) -> list[str]:
+    """What a worker installs as it starts, unless its image or the user's flags have it."""
+    # The command's own module is not what workers run.
+    more = ["--no_save_main_session"]
+    setup = options.view_as(SetupOptions)
+    if (
+        options.view_as(WorkerOptions).sdk_container_image
+        or setup.setup_file
+        or setup.requirements_file
+        or setup.extra_packages
+    ):
+        return more
+    if not _SETUP_FILE.exists():
+        raise InputError(
+            "--sdk_container_image is not given, and there is no checkout whose package workers "
+            "could install (beam_pipelines/Dockerfile makes the image)"
+        )
+    folder = tempfile.mkdtemp(prefix="worker-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    requirements = pathlib.Path(folder, "requirements.txt")
+    requirements.write_text("".join(f"{line}\n" for line in worker_requirements()))
+    # A source package brings along what it always needs, and no extra.
+    more += [f"--setup_file={_SETUP_FILE}", f"--requirements_file={requirements}"]
+    if setup.requirements_cache is None:
+        more.append("--requirements_cache=skip")  # workers fetch them, not each launch
+    return more
+
+
+def worker_requirements() -> list[str]:
+    """What the extra `worker` needs beside Beam, which workers have, at the versions found here.
+
+    The same versions as here since they are part of what a dataset is made of.
+    """
+    pinned = {}
+    queue = [Requirement("fma-popularity[worker]")]
+    while queue:
+        package = queue.pop()
+        for text in metadata.requires(package.name) or ():
+            needed = Requirement(text)
+            extras = ("", *package.extras)
+            name = canonicalize_name(needed.name)
+            if name == "apache-beam" or name in pinned:
+                continue
+            if needed.marker and not any(needed.marker.evaluate({"extra": e}) for e in extras):
+                continue
+            pinned[name] = metadata.version(name)
+            queue.append(needed)
+    return [f"{name}=={version}" for name, version in sorted(pinned.items())]
