@@ -1,70 +1,73 @@
-"""An exported model in this process: which version, how it hears, what it answers."""
+"""A version of an exported model in this process."""
 
-import json
-import os
+from collections.abc import Iterator
 
 import numpy as np
 
-from beam_pipelines import audio, command
+from beam_pipelines import command
 from beam_pipelines.command import InputError
+from serving import export_folder
+
+WARM_UP_FILE = "assets.extra/tf_serving_warmup_requests"
 
 
 class ExportedModel:
-    """The newest version in an export folder, and how to prepare audio for it.
+    """A version, loaded.
+
+    Attributes:
+        path: of its folder.
+        name: its number, or a candidate's name.
+        info: how it hears, and what its answers mean.
 
     Raises:
-        InputError: there is no version in the folder, or it can't be loaded.
+        InputError: it can't be loaded.
     """
 
-    def __init__(self, export_dir: str):
-        self.path = os.path.join(export_dir, str(newest_version(export_dir)))
+    def __init__(self, path: str):
+        self.path = path
+        self.name = path.rstrip("/").rpartition("/")[2]
+        self.info = export_folder.load_info(path)
         with command.kept_back_stderr():
             import tensorflow as tf  # here, since a mistake in a flag should not wait for it
         try:
-            with open(os.path.join(self.path, "assets.extra", "model_info.json")) as file:
-                self.info = json.load(file)
             with command.kept_back_stderr():
-                self._loaded = tf.saved_model.load(self.path)
-            self._predict = self._loaded.signatures["serving_default"]
+                self._loaded = tf.saved_model.load(path)
+            self.signatures = dict(self._loaded.signatures)
+            self._of_waveforms = self.signatures["serving_default"]
+            self._of_pictures = self.signatures["spectrogram"]
         except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
             message = " ".join(str(error).split())
-            raise InputError(f"{self.path}: not a whole export ({message[:200]})") from None
+            raise InputError(f"{path}: not a whole export ({message[:200]})") from None
 
-    def window(self, data: bytes) -> np.ndarray:
-        """The part of an audio file that the model hears: float32 [samples].
+    @classmethod
+    def newest(cls, export_dir: str) -> "ExportedModel":
+        """The highest version in an export folder, which is what TensorFlow Serving serves."""
+        version = export_folder.newest_version(export_dir)
+        return cls(export_folder.join(export_dir, str(version)))
 
-        Raises:
-            audio.ClipError: the file can't be used.
-        """
-        (window,) = audio.clip_windows(
-            data,
-            sample_rate=self.info["signal"]["sample_rate"],
-            num_samples=self.info["signal"]["num_samples"],
-            min_seconds=self.info["min_seconds"],
-            silence_dbfs=self.info["silence_dbfs"],
-        )
-        return window
-
-    def probabilities(self, waveforms: np.ndarray) -> np.ndarray:
+    def probabilities_of_waveforms(self, waveforms: np.ndarray) -> np.ndarray:
         """Probabilities float32 [batch, classes] of waveforms float32 [batch, samples]."""
-        return self._predict(waveform=waveforms)["probabilities"].numpy()
+        return self._of_waveforms(waveform=waveforms)["probabilities"].numpy()
 
+    def probabilities_of_pictures(self, pictures: np.ndarray) -> np.ndarray:
+        """Probabilities float32 [batch, classes] of pictures uint8 [batch, height, width]."""
+        return self._of_pictures(spectrogram=pictures)["probabilities"].numpy()
 
-def newest_version(export_dir: str) -> int:
-    """The highest of the numbered folders, which is what TensorFlow Serving serves."""
+    def warm_up_requests(self) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+        """(signature, inputs) of each request in the warm-up file."""
+        import tensorflow as tf
+        from tensorflow_serving.apis import prediction_log_pb2
 
-    def is_version(name):
-        return name.isdecimal() and holds_model(os.path.join(export_dir, name))
+        path = export_folder.join(self.path, WARM_UP_FILE)
+        if not export_folder.exists(path):
+            raise InputError(f"{path}: there is no warm-up file")
+        for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
+            request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
+            inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
+            yield request.model_spec.signature_name, inputs
 
-    names = os.listdir(export_dir) if os.path.isdir(export_dir) else []
-    found = [int(name) for name in names if is_version(name)]
-    if not found:
-        problem = "no exported model; --export_dir is what trainer.train made"
-        if holds_model(export_dir):
-            problem = f"a version; --export_dir is the folder it lies in, {export_dir}/.."
-        raise InputError(f"{export_dir}: {problem}")
-    return max(found)
-
-
-def holds_model(folder: str) -> bool:
-    return os.path.isfile(os.path.join(folder, "saved_model.pb"))
+    def warm_up(self, asked: str) -> None:
+        """Sends itself the warm-up requests to a signature, so that no first answer is slow."""
+        for signature, inputs in self.warm_up_requests():
+            if signature == asked:
+                self.signatures[signature](**inputs)

@@ -3,55 +3,82 @@ r"""Predicts the popularity of songs with an exported model.
 python -m serving.predict --export_dir=export song.mp3 …
 
 Prints a JSON line for each file: its class and the probability of each class, or what is wrong
-with it. Exits with 1 if anything was.
+with it. Exits with 1 if anything was. The model runs in this process, or with --tf_serving on a
+server.
 """
 
 import json
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 from absl import flags
 
 from beam_pipelines import audio, command
 from beam_pipelines.command import InputError
+from serving import client, export_folder, song
+from serving.client import Client, FileAnswer
 from serving.exported_model import ExportedModel
 
 _EXPORT_DIR = flags.DEFINE_string(
     "export_dir", None, "Where trainer.train put the export.", required=True
 )
+_TF_SERVING = flags.DEFINE_string(
+    "tf_serving", None, "host:port of TensorFlow Serving's gRPC, which serves the same export."
+)
 
 
-def predict_file(model: ExportedModel, path: str) -> dict[str, Any]:
-    """The line for one file."""
-    try:
-        with open(path, "rb") as file:
-            data = file.read()
-        with command.kept_back_stderr():
-            window = model.window(data)
-    except OSError as error:
-        return {"file": path, "error": error.strerror}
-    except audio.ClipError as error:
-        return {"file": path, "error": f"{error.reason}: {error}"}
-    (probabilities,) = model.probabilities(window[np.newaxis])
-    names = model.info["class_names"]
-    return {
-        "file": path,
-        "label": names[int(probabilities.argmax())],
-        "probabilities": {
-            name: round(float(value), 6) for name, value in zip(names, probabilities, strict=True)
-        },
-    }
+def predict_here(export_dir: str, paths: list[str]) -> Iterator[FileAnswer]:
+    """The answer about each file, from the newest version in this process."""
+    model = ExportedModel.newest(export_dir)
+    for path in paths:
+        try:
+            with open(path, "rb") as file:
+                data = file.read()
+            with command.kept_back_stderr():
+                window = song.middle_waveform(data, model.info)
+        except OSError as error:
+            yield FileAnswer(path, error=error.strerror)
+        except audio.ClipError as error:
+            yield FileAnswer(path, error=f"{error.reason}: {error}")
+        else:
+            (probabilities,) = model.probabilities_of_waveforms(window[np.newaxis])
+            yield client.file_answer(path, probabilities, model.info)
+
+
+def predict_there(tf_serving: str, export_dir: str, paths: list[str]) -> Iterator[FileAnswer]:
+    """The answer about each file, from a server."""
+    version = export_folder.newest_version(export_dir)
+    info = export_folder.load_info(export_folder.join(export_dir, str(version)))
+    with Client(f"grpc://{tf_serving}", info) as server:
+        answers = server.predict_files(paths)
+        while True:
+            with command.kept_back_stderr():
+                answer = next(answers, None)
+            if answer is None:
+                return
+            yield answer
+
+
+def line(answer: FileAnswer) -> str:
+    """The JSON about a file."""
+    if answer.error is not None:
+        return json.dumps({"file": answer.path, "error": answer.error})
+    rounded = {name: round(value, 6) for name, value in answer.probabilities.items()}
+    return json.dumps({"file": answer.path, "label": answer.label, "probabilities": rounded})
 
 
 def main(argv: list[str]) -> int:
     if len(argv) < 2:
         raise InputError("no file is named; python -m serving.predict --export_dir=export song.mp3")
-    model = ExportedModel(_EXPORT_DIR.value)
+    export_dir, paths = _EXPORT_DIR.value, argv[1:]
+    if _TF_SERVING.value:
+        answers = predict_there(_TF_SERVING.value, export_dir, paths)
+    else:
+        answers = predict_here(export_dir, paths)
     exit_code = 0
-    for path in argv[1:]:
-        line = predict_file(model, path)
-        exit_code |= "error" in line
-        print(json.dumps(line), flush=True)
+    for answer in answers:
+        exit_code |= answer.error is not None
+        print(line(answer), flush=True)
     return exit_code
 
 

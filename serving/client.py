@@ -1,0 +1,282 @@
+r"""Asks TensorFlow Serving about songs, by gRPC or REST.
+
+    info = export_folder.load_info("export/1")
+    with Client("grpc://localhost:8500", info) as client:
+        for answer in client.predict_files(["song.mp3", "other.flac"]):
+            print(answer.path, answer.label, answer.probabilities, answer.error)
+
+A song is decoded and turned into its picture here, as the dataset job does it: 16 KB for the
+server instead of 2.6 MB of waveform.
+"""
+
+import concurrent.futures
+import itertools
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import grpc
+import numpy as np
+import urllib3
+
+from beam_pipelines import audio, command
+from beam_pipelines.command import InputError, require
+from serving import song
+from serving.model_info import ModelInfo
+
+MODEL_NAME = "popularity"
+
+_FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 2.0
+_SIGNATURE = "spectrogram"
+
+
+class ServerError(InputError):
+    """The server did not answer; the message says what to do.
+
+    `is_busy` if it may answer the same question later.
+    """
+
+    def __init__(self, message: str, *, is_busy: bool = False):
+        super().__init__(message)
+        self.is_busy = is_busy
+
+
+class Answers(NamedTuple):
+    """Probabilities float32 [batch, classes], and the version that gave them, if it says so."""
+
+    probabilities: np.ndarray
+    version: str | None
+
+
+class FileAnswer(NamedTuple):
+    """The answer about a file: its label and each class's probability, or else what is wrong."""
+
+    path: str
+    label: str | None = None
+    probabilities: dict[str, float] | None = None
+    error: str | None = None
+
+
+class Client:
+    """A connection to a TensorFlow Serving server.
+
+    Args:
+        target: `grpc://host:port` or `http://host:port` (REST; https too).
+        info: of the model; the `model_info.json` of any version that hears alike.
+        model_name: as the server's config has it.
+        version: a number or a label (`stable`, `canary`) of the server's config; without it the
+            server takes the newest.
+        deadline_seconds: of a request, all its attempts included.
+        attempts: how often a request is sent to a server that is unavailable, with pauses of
+            0.1 s, 0.2 s, 0.4 s and so on between.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        info: ModelInfo,
+        *,
+        model_name: str = MODEL_NAME,
+        version: int | str | None = None,
+        deadline_seconds: float = 10.0,
+        attempts: int = 5,
+    ):
+        scheme, _, address = target.partition("://")
+        require(
+            scheme in ("grpc", "http", "https") and bool(address),
+            f"{target}: no server's address; it is grpc://host:8500 or http://host:8501",
+        )
+        self.info = info
+        self._deadline_seconds = deadline_seconds
+        self._attempts = attempts
+        transport = _Grpc if scheme == "grpc" else _Rest
+        self._transport = transport(target, model_name=model_name, version=version)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def predict(self, pictures: np.ndarray) -> Answers:
+        """The answers about pictures uint8 [batch, height, width].
+
+        Raises:
+            ServerError: there is no answer before the deadline, or it is an error.
+        """
+        end = time.monotonic() + self._deadline_seconds
+        for attempt in itertools.count(1):
+            try:
+                return self._transport.predict(pictures, timeout=end - time.monotonic())
+            except _Unavailable as error:
+                pause = min(_FIRST_BACKOFF * 2 ** (attempt - 1), _LONGEST_BACKOFF)
+                if attempt == self._attempts or time.monotonic() + pause >= end:
+                    raise ServerError(f"{error} (tried {attempt} times)", is_busy=True) from None
+                time.sleep(pause)
+
+    def predict_files(
+        self, paths: Iterable[str | os.PathLike], *, batch_size: int = 16
+    ) -> Iterator[FileAnswer]:
+        """The answer about each file (mp3, wav, flac or ogg), in order; a bad file stops no other.
+
+        Files are decoded on all cores and sent `batch_size` at a time.
+
+        Raises:
+            ServerError: as `predict` does.
+        """
+        paths = iter(map(os.fspath, paths))
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            while batch := list(itertools.islice(paths, batch_size)):
+                heard = list(pool.map(self._hear, batch))
+                good = [picture for picture in heard if not isinstance(picture, str)]
+                answers = iter(self.predict(np.stack(good)).probabilities if good else ())
+                for path, picture in zip(batch, heard, strict=True):
+                    if isinstance(picture, str):
+                        yield FileAnswer(path, error=picture)
+                    else:
+                        yield file_answer(path, next(answers), self.info)
+
+    def _hear(self, path: str) -> np.ndarray | str:
+        """The picture of a file, or what is wrong with it."""
+        try:
+            with open(path, "rb") as file:
+                data = file.read()
+            return song.middle_picture(data, self.info)
+        except OSError as error:
+            return str(error.strerror)
+        except audio.ClipError as error:
+            return f"{error.reason}: {error}"
+
+
+def file_answer(path: str, probabilities: np.ndarray, info: ModelInfo) -> FileAnswer:
+    """The answer about a file of probabilities [classes]."""
+    named = {
+        name: float(value) for name, value in zip(info.class_names, probabilities, strict=True)
+    }
+    return FileAnswer(path, info.class_names[int(probabilities.argmax())], named)
+
+
+class _Unavailable(Exception):
+    """No server, or one that can't answer now."""
+
+
+def _no_server(target: str, problem: str) -> str:
+    return (
+        f"{target}: no answer ({problem}); is tensorflow_model_server running there? "
+        "Its --port is gRPC's, its --rest_api_port REST's"
+    )
+
+
+class _Grpc:
+    """TensorFlow Serving's PredictionService."""
+
+    def __init__(self, target: str, *, model_name: str, version: int | str | None):
+        with command.kept_back_stderr():  # the protos import TensorFlow
+            import tensorflow as tf
+            from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+        self._tf, self._predict_pb2 = tf, predict_pb2
+        self._target, self._model_name, self._version = target, model_name, version
+        options = [
+            ("grpc.max_receive_message_length", -1),
+            # Not longer than this client's own pauses.
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 1000),
+        ]
+        self._channel = grpc.insecure_channel(target.removeprefix("grpc://"), options=options)
+        self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
+
+    def predict(self, pictures: np.ndarray, *, timeout: float) -> Answers:
+        request = self._predict_pb2.PredictRequest()
+        spec = request.model_spec
+        spec.name, spec.signature_name = self._model_name, _SIGNATURE
+        if isinstance(self._version, int):
+            spec.version.value = self._version
+        elif self._version:
+            spec.version_label = self._version
+        request.inputs[_SIGNATURE].CopyFrom(self._tf.make_tensor_proto(pictures))
+        try:
+            response = self._stub.Predict(request, timeout=max(timeout, 1e-3))
+        except grpc.RpcError as error:
+            raise self._as_ours(error) from None
+        probabilities = self._tf.make_ndarray(response.outputs["probabilities"])
+        return Answers(probabilities, str(response.model_spec.version.value))
+
+    def _as_ours(self, error: grpc.RpcError) -> Exception:
+        code, details = error.code(), " ".join((error.details() or "").split())[:300]
+        if code is grpc.StatusCode.UNAVAILABLE:
+            return _Unavailable(_no_server(self._target, details))
+        advice = {
+            grpc.StatusCode.DEADLINE_EXCEEDED: "it is too slow or too busy; ask for less at once "
+            "or give it more deadline_seconds",
+            grpc.StatusCode.RESOURCE_EXHAUSTED: "it is too busy; ask again later",
+            grpc.StatusCode.NOT_FOUND: "its config names the models, versions and labels there are",
+            grpc.StatusCode.UNIMPLEMENTED: "is this TensorFlow Serving's gRPC port?",
+            grpc.StatusCode.INVALID_ARGUMENT: "is model_info.json that of the model it serves?",
+        }.get(code, "see the server's log")
+        busy = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
+        message = f"{self._target}: {code.name} ({details}); {advice}"
+        return ServerError(message, is_busy=code in busy)
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+class _Rest:
+    """TensorFlow Serving's REST API."""
+
+    def __init__(self, target: str, *, model_name: str, version: int | str | None):
+        self._target = target.rstrip("/")
+        which = ""
+        if version:
+            which = f"/{'versions' if isinstance(version, int) else 'labels'}/{version}"
+        self._url = f"{self._target}/v1/models/{model_name}{which}:predict"
+        self._version = version if isinstance(version, int) else None
+        self._pool = urllib3.PoolManager()
+
+    def predict(self, pictures: np.ndarray, *, timeout: float) -> Answers:
+        values: dict[str, Any] = {
+            "signature_name": _SIGNATURE,
+            "inputs": {_SIGNATURE: pictures.tolist()},
+        }
+        try:
+            response = self._pool.request(
+                "POST",
+                self._url,
+                body=json.dumps(values).encode(),
+                headers={"Content-Type": "application/json"},
+                timeout=urllib3.Timeout(total=max(timeout, 1e-3)),
+                retries=False,
+                redirect=False,
+            )
+        except urllib3.exceptions.ReadTimeoutError:
+            raise ServerError(
+                f"{self._target}: no answer before the deadline; it is too slow or too busy; ask "
+                "for less at once or give it more deadline_seconds",
+                is_busy=True,
+            ) from None
+        except urllib3.exceptions.HTTPError as error:
+            raise _Unavailable(_no_server(self._target, type(error).__name__)) from None
+        if response.status == 503:
+            raise _Unavailable(_no_server(self._target, "HTTP 503"))
+        try:
+            values = json.loads(response.data)
+            if response.status == 200:
+                probabilities = np.array(values["outputs"]["probabilities"], np.float32)
+                return Answers(probabilities, self._version and str(self._version))
+            problem = values["error"]
+        except (ValueError, KeyError, TypeError):
+            problem = "not what TensorFlow Serving says; is this its REST port?"
+        advice = ""
+        if response.status == 404:
+            advice = "; its config names the models, versions and labels there are"
+        message = f"{self._target}: HTTP {response.status} ({' '.join(str(problem).split())[:300]})"
+        raise ServerError(message + advice, is_busy=response.status in (429, 504))
+
+    def close(self) -> None:
+        self._pool.clear()

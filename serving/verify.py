@@ -1,0 +1,278 @@
+r"""Asks an exported model in every way, and compares the answers with each other and with the job.
+
+python -m serving.verify --export_dir=export --dataset_dir=dataset --audio_dir=fma_small
+
+Prints the largest differences; exits with 1 where one is above 1e-3. Without --candidate it is the
+newest version that is asked; with it, a candidate, which gets its number if it passes and is set
+aside if it does not. Without --audio_dir the songs are left out.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import flags
+
+from beam_pipelines import catalogue, command, dataset_info
+from beam_pipelines.command import InputError, require
+from beam_pipelines.dataset_info import DatasetInfo
+from serving import export_folder
+from serving.exported_model import ExportedModel
+from serving.verification import LIMIT, Check, Record, Verifier, guarded
+
+_EXPORT_DIR = flags.DEFINE_string(
+    "export_dir", None, "Where trainer.train put the export.", required=True
+)
+_DATASET_DIR = flags.DEFINE_string(
+    "dataset_dir", None, "The dataset that the model was trained on.", required=True
+)
+_AUDIO_DIR = flags.DEFINE_string("audio_dir", None, "The audio that the dataset was made of.")
+_TRACKS_CSV = flags.DEFINE_string(
+    "tracks_csv", None, "The catalogue of the dataset; needed where the audio is not laid out as "
+    "FMA's is, 000/000002.mp3 for track 2."
+)  # fmt: skip
+_RECORDS = flags.DEFINE_integer("records", 16, "Records of each split that are compared.")
+_CANDIDATE = flags.DEFINE_string(
+    "candidate", None, "The name of a candidate in --export_dir, to be let go if it passes."
+)
+
+REFERENCES = "assets.extra/reference_answers.json"
+REPORT = "verification.json"
+_REJECTED = "rejected.jsonl"
+
+
+class Songs(NamedTuple):
+    """What was found below --audio_dir.
+
+    Attributes:
+        pairs: a window float32 [num_samples] and the record that the job made of it.
+        missing: how many tracks have no file there.
+        rejected: how many files that the job rejected were tried again.
+        taken: those of them that are not rejected now for the same reason, in words.
+    """
+
+    pairs: list[tuple[np.ndarray, Record]]
+    missing: int
+    rejected: int
+    taken: list[str]
+
+
+def read_records(info: DatasetInfo, dataset_dir: str, count: int) -> list[Record]:
+    """The first `count` records of each split; InputError where a shard can't be read."""
+    import tensorflow as tf
+
+    height, width = info.config.spectrogram.shape
+    records = []
+    for split in info.splits.values():
+        files = [export_folder.join(dataset_dir, shard.file) for shard in split.shards]
+        if not split.num_examples:
+            continue
+        try:
+            for serialized in tf.data.TFRecordDataset(files).take(count).as_numpy_iterator():
+                feature = tf.train.Example.FromString(serialized).features.feature
+                (picture,) = feature["spectrogram"].bytes_list.value
+                (track_id,) = feature["track_id"].int64_list.value
+                pixels = np.frombuffer(picture, np.uint8).reshape(height, width)
+                records.append(Record(track_id, pixels, serialized))
+        except tf.errors.OpError as error:
+            raise InputError(f"{dataset_dir}: {' '.join(error.message.split())[:200]}") from None
+    return records
+
+
+def read_songs(
+    info: DatasetInfo, records: list[Record], *, dataset_dir: str, audio_dir: str, tracks_csv: str
+) -> Songs:
+    """The windows of the songs of records, and what becomes of those that the job rejected."""
+    from beam_pipelines import audio
+
+    paths = paths_of(tracks_csv, info) if tracks_csv else {}
+    by_track = {}
+    for record in records:
+        by_track.setdefault(record.track_id, []).append(record)
+    pairs, missing = [], 0
+    for track_id, of_track in by_track.items():
+        path = paths.get(track_id, catalogue.clip_path(track_id))
+        try:
+            data = export_folder.read_bytes(path_below(audio_dir, path))
+        except OSError:
+            missing += 1
+            continue
+        # A record that stands behind the last one read leaves a window over.
+        pairs += zip(windows_of(data, info), of_track, strict=False)
+    rejected, taken = 0, []
+    for line in read_rejected(dataset_dir)[: len(records)]:
+        try:
+            data = export_folder.read_bytes(path_below(audio_dir, line["path"]))
+        except OSError:
+            continue
+        rejected += 1
+        reason = "taken"
+        try:
+            windows_of(data, info)
+        except audio.ClipError as error:
+            reason = error.reason
+        if reason != line["reason"]:
+            taken.append(f"{line['path']}: {reason}, and the job found it {line['reason']}")
+    return Songs(pairs, missing, rejected, taken)
+
+
+def windows_of(data: bytes, info: DatasetInfo) -> list[np.ndarray]:
+    """The windows that the job makes records of; ClipError where it makes none."""
+    from beam_pipelines import clip_record
+
+    with command.kept_back_stderr():  # what the mp3 decoder says of a damaged file
+        return clip_record.windows_of(data, info.config)
+
+
+def paths_of(tracks_csv: str, info: DatasetInfo) -> dict[int, str]:
+    """The path of each track in a catalogue; InputError unless the dataset was made of it."""
+    import hashlib
+    import io
+
+    try:
+        data = export_folder.read_bytes(tracks_csv)
+    except OSError as error:
+        raise InputError(f"{tracks_csv}: {error.strerror or 'not found'}") from None
+    require(
+        hashlib.sha256(data).hexdigest() == info.catalog_sha256,
+        f"{tracks_csv}: not the catalogue that the dataset was made of (its SHA-256 differs)",
+    )
+    tracks = catalogue.read_tracks(io.BytesIO(data), name=tracks_csv, subset=info.config.subset)
+    return {track.track_id: track.path for track in tracks}
+
+
+def path_below(audio_dir: str, path: str) -> str:
+    """The path of a track's audio: below the folder, or from anywhere if it is absolute."""
+    is_whole = path.startswith("/") or "://" in path
+    return path if is_whole else export_folder.join(audio_dir, path)
+
+
+def read_rejected(dataset_dir: str) -> list[dict[str, Any]]:
+    path = export_folder.join(dataset_dir, _REJECTED)
+    if not export_folder.exists(path):
+        return []
+    return [json.loads(line) for line in export_folder.read_text(path).splitlines()]
+
+
+def checks(
+    model: ExportedModel,
+    records: list[Record],
+    songs: Songs | None,
+    references: dict[str, list[float]] | None,
+) -> Iterator[Check]:
+    """Every comparison in turn."""
+    verifier = Verifier(model)
+    random = np.random.default_rng(1)
+    noise = random.normal(0, 0.1, (4, model.info.signal.num_samples)).astype(np.float32)
+    windows = [window for window, _ in songs.pairs[:4]] if songs and songs.pairs else list(noise)
+    yield guarded("ops", verifier.stock_ops)
+    if references is not None:
+        yield guarded("references", lambda: verifier.references(records, references))
+    yield guarded("tf.Examples", lambda: verifier.examples(records))
+    if songs is not None:
+        yield guarded("songs, graph", lambda: verifier.songs(songs.pairs, made_by="graph"))
+        yield guarded("songs, job", lambda: verifier.songs(songs.pairs, made_by="job"))
+        difference = float("inf") if songs.taken else 0.0
+        yield Check("songs that the job rejected", songs.rejected, difference,
+                    "; ".join(songs.taken))  # fmt: skip
+    yield guarded("WAV mono", lambda: verifier.wavs(windows, stereo=False))
+    yield guarded("WAV stereo", lambda: verifier.wavs(windows, stereo=True))
+    yield guarded("batch and single", lambda: verifier.batches(windows, records))
+    yield guarded("odd lengths", verifier.lengths)
+    yield guarded("silence", verifier.silence)
+    yield guarded("warm-up requests", verifier.warm_up_file)
+    yield verifier.distributions()
+    yield verifier.labels()
+
+
+def table(found: list[Check]) -> str:
+    """The lines of the table."""
+    lines = [f"{'compared':<42}{'answers':>9}{'largest difference':>20}"]
+    for line in found:
+        difference = "failed" if np.isinf(line.difference) else f"{line.difference:.1e}"
+        problem = "" if line.passed else f"  {line.note or f'above {LIMIT:g}'}"
+        lines.append(f"{line.name:<42}{line.compared:>9,}{difference:>20}{problem}")
+    return "\n".join(lines)
+
+
+def main(argv: list[str]) -> int:
+    require(len(argv) == 1, f"{' '.join(argv[1:])}: flags only, such as --export_dir=export")
+    export_dir, dataset_dir = _EXPORT_DIR.value.rstrip("/"), _DATASET_DIR.value.rstrip("/")
+    candidate = _CANDIDATE.value
+    if candidate is not None:
+        export_folder.check_candidate(export_dir, candidate)
+    name = candidate or str(export_folder.newest_version(export_dir))
+    info = load_dataset_info(dataset_dir)
+    try:
+        model = ExportedModel(export_folder.join(export_dir, name))
+    except InputError as error:
+        if candidate is None:
+            raise
+        raise InputError(f"{error}; set aside: {export_folder.refuse(export_dir, name)}") from None
+    require(
+        model.info.signal == info.config.spectrogram,
+        f"{dataset_dir}: its pictures are not made as those that {model.path} was trained on",
+    )
+
+    # ---- what is asked about
+    records = read_records(info, dataset_dir, _RECORDS.value)
+    require(bool(records), f"{dataset_dir}: the dataset has no examples")
+    songs = None
+    if _AUDIO_DIR.value:
+        songs = read_songs(
+            info,
+            records,
+            dataset_dir=dataset_dir,
+            audio_dir=_AUDIO_DIR.value.rstrip("/"),
+            tracks_csv=_TRACKS_CSV.value,
+        )
+        require(
+            bool(songs.pairs),
+            f"{_AUDIO_DIR.value}: none of {songs.missing} tracks lies there as FMA's do "
+            f"({catalogue.clip_path(records[0].track_id)}); --tracks_csv names other paths",
+        )
+    references = None
+    if model.info.dataset_fingerprint == info.fingerprint:
+        path = export_folder.join(model.path, REFERENCES)
+        require(export_folder.exists(path), f"{model.path}: not a whole export (no {REFERENCES})")
+        references = json.loads(export_folder.read_text(path))
+
+    # ---- ask
+    found = list(checks(model, records, songs, references))
+    print(table(found))
+    if references is None:
+        print("(the model was trained on another dataset, so its own answers are not compared)")
+    if songs is not None and songs.missing:
+        print(f"({songs.missing} tracks have no file in {_AUDIO_DIR.value})")
+    failed = [line.name for line in found if not line.passed]
+    if candidate is not None:
+        rows = [line._asdict() | {"passed": line.passed} for line in found]
+        for row in rows:  # JSON has no infinity
+            row["difference"] = row["difference"] if np.isfinite(row["difference"]) else None
+        report = {"limit": LIMIT, "passed": not failed, "checks": rows}
+        path = export_folder.join(model.path, f"assets.extra/{REPORT}")
+        export_folder.write_text(path, json.dumps(report, indent=2) + "\n")
+    if failed:
+        aside = f"; set aside: {export_folder.refuse(export_dir, name)}" if candidate else ""
+        raise InputError(f"{model.path} did not pass: {'; '.join(failed)}{aside}")
+    if candidate is not None:
+        print(f"passed: {export_folder.release(export_dir, name)}")
+    else:
+        print(f"passed: {model.path}")
+    return 0
+
+
+def load_dataset_info(dataset_dir: str) -> DatasetInfo:
+    """The description of a dataset; InputError where there is none."""
+    path = export_folder.join(dataset_dir, dataset_info.FILE_NAME)
+    try:
+        return DatasetInfo.from_json(export_folder.read_text(path), name=path)
+    except FileNotFoundError:
+        raise InputError(
+            f"{dataset_dir}: no {dataset_info.FILE_NAME}; --dataset_dir is what build_dataset made"
+        ) from None
+
+
+if __name__ == "__main__":
+    command.run(main)
