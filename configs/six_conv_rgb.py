@@ -18,13 +18,32 @@ def get_config() -> ConfigDict:
     config.dropout = 0.4  # before the last layer
     config.epochs = 100
 
+    # What the poster does not use. The rate may rise for some epochs (`warmup_epochs`, parts of
+    # one too) and then stay (`constant`) or fall to 0 at the last epoch (`cosine`).
+    config.learning_rate_schedule = "constant"
+    config.warmup_epochs = 0.0
+    # Ends the training after so many epochs without a better validation accuracy; 0 never does.
+    config.patience = 0
+    # The gradients of a step are scaled down to this norm; 0 leaves them as they are.
+    config.clip_norm = 0.0
+    # `balanced` weighs an example by how rare its class is, `none` all alike.
+    config.class_weights = "none"
+
     # SpecAugment: at most so many mel bands and columns of each training picture are blanked.
     config.freq_mask = 0
     config.time_mask = 0
 
+    # `float32`, or halves where they do no harm: `mixed_bfloat16` (devices that have it) or
+    # `mixed_float16` (GPUs; the loss is scaled so that small gradients don't vanish).
+    config.precision = "float32"
+
     # Records that a shuffle holds; more than a dataset has is as good as a perfect shuffle.
     config.shuffle_buffer = 4_096
+    # Steps in one call of the compiled function.
+    config.steps_per_call = 8
     config.seed = 0
     # The same bits in every run, at some cost in speed.
     config.deterministic = False
+    # A checkpoint is written at the end of each epoch, and within it after so many seconds.
+    config.checkpoint_seconds = 300.0
     return config

@@ -1,6 +1,7 @@
 """The exported model: its signatures, and that each answers as the trained network does."""
 
 import io
+import itertools
 import json
 import pathlib
 
@@ -10,18 +11,12 @@ import soundfile
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework import op_def_registry
-from tensorflow_serving.apis import prediction_log_pb2
 
 from beam_pipelines import audio, dataset_reader, records
-from serving.exported_model import ExportedModel
-from trainer import dataset, export, loop, model_folder
+from serving import verification
+from trainer import dataset, devices, export, loop, model_folder
 
 TOLERANCE = 1e-3
-
-
-@pytest.fixture(scope="module")
-def exported(model_dir):
-    return ExportedModel(str(model_dir / "export"))
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +29,7 @@ def trained(model_dir, dataset_dir):
     """The trained network's probabilities of every record, by track."""
     info = dataset.load_info(str(dataset_dir))
     config = model_folder.load_config(str(model_dir), info)
-    trainer = loop.Trainer(config, info, loop.strategy_for("one_device"))
+    trainer = loop.Trainer(config, info, devices.strategy_for("one_device"))
     model_folder.restore_best(str(model_dir), trainer.model)
     by_track = {}
     for split in info.splits:
@@ -44,11 +39,11 @@ def trained(model_dir, dataset_dir):
 
 
 def waveforms(library, exported, track_ids):
-    params = exported.info["signal"]
+    params = exported.info.signal
     for track_id in track_ids:
         name = f"{track_id:06d}"
         data = (library.audio_dir / name[:3] / f"{name}.mp3").read_bytes()
-        yield track_id, audio.load_waveform(data, sample_rate=params["sample_rate"])
+        yield track_id, audio.load_waveform(data, sample_rate=params.sample_rate)
 
 
 def test_signatures_are_the_contracts(signatures):
@@ -97,7 +92,7 @@ def test_records_and_pictures_are_answered_as_by_the_network(
     serialized = [records.encode_example(example) for example in examples]
     by_example = signatures["examples"](examples=tf.constant(serialized))
     np.testing.assert_allclose(by_example["probabilities"], expected, atol=TOLERANCE)
-    names = np.array(exported.info["class_names"])[expected.argmax(axis=1)]
+    names = np.array(exported.info.class_names)[expected.argmax(axis=1)]
     assert [label.decode() for label in by_example["label"].numpy()] == names.tolist()
 
 
@@ -133,20 +128,17 @@ def test_odd_lengths_and_silence(signatures, length):
         assert np.isfinite(answer["probabilities"]).all()
 
 
-def test_the_warm_up_file_asks_every_signature(signatures, exported):
-    path = f"{exported.path}/assets.extra/tf_serving_warmup_requests"
-    asked = set()
-    for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
-        request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
-        name = request.model_spec.signature_name
-        inputs = {key: tf.make_ndarray(value) for key, value in request.inputs.items()}
+def test_the_warm_up_file_asks_every_signature_in_every_batch_size(signatures, exported):
+    asked = []
+    for name, inputs in exported.warm_up_requests():
         answer = signatures[name](**{key: tf.constant(value) for key, value in inputs.items()})
         assert np.isfinite(answer["probabilities"]).all()
-        asked.add(name)
-    assert asked == set(signatures)
+        asked.append((name, len(answer["probabilities"])))
+    assert sorted(asked) == sorted(itertools.product(signatures, (1, 2, 4, 8, 16, 32)))
 
 
 def test_stock_ops_only(exported):
+    """None from tensorflow-io, none that calls Python; those of the front end among them."""
     data = pathlib.Path(exported.path, "saved_model.pb").read_bytes()
     (graph,) = saved_model_pb2.SavedModel.FromString(data).meta_graphs
     library = graph.graph_def.library.function
@@ -154,16 +146,30 @@ def test_stock_ops_only(exported):
     ops = {node.op for node in nodes} - {function.signature.name for function in library}
     assert {op for op in ops if op_def_registry.get(op) is None} == set()
     assert {op for op in ops if op.startswith(("IO>", "PyFunc", "EagerPyFunc"))} == set()
+    assert {"RFFT", "DecodeWav", "ParseExampleV2", "Conv2D", "Softmax"} <= ops
+    assert verification.foreign_ops(exported.path) == (set(), len(ops))
 
 
 def test_model_info(exported, dataset_dir, model_dir):
     info = json.loads((dataset_dir / "dataset_info.json").read_text())
-    assert exported.info["class_names"] == info["class_names"]
-    assert exported.info["signal"] == info["config"]["spectrogram"]
-    assert exported.info["dataset_fingerprint"] == info["fingerprint"]
-    assert exported.info["training"]["network"] == {"convolutions": 6, "color": "rgb"}
-    assert exported.info["num_parameters"] == 3_345_795
-    assert exported.info["evaluation"] == json.loads((model_dir / "evaluation.json").read_text())
+    extra = pathlib.Path(exported.path, "assets.extra")
+    written = json.loads((extra / "model_info.json").read_text())
+    assert written["class_names"] == info["class_names"]
+    assert written["signal"] == info["config"]["spectrogram"]
+    assert written["dataset_fingerprint"] == info["fingerprint"]
+    assert written["training"]["network"] == {"convolutions": 6, "color": "rgb"}
+    assert written["num_parameters"] == 3_345_795
+    assert written["evaluation"] == json.loads((model_dir / "evaluation.json").read_text())
+
+
+def test_model_card(exported, dataset_dir):
+    info = json.loads((dataset_dir / "dataset_info.json").read_text())
+    card = pathlib.Path(exported.path, "assets.extra", "model_card.md").read_text()
+    assert f"accuracy | {100 * exported.info.evaluation['accuracy']:.1f} %" in card
+    for name, split in info["splits"].items():
+        assert f"| {name} | {split['num_examples']} |" in card
+    for part in ("Training data", "Evaluation", "Limits", "Licences", "`medium`: 1,000 to 3,499"):
+        assert part in card
 
 
 def test_versions_rise(tmp_path):

@@ -7,11 +7,13 @@ import sys
 
 import numpy as np
 import pytest
-import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
 
+from beam_pipelines import dataset_reader
 from tests.conftest import assert_refused, run_module
 from tests.paths import ROOT
-from trainer import model_folder
+from trainer import model_folder, report
 
 
 def train(dataset_dir, model_dir, *arguments):
@@ -25,18 +27,13 @@ def train(dataset_dir, model_dir, *arguments):
 
 
 def history(model_dir) -> list[dict]:
-    """The metrics without what a clock says."""
-    lines = [json.loads(line) for line in (model_dir / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if "second" not in k} for line in lines]
+    return [json.loads(line) for line in (model_dir / "metrics.jsonl").read_text().splitlines()]
 
 
 def weights(model_dir) -> dict[str, np.ndarray]:
-    reader = tf.train.load_checkpoint(str(model_dir / "checkpoints"))
-    return {
-        name: reader.get_tensor(name)
-        for name in reader.get_variable_to_shape_map()
-        if ".ATTRIBUTES/VARIABLE_VALUE" in name
-    }
+    last = max((model_dir / "checkpoints").iterdir(), key=lambda path: int(path.stem[5:]))
+    with np.load(last) as arrays:
+        return dict(arrays)
 
 
 def test_what_a_training_leaves(model_dir, dataset_dir):
@@ -58,6 +55,9 @@ def test_what_a_training_leaves(model_dir, dataset_dir):
         "spearman",
         "baselines",
     }
+    page = (model_dir / "report.html").read_text()
+    assert f"{100 * evaluation['accuracy']:.1f} % of {evaluation['num_examples']} test clip" in page
+    assert info["fingerprint"] in page
     assert (model_dir / "export" / "1" / "saved_model.pb").exists()
 
 
@@ -67,12 +67,34 @@ def test_evaluate_says_the_same(model_dir, dataset_dir):
         "trainer.evaluate", f"--model_dir={model_dir}", f"--dataset_dir={dataset_dir}"
     )
     assert result.returncode == 0, result.stderr
+    assert f"report: {model_dir / 'report.html'}" in result.stdout
     first = json.loads(before)
     again = json.loads((model_dir / "evaluation.json").read_text())
     assert again["confusion"] == first["confusion"]
     assert again["log_loss"] == pytest.approx(first["log_loss"], rel=1e-5)
 
 
+def test_the_report_shows_the_right_spectrograms(dataset_dir):
+    """Those that the dataset's other reader finds for the tracks."""
+    info = dataset_reader.load_info(str(dataset_dir))
+    examples = [
+        example
+        for split, example in dataset_reader.read_examples(info, str(dataset_dir))
+        if split == "train"
+    ]
+    labels = np.array([example["label"] for example in examples])
+    predictions = {
+        "track_id": np.array([example["track_id"] for example in examples]),
+        "label": labels,
+        "probabilities": np.eye(3)[(labels + np.arange(len(labels)) % 2) % 3],  # half are wrong
+    }
+    pictures = report.pictures_of_mistakes(info, str(dataset_dir), "train", predictions)
+    assert len(pictures) == min(report.NUM_MISTAKES, len(labels) // 2)
+    for picture, example in zip(pictures, examples[1::2], strict=False):
+        assert picture.tobytes() == example["spectrogram"]
+
+
+@pytest.mark.integration
 def test_going_on_ends_in_the_same_bits(dataset_dir, tmp_path):
     flags = ["--config.deterministic", "--config.batch_size=4", "--strategy=one_device"]
     for epochs in (1, 3):
@@ -140,7 +162,11 @@ def test_damaged_shards_are_named(dataset_dir, tmp_path):
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 1
     shard.write_bytes(data)
-    assert_refused(train(broken, tmp_path / "model"), "damaged", "inspect_dataset")
+    assert_refused(train(broken, tmp_path / "model"), shard, "record ", "--skip_damaged")
+    result = train(broken, tmp_path / "model", "--skip_damaged", "--config.epochs=1")
+    assert result.returncode == 0, result.stderr
+    assert "damaged records: 1, left out" in result.stdout
+    shutil.rmtree(tmp_path / "model")
     shard.write_bytes(data[:-10])
     assert_refused(train(broken, tmp_path / "model"), shard, "bytes")
     shard.unlink()
@@ -148,11 +174,34 @@ def test_damaged_shards_are_named(dataset_dir, tmp_path):
 
 
 def test_the_trainer_imports_no_beam():
-    code = "import sys, trainer.train, trainer.export\nprint('apache_beam' in sys.modules)"
+    code = "import sys, trainer.training, trainer.launch\nprint('apache_beam' in sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "False"
+
+
+@pytest.mark.integration
+def test_patience_ends_a_training_that_gets_no_better(dataset_dir, tmp_path):
+    flags = ["--config.patience=2", "--config.epochs=30", "--config.learning_rate=1e-9"]
+    result = train(dataset_dir, tmp_path / "model", *flags)
+    assert result.returncode == 0, result.stderr
+    assert "no better validation accuracy for 2 epochs: ended early" in result.stdout
+    lines = history(tmp_path / "model")
+    assert len(lines) == model_folder.best_epoch(lines) + 2 < 30
+
+
+def test_what_tensorboard_shows(model_dir):
+    found = {}
+    for name in ("train", "validation"):
+        events = EventAccumulator(str(model_dir / "tensorboard" / name)).Reload()
+        tensors = {tag: events.Tensors(tag) for tag in events.Tags()["tensors"]}
+        found |= {f"{name}/{tag}": values for tag, values in tensors.items()}
+    for line in history(model_dir):
+        for tag, key in (("train/loss", "loss"), ("validation/accuracy", "validation_accuracy")):
+            (value,) = (e for e in found[tag] if e.step == line["epoch"])
+            assert make_ndarray(value.tensor_proto) == pytest.approx(line[key], rel=1e-6)
+    assert {"train/spectrograms", "validation/confusion", "train/utilisation"} <= found.keys()
 
 
 def test_refusals(model_dir, dataset_dir, tmp_path):
@@ -170,13 +219,18 @@ def test_refusals(model_dir, dataset_dir, tmp_path):
         "config.network.convolutions is 6 there and 4 here",
     )
     assert_refused(train(dataset_dir, model_dir, "--config.epochs=1"), "config.epochs: 1, but")
+    assert_refused(train(dataset_dir, new / "b", "--config.freq_mask=300"), "have 102")
+    (tmp_path / "file").touch()
+    assert_refused(train(dataset_dir, tmp_path / "file" / "m"), "can't be written")
+
+
+@pytest.mark.integration
+def test_a_training_that_diverges(dataset_dir, tmp_path):
+    new = tmp_path / "model"
     too_high = ["--config.learning_rate=1e30", "--config.epochs=3"]
     assert_refused(train(dataset_dir, new, *too_high), "the loss is not finite")
     result = train(dataset_dir, new, "--config.epochs=1")  # as the message says, in the same folder
     assert result.returncode == 0, result.stderr
-    assert_refused(train(dataset_dir, new / "b", "--config.freq_mask=300"), "have 102")
-    (tmp_path / "file").touch()
-    assert_refused(train(dataset_dir, tmp_path / "file" / "m"), "can't be written")
 
 
 def test_evaluate_refuses_a_folder_without_a_model(dataset_dir, tmp_path):

@@ -24,21 +24,21 @@ def info(dataset_dir):
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
-@pytest.mark.parametrize(("batch_size", "group"), [(1, 1), (4, 1), (5, 2), (16, 4)])
+@pytest.mark.parametrize(("batch_size", "num_replicas"), [(1, 1), (4, 1), (5, 2), (16, 4)])
 @pytest.mark.parametrize("shuffle_buffer", [0, 3, 1000])
-def test_every_record_once(info, dataset_dir, split, batch_size, group, shuffle_buffer):
+def test_every_record_once(info, dataset_dir, split, batch_size, num_replicas, shuffle_buffer):
     batches = dataset.batches(
         info,
         str(dataset_dir),
         split,
         batch_size=batch_size,
-        group=group,
+        num_replicas=num_replicas,
         shuffle_buffer=shuffle_buffer,
     )
     sizes = [len(batch["label"]) for batch in batches.as_numpy_iterator()]
     assert set(sizes) == {batch_size}
-    steps = dataset.num_steps(info, split, global_batch_size=batch_size * group)
-    assert len(sizes) == steps * group
+    steps = dataset.num_steps(info, split, global_batch_size=batch_size * num_replicas)
+    assert len(sizes) == steps * num_replicas
     expected = [
         example["track_id"]
         for name, example in dataset_reader.read_examples(info, str(dataset_dir))

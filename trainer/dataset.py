@@ -1,18 +1,30 @@
 """Streams a dataset by tf.data; it learns from `dataset_info.json` what there is to read."""
 
-import contextlib
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from beam_pipelines import dataset_info
 from beam_pipelines.command import InputError, require
+from beam_pipelines.dataset_config import SPLITS
 from beam_pipelines.dataset_info import DatasetInfo, Shard
 from trainer import augment
 
+# As measured: what is done for each batch and at each turn costs as much as the bytes do. Parsing
+# one batch of 16 at a time takes a third longer; 16 shards in turns of 16 records, a tenth.
+_RECORDS_PARSED_AT_ONCE = 256
+_SHARDS_READ_AT_ONCE = 8
+_RECORDS_OF_A_SHARD_AT_ONCE = 64
 
-def load_info(dataset_dir: str) -> DatasetInfo:
+
+def load_info(dataset_dir: str, *, check_shards_of: Collection[str] = SPLITS) -> DatasetInfo:
     """The description of the dataset in a folder, local or gs://.
+
+    Args:
+        dataset_dir: the folder.
+        check_shards_of: the splits each of whose shards must be there and as long as it was
+            written.
 
     Raises:
         InputError: there is no such folder, the dataset in it is unfinished, or a shard is not
@@ -28,8 +40,8 @@ def load_info(dataset_dir: str) -> DatasetInfo:
         )
     with tf.io.gfile.GFile(path) as file:
         info = DatasetInfo.from_json(file.read(), name=path)
-    for split in info.splits.values():
-        for shard in split.shards:
+    for split in check_shards_of:
+        for shard in info.splits[split].shards:
             check_shard(shard, tf.io.gfile.join(dataset_dir, shard.file))
     return info
 
@@ -43,82 +55,153 @@ def check_shard(shard: Shard, path: str) -> None:
     require(length == shard.bytes, f"{path}: {length:,} bytes, {shard.bytes:,} were written")
 
 
-@contextlib.contextmanager
-def damage_named(dataset_dir: str):
-    """Turns TensorFlow's error about a damaged record into an InputError."""
-    try:
-        yield
-    except tf.errors.DataLossError as error:
-        raise InputError(
-            f"{dataset_dir}: a shard is damaged ({error.message.splitlines()[0]}); "
-            f"python -m beam_pipelines.inspect_dataset --dataset_dir={dataset_dir} --verify "
-            "names it"
-        ) from None
-
-
 def batches(
     info: DatasetInfo,
     dataset_dir: str,
     split: str,
     *,
     batch_size: int,
-    group: int = 1,
+    names: Sequence[str] | None = None,
+    num_replicas: int = 1,
+    local_replicas: Sequence[int] | None = None,
     shuffle_buffer: int = 0,
     seed: int = 0,
     epoch: int = 0,
+    first_step: int = 0,
     freq_mask: int = 0,
     time_mask: int = 0,
 ) -> tf.data.Dataset:
-    """One pass over a split in batches of exactly `batch_size`.
+    """One pass over a split in batches of exactly `batch_size`, one for each replica in turn.
 
-    Each batch is a dict: `spectrogram` uint8 [batch, height, width]; `label`, `listens`,
-    `track_id`, `artist_id`, `date_created` int64 [batch]; `genre` string [batch]; `weight`
-    float32 [batch], 1 for a record of the split, 0 for the repeated one that fills the last
-    batches. Every record of the split appears once with weight 1.
+    Each batch is a dict: `spectrogram` uint8 [batch, height, width]; of `label`, `listens`,
+    `track_id`, `artist_id`, `date_created` int64 [batch] and `genre` string [batch] those asked
+    for; `place` int64 [batch], the record's place in this pass; `weight` float32 [batch], 1 for a
+    record of the split, 0 for the repeated one that fills the last batches. Every record of the
+    split appears once with weight 1. Every worker reads all records and parses its own, so the
+    batches of a step are the same however many replicas and workers share them.
 
     Args:
         info: of the dataset.
         dataset_dir: where its shards lie.
         split: `train`, `validation` or `test`.
         batch_size: records in a batch.
-        group: the number of batches is a multiple of this, one for each replica in a step.
+        names: of the columns beside the pictures; all unless given.
+        num_replicas: the number of batches is a multiple of this, one for each replica in a step.
+        local_replicas: which of the replicas get their batches from here; all unless given.
         shuffle_buffer: records that a shuffle holds; 0 reads in the stored order.
         seed, epoch: decide the order of a shuffle, and nothing else does.
+        first_step: how many steps are left out at the beginning.
         freq_mask, time_mask: see `augment.masker`; 0 and 0 leave the pictures as they are.
     """
-    shards = [shard for shard in info.splits[split].shards if shard.num_examples]
     num_examples = info.splits[split].num_examples
     if not num_examples:
         raise InputError(f"{dataset_dir}: the split {split} has no examples")
-    files = [tf.io.gfile.join(dataset_dir, shard.file) for shard in shards]
-    first = files[0]
-    if shuffle_buffer:
-        files = list(np.random.default_rng([seed, epoch]).permutation(files))
-    records = tf.data.Dataset.from_tensor_slices(files).interleave(
-        tf.data.TFRecordDataset,
-        cycle_length=min(len(files), 16),
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
+    local = list(range(num_replicas) if local_replicas is None else local_replicas)
+    masked = bool(freq_mask or time_mask)
+    # The masks are drawn one after another, so those of steps left out must be drawn as well.
+    left_out = 0 if masked else first_step
+    records = read_records(
+        info, dataset_dir, split, shuffle_buffer=shuffle_buffer, seed=seed, epoch=epoch
     )
-    if shuffle_buffer:
-        records = records.shuffle(min(shuffle_buffer, num_examples), seed=_seed(seed, epoch))
-    step = batch_size * group
-    filler = tf.data.TFRecordDataset(first).take(1).repeat(-num_examples % step)
-    weighted = records.map(lambda record: (record, 1.0)).concatenate(
-        filler.map(lambda record: (record, 0.0))
+    filler = read_records(info, dataset_dir, split).take(1)
+    step_size = batch_size * num_replicas
+    records = records.concatenate(filler.repeat(-num_examples % step_size))
+    records = records.skip(left_out * step_size)
+    parsed_size = batch_size * max(1, _RECORDS_PARSED_AT_ONCE // batch_size)
+    if len(local) == num_replicas:
+        serialized = records.batch(parsed_size)
+    else:
+        of_replicas = records.batch(batch_size).enumerate()
+        mine = tf.constant(local, tf.int64)
+        serialized = (
+            of_replicas.filter(lambda number, _: tf.reduce_any(number % num_replicas == mine))
+            .map(lambda _, batch: batch)
+            .rebatch(parsed_size)
+        )
+    if names is None:
+        names = [name for name in info.features if name != "spectrogram"]
+    parse = parser(info, names=names)
+
+    def with_places(number, serialized):
+        here = number * parsed_size + tf.range(tf.size(serialized, out_type=tf.int64))
+        batch, within = here // batch_size, here % batch_size
+        step, replica = (
+            batch // len(local),
+            tf.gather(tf.constant(local, tf.int64), batch % len(local)),
+        )
+        places = ((left_out + step) * num_replicas + replica) * batch_size + within
+        weights = tf.cast(places < num_examples, tf.float32)
+        return parse(serialized) | {"place": places, "weight": weights}
+
+    parsed = (
+        serialized.enumerate()
+        .map(with_places, num_parallel_calls=tf.data.AUTOTUNE)
+        .rebatch(batch_size, drop_remainder=True)
     )
-    shape = info.config.spectrogram.shape
-    parsed = weighted.batch(batch_size, drop_remainder=True).map(
-        lambda serialized, weights: _parse(serialized, shape) | {"weight": weights},
-        num_parallel_calls=tf.data.AUTOTUNE,
-    )
-    if freq_mask or time_mask:
+    if masked:
         tf.random.set_seed(_seed(seed, epoch))  # tensorflow-io's masks take no seed of their own
         mask = augment.masker(freq_mask=freq_mask, time_mask=time_mask)
         parsed = parsed.map(
-            lambda batch: batch | {"spectrogram": tf.map_fn(mask, batch["spectrogram"])}
-        )
+            lambda batch: (
+                batch
+                | {"spectrogram": tf.map_fn(mask, batch["spectrogram"], parallel_iterations=1)}
+            )
+        ).skip(first_step * len(local))
     return parsed.prefetch(tf.data.AUTOTUNE)
+
+
+def read_records(
+    info: DatasetInfo,
+    dataset_dir: str,
+    split: str,
+    *,
+    shuffle_buffer: int = 0,
+    seed: int = 0,
+    epoch: int = 0,
+) -> tf.data.Dataset:
+    """The serialized records of a split, as stored or, with a buffer, shuffled; see `batches`."""
+    files = [
+        tf.io.gfile.join(dataset_dir, shard.file)
+        for shard in info.splits[split].shards
+        if shard.num_examples
+    ]
+    if not shuffle_buffer:
+        return tf.data.TFRecordDataset(files)
+    files = list(np.random.default_rng([seed, epoch]).permutation(files))
+    records = tf.data.Dataset.from_tensor_slices(files).interleave(
+        tf.data.TFRecordDataset,
+        cycle_length=min(len(files), _SHARDS_READ_AT_ONCE),
+        block_length=_RECORDS_OF_A_SHARD_AT_ONCE,
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+    num_examples = info.splits[split].num_examples
+    return records.shuffle(min(shuffle_buffer, num_examples), seed=_seed(seed, epoch))
+
+
+def parser(info: DatasetInfo, *, names: Sequence[str], pictures: bool = True) -> Callable:
+    """A function from serialized records, string [batch], to a dict of columns.
+
+    Args:
+        info: of the dataset, whose `features` say what a record has.
+        names: of the columns of one value a record.
+        pictures: whether there is `spectrogram` among the columns.
+    """
+    of_dtype = {"int64": tf.int64, "bytes": tf.string}
+    columns = {
+        name: tf.io.FixedLenFeature([], of_dtype[info.features[name]["dtype"]]) for name in names
+    }
+    if pictures:
+        columns["spectrogram"] = tf.io.FixedLenFeature([], tf.string)
+    shape = info.config.spectrogram.shape
+
+    def parse(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+        values = tf.io.parse_example(serialized, columns)
+        if pictures:
+            values["spectrogram"] = decode_pictures(values["spectrogram"], shape)
+        return values
+
+    return parse
 
 
 def num_steps(info: DatasetInfo, split: str, *, global_batch_size: int) -> int:
@@ -126,35 +209,17 @@ def num_steps(info: DatasetInfo, split: str, *, global_batch_size: int) -> int:
     return -(-info.splits[split].num_examples // global_batch_size)
 
 
-def read_columns(info: DatasetInfo, dataset_dir: str, split: str, names: list[str]) -> dict:
-    """Whole columns of a split without its pictures: {name: array [examples]}."""
+def read_columns(info: DatasetInfo, dataset_dir: str, split: str, names: Sequence[str]) -> dict:
+    """Whole columns of a split without its pictures, as stored: {name: array [examples]}."""
     if not info.splits[split].num_examples:
         return {name: np.array([]) for name in names}
-    files = [tf.io.gfile.join(dataset_dir, shard.file) for shard in info.splits[split].shards]
-    columns = {name: _SCALARS[name] for name in names}
-    dataset = (
-        tf.data.TFRecordDataset(files)
-        .batch(256)
-        .map(lambda records: tf.io.parse_example(records, columns))
+    records = read_records(info, dataset_dir, split).batch(256)
+    parts = list(
+        records.map(parser(info, names=names, pictures=False), num_parallel_calls=tf.data.AUTOTUNE)
+        .prefetch(1)
+        .as_numpy_iterator()
     )
-    parts = list(dataset.as_numpy_iterator())
     return {name: np.concatenate([part[name] for part in parts]) for name in names}
-
-
-_SCALARS = {
-    "label": tf.io.FixedLenFeature([], tf.int64),
-    "listens": tf.io.FixedLenFeature([], tf.int64),
-    "track_id": tf.io.FixedLenFeature([], tf.int64),
-    "artist_id": tf.io.FixedLenFeature([], tf.int64),
-    "date_created": tf.io.FixedLenFeature([], tf.int64),
-    "genre": tf.io.FixedLenFeature([], tf.string),
-}
-
-
-def _parse(serialized: tf.Tensor, shape: tuple[int, int]) -> dict[str, tf.Tensor]:
-    picture = {"spectrogram": tf.io.FixedLenFeature([], tf.string)}
-    values = tf.io.parse_example(serialized, _SCALARS | picture)
-    return values | {"spectrogram": decode_pictures(values["spectrogram"], shape)}
 
 
 def decode_pictures(data: tf.Tensor, shape: tuple[int, int]) -> tf.Tensor:

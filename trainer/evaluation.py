@@ -1,6 +1,5 @@
 """How good the answers are, and beside what: pure functions of arrays."""
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +8,10 @@ from scipy import stats
 from sklearn import metrics
 
 from beam_pipelines.dataset_info import DatasetInfo
+
+# With fewer groups a bootstrap over them may give too narrow an interval (Cameron, Gelbach and
+# Miller, Bootstrap-Based Improvements for Inference with Clustered Errors, 2008).
+FEW_GROUPS = 30
 
 _BOOTSTRAP_DRAWS = 2_000
 _CALIBRATION_BINS = 10
@@ -54,7 +57,7 @@ def evaluate(
         "confusion": metrics.confusion_matrix(labels, answers, labels=classes).tolist(),
         "log_loss": loss_and_accuracy(predictions)["loss"],
         "ece": calibration_error(probabilities.max(axis=1), correct),
-        "spearman": rank_correlation(probabilities @ np.array(classes), predictions["listens"]),
+        "spearman": rank_correlation(expected_class(probabilities), predictions["listens"]),
         "baselines": baselines(predictions, training),
     }
 
@@ -83,11 +86,17 @@ def groups_of(predictions: dict[str, np.ndarray]) -> np.ndarray:
     return np.where(artists >= 0, artists, -2 - predictions["track_id"])
 
 
+def num_groups(predictions: dict[str, np.ndarray]) -> int:
+    """How many groups the interval is drawn from."""
+    return len(np.unique(groups_of(predictions)))
+
+
 def accuracy_interval(correct: np.ndarray, groups: np.ndarray, *, seed: int = 0) -> list[float]:
     """A 95 % interval of the accuracy: percentiles of a bootstrap over groups.
 
     Tracks of one artist are alike, so drawing tracks would make the interval too narrow (cluster
     bootstrap: Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8).
+    Of a single group there is nothing to draw: both ends are the accuracy.
 
     Args:
         correct: bool [examples].
@@ -98,78 +107,79 @@ def accuracy_interval(correct: np.ndarray, groups: np.ndarray, *, seed: int = 0)
     hits = np.bincount(index, weights=correct)
     sizes = np.bincount(index)
     rng = np.random.default_rng(seed)
-    drawn = rng.integers(len(sizes), size=(_BOOTSTRAP_DRAWS, len(sizes)))
-    accuracies = hits[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+    # One draw after the other: all at once would take gigabytes where there are many artists.
+    draws = (rng.integers(len(sizes), size=len(sizes)) for _ in range(_BOOTSTRAP_DRAWS))
+    accuracies = [hits[drawn].sum() / sizes[drawn].sum() for drawn in draws]
     return [float(bound) for bound in np.percentile(accuracies, [2.5, 97.5])]
 
 
-def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
-    """Expected calibration error over ten bins of confidence (Guo et al., 2017).
+def reliability(confidence: np.ndarray, correct: np.ndarray) -> dict[str, np.ndarray]:
+    """How often the answers are right, by how sure the network is of them.
 
     Args:
         confidence: probability [examples] of the answer that was given.
         correct: bool [examples].
+
+    Returns:
+        Of each bin of a tenth that has examples, from the lowest: `num_examples`, the mean
+        `confidence` and the `accuracy`.
     """
     bins = np.minimum((confidence * _CALIBRATION_BINS).astype(int), _CALIBRATION_BINS - 1)
-    gaps = np.bincount(bins, weights=correct - confidence, minlength=_CALIBRATION_BINS)
-    return float(np.abs(gaps).sum() / len(confidence))
+    sizes = np.bincount(bins, minlength=_CALIBRATION_BINS)
+    filled = sizes > 0
+    sums = {"confidence": confidence, "accuracy": correct}
+    means = {
+        name: np.bincount(bins, weights=values, minlength=_CALIBRATION_BINS)[filled] / sizes[filled]
+        for name, values in sums.items()
+    }
+    return {"num_examples": sizes[filled], **means}
 
 
-def rank_correlation(expected_class: np.ndarray, listens: np.ndarray) -> float | None:
+def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
+    """Expected calibration error over the bins of `reliability` (Guo et al., 2017)."""
+    bins = reliability(confidence, correct)
+    gaps = np.abs(bins["accuracy"] - bins["confidence"])
+    return float((bins["num_examples"] * gaps).sum() / len(confidence))
+
+
+def expected_class(probabilities: np.ndarray) -> np.ndarray:
+    """The mean of the label under the answer, from 0 to classes − 1; [examples, classes] in."""
+    return probabilities.astype(np.float64) @ np.arange(probabilities.shape[1])
+
+
+def rank_correlation(expected: np.ndarray, listens: np.ndarray) -> float | None:
     """Spearman's rank correlation; None where one of the two is constant."""
-    if len(np.unique(expected_class)) < 2 or len(np.unique(listens)) < 2:
+    if len(np.unique(expected)) < 2 or len(np.unique(listens)) < 2:
         return None
-    return float(stats.spearmanr(expected_class, listens).statistic)
+    return float(stats.spearmanr(expected, listens).statistic)
 
 
 def baselines(
     predictions: dict[str, np.ndarray], training: dict[str, np.ndarray]
 ) -> dict[str, float | None]:
-    """Accuracies without listening: the training split's majority class, overall and by genre."""
+    """Accuracies without listening: the training split's majority class, overall and by genre.
+
+    Tracks without a genre are one of their own; a genre that training has none of gets the overall
+    majority; of classes that are as frequent the lowest is taken.
+    """
     if not len(training["label"]):
         return {"majority": None, "genre": None}
-    majority = Counter(training["label"].tolist()).most_common(1)[0][0]
+    majority = np.bincount(training["label"]).argmax()
     by_genre = {
-        genre: Counter(training["label"][training["genre"] == genre].tolist()).most_common(1)[0][0]
-        for genre in set(training["genre"].tolist())
+        genre: np.bincount(training["label"][training["genre"] == genre]).argmax()
+        for genre in np.unique(training["genre"])
     }
-    guesses = np.array([by_genre.get(genre, majority) for genre in predictions["genre"].tolist()])
+    guesses = np.array([by_genre.get(genre, majority) for genre in predictions["genre"]])
     return {
         "majority": float((predictions["label"] == majority).mean()),
         "genre": float((predictions["label"] == guesses).mean()),
     }
 
 
-def table(evaluation: dict[str, Any], *, split: str, num_artists: int) -> str:
-    """An evaluation as lines of text; `num_artists` is what the interval was drawn from."""
-
-    def percent(value):
-        return "unknown" if value is None else f"{100 * value:.1f} %"
-
-    low, high = evaluation["accuracy_ci95"]
-    rows = [
-        ("examples", f"{evaluation['num_examples']:,}"),
-        (
-            "accuracy",
-            f"{percent(evaluation['accuracy'])} (95 %: {100 * low:.1f} to {100 * high:.1f}, "
-            f"drawn from {num_artists:,} artists)",
-        ),
-        ("majority class", percent(evaluation["baselines"]["majority"])),
-        ("genre alone", percent(evaluation["baselines"]["genre"])),
-        ("balanced accuracy", percent(evaluation["balanced_accuracy"])),
-        ("macro F1", f"{evaluation['macro_f1']:.3f}"),
-        ("log loss", f"{evaluation['log_loss']:.3f}"),
-        ("calibration error", f"{evaluation['ece']:.3f}"),
-        (
-            "Spearman with listens",
-            "unknown" if evaluation["spearman"] is None else f"{evaluation['spearman']:.3f}",
-        ),
-    ]
-    lines = [f"evaluation on {split}", *(f"  {name:<22}{value}" for name, value in rows)]
-    lines.append("  confusion (rows: true, columns: answered)")
-    names = list(evaluation["per_class"])
-    width = max(len(name) for name in names) + 2
-    lines.append(" " * (width + 4) + "".join(f"{name:>{width}}" for name in names))
-    for name, row in zip(names, evaluation["confusion"], strict=True):
-        lines.append(f"    {name:<{width}}" + "".join(f"{count:>{width},}" for count in row))
-    return "\n".join(lines)
+def confident_mistakes(predictions: dict[str, np.ndarray], count: int) -> np.ndarray:
+    """The places [≤ count] of the wrong answers that were surest, from the surest; one a track."""
+    labels, probabilities = predictions["label"], predictions["probabilities"]
+    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
+    surest = wrong[np.argsort(-probabilities.max(axis=1)[wrong], kind="stable")]
+    _, first = np.unique(predictions["track_id"][surest], return_index=True)
+    return surest[np.sort(first)][:count]

@@ -1,11 +1,16 @@
 """The export: a SavedModel that takes a waveform, a WAV file, a picture or a tf.Example.
 
 The signal front end is inside the graph, in stock TensorFlow ops, so that TensorFlow Serving
-needs nothing else.
+needs nothing else. A version is let go only after `serving.verify` has asked it, in a process of
+its own that knows nothing of the trainer.
 """
 
 import dataclasses
+import hashlib
 import json
+import os
+import subprocess
+import sys
 import uuid
 from typing import Any
 
@@ -15,10 +20,17 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
 from beam_pipelines import spectrogram
+from beam_pipelines.command import InputError
 from beam_pipelines.dataset_info import DatasetInfo
-from trainer import dataset, front_end
+from trainer import dataset, front_end, model_card
 from trainer.network import build_network
 from trainer.train_config import TrainConfig
+
+# What TensorFlow Serving's batching fills up to (serving/tf_serving/batching.config), so that each
+# of them is warm.
+BATCH_SIZES = (1, 2, 4, 8, 16, 32)
+# Records of each split whose answers go with the export, for serving.verify to compare.
+_REFERENCES = 16
 
 
 class ServedModel(tf.Module):
@@ -93,8 +105,10 @@ def export_model(
     info: DatasetInfo,
     evaluation: dict[str, Any] | None,
     export_dir: str,
+    *,
+    dataset_dir: str,
 ) -> str:
-    """Writes the next version `<export_dir>/<version>/`, whole from the moment it has that name.
+    """Writes the next version `<export_dir>/<version>/`, whole and verified when it has that name.
 
     Args:
         weights: of the network, as `keras.Model.get_weights` gives them.
@@ -102,28 +116,103 @@ def export_model(
         info: of the dataset that it was trained on.
         evaluation: on the test split, None where that has no examples.
         export_dir: where the versions lie.
+        dataset_dir: where the dataset lies.
 
     Returns:
         The path of the version.
+
+    Raises:
+        InputError: it did not pass; it lies beside the versions, and the message says where.
     """
-    # A network outside of any strategy, so that no device of the trainer is named in the graph.
-    model = build_network(
-        config.network, shape=info.config.spectrogram.shape, num_classes=len(info.class_names)
+    candidate = write_candidate(
+        weights, config, info, evaluation, export_dir, dataset_dir=dataset_dir
     )
-    model.set_weights(weights)
+    return let_go(candidate, export_dir, dataset_dir)
+
+
+def write_candidate(
+    weights: list[np.ndarray],
+    config: TrainConfig,
+    info: DatasetInfo,
+    evaluation: dict[str, Any] | None,
+    export_dir: str,
+    *,
+    dataset_dir: str,
+) -> str:
+    """Writes `<export_dir>/.candidate-<id>/`, which nothing serves yet; its name."""
+    # A network outside of any strategy, so that no device of the trainer is named in the graph.
+    # On the CPU, since a GPU may convolve in TensorFloat-32 and its answers are references.
+    with tf.device("CPU"):
+        model = build_network(
+            config.network, shape=info.config.spectrogram.shape, num_classes=len(info.class_names)
+        )
+        model.set_weights(weights)
+        references = reference_answers(model, info, dataset_dir)
     served = ServedModel(model, info)
-    temporary = tf.io.gfile.join(export_dir, f".tmp-{uuid.uuid4().hex}")
-    tf.saved_model.save(served, temporary, signatures=served.signatures)
-    extra = tf.io.gfile.join(temporary, "assets.extra")
+    name = f".candidate-{uuid.uuid4().hex}"
+    candidate = tf.io.gfile.join(export_dir, name)
+    tf.saved_model.save(served, candidate, signatures=served.signatures)
+    extra = tf.io.gfile.join(candidate, "assets.extra")
     tf.io.gfile.makedirs(extra)
-    with tf.io.gfile.GFile(tf.io.gfile.join(extra, "model_info.json"), "w") as file:
-        file.write(json.dumps(model_info(model, config, info, evaluation), indent=2) + "\n")
+    described = model_info(model, config, info, evaluation)
+    for file_name, text in (
+        ("model_info.json", json.dumps(described, indent=2) + "\n"),
+        ("model_card.md", model_card.text(described, info)),
+        ("reference_answers.json", json.dumps(references, indent=1) + "\n"),
+    ):
+        with tf.io.gfile.GFile(tf.io.gfile.join(extra, file_name), "w") as file:
+            file.write(text)
     with tf.io.TFRecordWriter(tf.io.gfile.join(extra, "tf_serving_warmup_requests")) as writer:
         for log in warmup_requests(info):
             writer.write(log.SerializeToString())
-    version = tf.io.gfile.join(export_dir, str(1 + max(versions(export_dir), default=0)))
-    tf.io.gfile.rename(temporary, version)
-    return version
+    return name
+
+
+def let_go(candidate: str, export_dir: str, dataset_dir: str) -> str:
+    """Has serving.verify give a candidate its number; the path of the version.
+
+    Raises:
+        InputError: it did not pass.
+    """
+    result = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "serving.verify",
+            f"--candidate={candidate}",
+            f"--export_dir={export_dir}",
+            f"--dataset_dir={dataset_dir}",
+        ],
+        # What trains may hold all of the GPUs' memory.
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    print(result.stdout, end="", flush=True)
+    if result.returncode:
+        problem = result.stderr.strip() or f"exit code {result.returncode}"
+        raise InputError(f"the export is not let go: {problem.splitlines()[-1]}")
+    return result.stdout.splitlines()[-1].removeprefix("passed: ")
+
+
+def reference_answers(
+    model: keras.Model, info: DatasetInfo, dataset_dir: str
+) -> dict[str, list[float]]:
+    """The network's probabilities of the first records of each split, by SHA-256 of the picture."""
+    answers = {}
+    for split in info.splits.values():
+        if not split.num_examples:
+            continue
+        files = [tf.io.gfile.join(dataset_dir, shard.file) for shard in split.shards]
+        records = list(tf.data.TFRecordDataset(files).take(_REFERENCES))
+        feature = {"spectrogram": tf.io.FixedLenFeature([], tf.string)}
+        data = tf.io.parse_example(records, feature)["spectrogram"]
+        pictures = dataset.decode_pictures(data, info.config.spectrogram.shape)
+        probabilities = tf.nn.softmax(model(pictures, training=False)).numpy()
+        for picture, values in zip(data.numpy(), probabilities, strict=True):
+            answers[hashlib.sha256(picture).hexdigest()] = [float(value) for value in values]
+    return answers
 
 
 def versions(export_dir: str) -> list[int]:
@@ -139,29 +228,32 @@ def newest_version(export_dir: str) -> str | None:
 
 
 def warmup_requests(info: DatasetInfo) -> list[prediction_log_pb2.PredictionLog]:
-    """A request for each signature, which TensorFlow Serving sends itself before it answers others.
+    """What TensorFlow Serving asks itself before it answers others: every signature, every batch.
 
-    All ask about the same faint noise, as long as the window.
+    All ask about the same faint noise. In the larger batches its waveform is cut short, since the
+    graph fills it up and runs through the same shapes.
     """
     params = info.config.spectrogram
-    waveform = np.random.default_rng(0).normal(0, 0.1, params.num_samples).astype(np.float32)
-    wav = tf.audio.encode_wav(waveform[:, np.newaxis], params.sample_rate).numpy()
-    picture = spectrogram.picture(waveform, params)
+    noise = np.random.default_rng(0).normal(0, 0.1, params.num_samples).astype(np.float32)
+    picture = spectrogram.picture(noise, params)
     feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[picture.tobytes()]))
     example = tf.train.Example(features=tf.train.Features(feature={"spectrogram": feature}))
-    inputs = {
-        "serving_default": ("waveform", waveform[np.newaxis]),
-        "wav": ("wav", [wav]),
-        "spectrogram": ("spectrogram", picture[np.newaxis]),
-        "examples": ("examples", [example.SerializeToString()]),
-    }
     logs = []
-    for signature, (name, value) in inputs.items():
-        log = prediction_log_pb2.PredictionLog()
-        request = log.predict_log.request
-        request.model_spec.signature_name = signature
-        request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
-        logs.append(log)
+    for size in BATCH_SIZES:
+        waveform = noise if size == 1 else noise[: params.fft_size]
+        wav = tf.audio.encode_wav(waveform[:, np.newaxis], params.sample_rate).numpy()
+        for signature, name, value in (
+            ("serving_default", "waveform", waveform),
+            ("wav", "wav", wav),
+            ("spectrogram", "spectrogram", picture),
+            ("examples", "examples", example.SerializeToString()),
+        ):
+            log = prediction_log_pb2.PredictionLog()
+            request = log.predict_log.request
+            request.model_spec.signature_name = signature
+            batch = [value] * size if isinstance(value, bytes) else np.stack([value] * size)
+            request.inputs[name].CopyFrom(tf.make_tensor_proto(batch))
+            logs.append(log)
     return logs
 
 

@@ -1,11 +1,14 @@
 """What lies in --model_dir: how the network is trained, checkpoints, history, evaluation.
 
     training.json          config, and what the dataset is like
-    checkpoints/           the newest states of network and optimizer
-    best/                  the state with the best validation accuracy
+    checkpoints/           the newest states of network, optimizer and place in the dataset
+    best/                  the weights with the best validation accuracy
     metrics.jsonl          a line an epoch
-    learning_curves.png    the same as a picture
+    throughput.jsonl       how fast each epoch was, which no two runs agree on
+    tensorboard/           both, and pictures, for TensorBoard
+    learning_curves.png    the metrics as a picture
     evaluation.json        of the best state on the test split
+    report.html            all of this for people
 
 All of it may be on gs://.
 """
@@ -13,14 +16,18 @@ All of it may be on gs://.
 import json
 from typing import Any
 
+import keras
+import numpy as np
 import tensorflow as tf
 
 from beam_pipelines.command import InputError, differences, require
 from beam_pipelines.dataset_info import DatasetInfo
+from trainer.checkpoints import Checkpoints
 from trainer.train_config import TrainConfig
 
 _TRAINING = "training.json"
 _HISTORY = "metrics.jsonl"
+_THROUGHPUT = "throughput.jsonl"
 
 
 def path(model_dir: str, name: str) -> str:
@@ -50,24 +57,44 @@ def read_text(model_dir: str, name: str) -> str | None:
 def check(model_dir: str, config: TrainConfig, info: DatasetInfo) -> None:
     """Raises InputError if the folder holds another training; the message says what differs."""
     text = read_text(model_dir, _TRAINING)
-    if text is None or tf.train.latest_checkpoint(path(model_dir, "checkpoints")) is None:
+    if text is None or not newest_checkpoints(model_dir).numbers():
         return  # nothing has been trained there yet
-    # With more epochs it is the same training, going on.
-    found = differences(json.loads(text), _identity(config, info), ignore="epochs")
+    found = differences(
+        json.loads(text), _identity(config, info), ignore=config.settings_that_may_change
+    )
     require(
         not found,
-        f"{model_dir} holds another training: {'; '.join(found)}; take another --model_dir",
+        f"{model_dir} holds another training: {'; '.join(found)}; take another folder",
     )
+
+
+def require_bucket(folder: str) -> None:
+    """Raises InputError if a folder is in a bucket that is not there, or can't be listed."""
+    if "://" not in folder:
+        return
+    try:
+        tf.io.gfile.glob(path(folder, "*"))
+    except tf.errors.NotFoundError:
+        raise InputError(f"{'/'.join(folder.split('/')[:3])}: no such bucket") from None
+    except tf.errors.OpError as error:
+        raise InputError(f"{folder}: can't be read ({one_line(error)})") from None
 
 
 def claim(model_dir: str, config: TrainConfig, info: DatasetInfo) -> None:
     """Makes the folder this training's; InputError if it can't be written."""
+    require_bucket(model_dir)
     try:
-        tf.io.gfile.makedirs(model_dir)
+        if "://" not in model_dir:  # whose makedirs looks for ever for a bucket that is not there
+            tf.io.gfile.makedirs(model_dir)
         text = json.dumps(_identity(config, info), indent=2) + "\n"
         write_text(model_dir, _TRAINING, text)
     except tf.errors.OpError as error:
-        raise InputError(f"{model_dir}: can't be written ({error.message})") from None
+        raise InputError(f"{model_dir}: can't be written ({one_line(error)})") from None
+
+
+def one_line(error: tf.errors.OpError) -> str:
+    """What TensorFlow says is wrong, which for a bucket is a few lines."""
+    return " ".join(error.message.split())
 
 
 def load_config(model_dir: str, info: DatasetInfo) -> TrainConfig:
@@ -99,23 +126,38 @@ def _identity(config: TrainConfig, info: DatasetInfo) -> dict[str, Any]:
     }
 
 
-def checkpoints(model_dir: str, name: str, *, keep: int, **state) -> tf.train.CheckpointManager:
-    """Checkpoints of `state` in the folder `name`: `checkpoints` or `best`."""
-    return tf.train.CheckpointManager(
-        tf.train.Checkpoint(**state), path(model_dir, name), max_to_keep=keep
-    )
+def newest_checkpoints(model_dir: str) -> Checkpoints:
+    """The states that a training goes on from, numbered by the steps done."""
+    return Checkpoints(path(model_dir, "checkpoints"))
 
 
-def restore_best(model_dir: str, model) -> None:
+def best_checkpoints(model_dir: str) -> Checkpoints:
+    """The weights of the best epochs so far, numbered by epoch, from 1."""
+    return Checkpoints(path(model_dir, "best"))
+
+
+def save_best(model_dir: str, epoch: int, model: keras.Model) -> None:
+    """Writes the weights of an epoch, counted from 1; returns when they are written."""
+    checkpoints = best_checkpoints(model_dir)
+    checkpoints.save(epoch, {weight.path: np.array(weight) for weight in model.weights})
+    checkpoints.wait()
+
+
+def restore_best(model_dir: str, model: keras.Model) -> None:
     """Sets a network's weights to those of the best epoch.
 
     Raises:
-        InputError: no epoch is finished yet.
+        InputError: no epoch is finished yet, or the weights are damaged.
     """
     history = read_history(model_dir)
-    require(bool(history), f"{model_dir}: no finished epoch yet; run trainer.train")
-    manager = checkpoints(model_dir, "best", keep=2, model=model)
-    manager.checkpoint.restore(path(model_dir, f"best/ckpt-{best_epoch(history)}")).expect_partial()
+    epoch = best_epoch(history) if history else None
+    checkpoints = best_checkpoints(model_dir)
+    require(
+        epoch in checkpoints.numbers(), f"{model_dir}: no finished epoch yet; run trainer.train"
+    )
+    arrays = checkpoints.load(epoch)
+    for weight in model.weights:
+        weight.assign(arrays[weight.path])
 
 
 def read_history(model_dir: str) -> list[dict[str, Any]]:
@@ -127,6 +169,19 @@ def write_history(model_dir: str, history: list[dict[str, Any]]) -> None:
     write_text(
         model_dir, _HISTORY, "".join(json.dumps(line, allow_nan=False) + "\n" for line in history)
     )
+
+
+def read_throughput(model_dir: str) -> list[dict[str, Any]]:
+    """How fast each epoch was."""
+    return [json.loads(line) for line in (read_text(model_dir, _THROUGHPUT) or "").splitlines()]
+
+
+def write_throughput(model_dir: str, line: dict[str, Any]) -> None:
+    """Adds how fast an epoch was; one that is trained again replaces itself and those after it."""
+    lines = [there for there in read_throughput(model_dir) if there["epoch"] < line["epoch"]] + [
+        line
+    ]
+    write_text(model_dir, _THROUGHPUT, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def best_epoch(history: list[dict[str, Any]]) -> int:
@@ -145,6 +200,31 @@ def best_epoch(history: list[dict[str, Any]]) -> int:
 
 def write_evaluation(model_dir: str, split: str, evaluation: dict[str, Any]) -> str:
     """Writes the evaluation of a split; the path of the file."""
-    name = "evaluation.json" if split == "test" else f"evaluation_{split}.json"
-    write_text(model_dir, name, json.dumps(evaluation, indent=2) + "\n")
+    text = json.dumps(evaluation, indent=2, allow_nan=False) + "\n"
+    return _write_of_split(model_dir, split, "evaluation.json", text)
+
+
+def read_evaluation(model_dir: str, split: str) -> dict[str, Any]:
+    """The evaluation of a split; InputError where there is none."""
+    text = read_text(model_dir, _name_of_split(split, "evaluation.json"))
+    require(text is not None, f"{model_dir}: not evaluated on {split}; run trainer.evaluate")
+    return json.loads(text)
+
+
+def write_report(model_dir: str, split: str, html: str) -> str:
+    """Writes the report on a split; the path of the file."""
+    return _write_of_split(model_dir, split, "report.html", html)
+
+
+def _write_of_split(model_dir: str, split: str, name: str, text: str) -> str:
+    name = _name_of_split(split, name)
+    write_text(model_dir, name, text)
     return path(model_dir, name)
+
+
+def _name_of_split(split: str, name: str) -> str:
+    """`name`, or `stem_split.suffix` for another split than the test's."""
+    if split == "test":
+        return name
+    stem, _, suffix = name.rpartition(".")
+    return f"{stem}_{split}.{suffix}"

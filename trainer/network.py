@@ -20,6 +20,8 @@ BLOCKS = (
     (1024, (2, 2), (2, 5), 1),
 )
 DENSE_UNITS = 512
+# What the poster reports on its test split, by the number of convolutions and the color.
+POSTER_ACCURACY = {(2, "mono"): 0.42, (4, "mono"): 0.51, (4, "rgb"): 0.53, (6, "rgb"): 0.61}
 COLORMAP = "magma"
 
 
@@ -53,6 +55,7 @@ def build_network(
     num_classes: int,
     dropout: float = 0.0,
     seed: int = 0,
+    precision: str = "float32",
 ) -> keras.Model:
     """A network from pictures uint8 [batch, height, width] to logits float32 [batch, classes].
 
@@ -62,6 +65,8 @@ def build_network(
         num_classes: of the answer.
         dropout: share of the dense layer's outputs that training drops.
         seed: of the first weights and of the dropout.
+        precision: of the layers' arithmetic, one of `train_config.PRECISIONS`; the weights and the
+            logits are float32 in all.
 
     Raises:
         InputError: the pictures are too small for so many convolutions.
@@ -72,8 +77,11 @@ def build_network(
         return keras.initializers.GlorotUniform(seed=next(seeds))
 
     pictures = keras.Input(shape=shape, dtype="uint8", name="spectrogram")
-    x = (Colormap() if config.color == "rgb" else Shades())(pictures)
-    for filters, kernel, pool, stride in BLOCKS[: config.convolutions]:
+    color = Colormap if config.color == "rgb" else Shades
+    x = color(name=config.color, dtype=precision)(pictures)
+    for number, (filters, kernel, pool, stride) in enumerate(
+        BLOCKS[: config.convolutions], start=1
+    ):
         least = [side + window - 1 for side, window in zip(kernel, pool, strict=True)]
         require(
             x.shape[1] >= least[0] and x.shape[2] >= least[1],
@@ -81,12 +89,25 @@ def build_network(
             f"{shape[0]}×{shape[1]}",
         )
         x = keras.layers.Conv2D(
-            filters, kernel, activation="relu", kernel_initializer=initializer()
+            filters,
+            kernel,
+            activation="relu",
+            kernel_initializer=initializer(),
+            dtype=precision,
+            name=f"conv{number}",
         )(x)
-        x = keras.layers.MaxPooling2D(pool, strides=stride)(x)
-    x = keras.layers.Flatten()(x)
-    x = keras.layers.Dense(DENSE_UNITS, activation="relu", kernel_initializer=initializer())(x)
-    x = keras.layers.Dropout(dropout, seed=next(seeds))(x)
+        x = keras.layers.MaxPooling2D(pool, strides=stride, dtype=precision, name=f"pool{number}")(
+            x
+        )
+    x = keras.layers.Flatten(dtype=precision, name="flatten")(x)
+    x = keras.layers.Dense(
+        DENSE_UNITS,
+        activation="relu",
+        kernel_initializer=initializer(),
+        dtype=precision,
+        name="dense",
+    )(x)
+    x = keras.layers.Dropout(dropout, seed=next(seeds), dtype=precision, name="dropout")(x)
     logits = keras.layers.Dense(
         num_classes, kernel_initializer=initializer(), dtype="float32", name="logits"
     )(x)

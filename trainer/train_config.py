@@ -6,7 +6,11 @@ from typing import Any
 
 from beam_pipelines.command import config_of, require
 
+STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
 COLORS = ("mono", "rgb")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+SCHEDULES = ("constant", "cosine")
+CLASS_WEIGHTS = ("none", "balanced")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,23 +42,57 @@ class TrainConfig:
 
     network: NetworkConfig
     learning_rate: float
+    learning_rate_schedule: str
+    warmup_epochs: float
     batch_size: int
     dropout: float
     epochs: int
+    patience: int
+    clip_norm: float
+    class_weights: str
     freq_mask: int
     time_mask: int
+    precision: str
     shuffle_buffer: int
+    steps_per_call: int
     seed: int
     deterministic: bool
+    checkpoint_seconds: float
 
     def __post_init__(self):
-        for name in ("learning_rate", "batch_size", "epochs", "shuffle_buffer"):
+        for name in ("learning_rate", "batch_size", "epochs", "shuffle_buffer", "steps_per_call"):
             value = getattr(self, name)
             require(value > 0, f"config.{name}: {value} is not above 0")
-        for name in ("freq_mask", "time_mask"):
+        for name in (
+            "freq_mask",
+            "time_mask",
+            "warmup_epochs",
+            "patience",
+            "clip_norm",
+            "checkpoint_seconds",
+            "seed",
+        ):
             value = getattr(self, name)
             require(value >= 0, f"config.{name}: {value} is below 0")
         require(0 <= self.dropout < 1, f"config.dropout: {self.dropout} is not in 0 ≤ … < 1")
+        require(
+            self.warmup_epochs < self.epochs,
+            f"config.warmup_epochs: {self.warmup_epochs:g} leave none of {self.epochs} epochs",
+        )
+        for name, possible in (
+            ("learning_rate_schedule", SCHEDULES),
+            ("class_weights", CLASS_WEIGHTS),
+            ("precision", PRECISIONS),
+        ):
+            value = getattr(self, name)
+            require(value in possible, f"config.{name}: {value!r} is none of {', '.join(possible)}")
+
+    @property
+    def settings_that_may_change(self) -> tuple[str, ...]:
+        """The keys that another value of makes no other training, only more or less of it."""
+        if self.learning_rate_schedule == "constant":
+            return ("checkpoint_seconds", "epochs", "patience")
+        return ("checkpoint_seconds", "patience")  # the schedule ends with the last epoch
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainConfig":

@@ -1,0 +1,236 @@
+"""The client over real sockets, against a server that runs the exported model.
+
+Where `tensorflow_model_server` is on the PATH, what does not need a planted fault runs against it
+too.
+"""
+
+import base64
+import contextlib
+import http.server
+import json
+import pathlib
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+
+import numpy as np
+import pytest
+import soundfile
+
+from beam_pipelines.command import InputError
+from serving import song, verification
+from serving.client import Client, ServerError
+from tests import model_server
+from tests.conftest import run_module
+from tests.paths import ROOT
+
+TOLERANCE = 1e-3
+
+
+@pytest.fixture(scope="module")
+def model(model_dir):
+    return model_server.Model(model_dir / "export", {"stable": 1, "canary": 1})
+
+
+@pytest.fixture(scope="module")
+def ours(model):
+    with model_server.serve_in_process(model) as server:
+        yield server
+
+
+@pytest.fixture(scope="module", params=["ours", "tensorflow_model_server"])
+def server(request, model_dir, tmp_path_factory):
+    if request.param == "ours":
+        return request.getfixturevalue("ours")
+    if model_server.BINARY is None:
+        pytest.skip("tensorflow_model_server is not on the PATH")
+    folder = tmp_path_factory.mktemp("tf_serving")
+    with contextlib.ExitStack() as stack:
+        binary = stack.enter_context(model_server.serve_binary(model_dir / "export", folder))
+        request.addfinalizer(stack.pop_all().close)
+        return binary
+
+
+@pytest.fixture(params=["grpc", "rest"])
+def client(request, server, exported):
+    with Client(getattr(server, request.param), exported.info) as client:
+        yield client
+
+
+def songs(library, count):
+    paths = [path for path in library.audio_dir.rglob("*.mp3") if path.stat().st_size > 150_000]
+    return sorted(paths)[:count]
+
+
+def test_many_files_are_answered_as_in_process(client, exported, library, tmp_path):
+    mp3s = songs(library, 5)
+    samples, rate = soundfile.read(mp3s[0], dtype="float32")
+    for kind in ("wav", "flac", "ogg"):
+        soundfile.write(tmp_path / f"song.{kind}", samples, rate)
+    (tmp_path / "text.mp3").write_text("no music")
+    paths = [*mp3s, tmp_path / "text.mp3", tmp_path / "none.mp3",
+             *(tmp_path / f"song.{kind}" for kind in ("wav", "flac", "ogg"))]  # fmt: skip
+    answers = list(client.predict_files(paths, batch_size=4))
+    assert [answer.path for answer in answers] == [str(path) for path in paths]
+    for answer in answers:
+        if answer.path.endswith("text.mp3"):
+            assert answer.error.startswith("undecodable") and answer.label is None
+        elif answer.path.endswith("none.mp3"):
+            assert answer.error == "No such file or directory"
+        else:
+            data = pathlib.Path(answer.path).read_bytes()
+            waveform = song.middle_waveform(data, exported.info)
+            (expected,) = exported.probabilities_of_waveforms(waveform[np.newaxis])
+            given = list(answer.probabilities.values())
+            np.testing.assert_allclose(given, expected, atol=TOLERANCE)
+            assert list(answer.probabilities) == ["low", "medium", "high"]
+            assert answer.label == exported.info.class_names[expected.argmax()]
+
+
+def test_versions_and_labels(server, exported):
+    picture = np.zeros((1, 102, 159), np.uint8)
+    for target in server:
+        for version in (1, "stable", "canary"):
+            with Client(target, exported.info, version=version) as client:
+                assert client.predict(picture).probabilities.shape == (1, 3)
+        for wrong in (77, "beta"):
+            with (
+                Client(target, exported.info, version=wrong) as client,
+                pytest.raises(ServerError, match="its config names the models"),
+            ):
+                client.predict(picture)
+        with (
+            Client(target, exported.info, model_name="other") as client,
+            pytest.raises(ServerError) as error,
+        ):
+            client.predict(picture)
+        assert not error.value.is_busy
+
+
+def test_rest_by_rows_and_wav_as_the_readme_shows(server, exported, library):
+    """The REST API itself, without the client."""
+    rate = exported.info.signal.sample_rate
+    noise = np.random.default_rng(0).normal(0, 0.1, 3 * rate).astype(np.float32)
+    data = verification.wav(np.rint(noise[:, None] * 32_768).astype(np.int16), rate)
+    file = base64.b64encode(data).decode()
+    body = {"signature_name": "wav", "instances": [{"wav": {"b64": file}}] * 2}
+    request = urllib.request.Request(
+        f"{server.rest}/v1/models/popularity:predict", json.dumps(body).encode()
+    )
+    predictions = json.loads(urllib.request.urlopen(request).read())["predictions"]
+    (expected,) = exported.probabilities_of_waveforms(noise[np.newaxis])
+    for prediction in predictions:
+        np.testing.assert_allclose(prediction["probabilities"], expected, atol=TOLERANCE)
+        assert prediction["label"] == exported.info.class_names[expected.argmax()]
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "rest"])
+def test_a_server_that_is_unavailable_for_a_while(ours, model, exported, protocol):
+    picture = np.zeros((1, 102, 159), np.uint8)
+    with Client(getattr(ours, protocol), exported.info, attempts=4) as client:
+        client.predict(picture)
+        before, model.unavailable = model.num_requests, 3
+        assert client.predict(picture).probabilities.shape == (1, 3)
+        assert model.num_requests == before + 4
+        model.unavailable = 10
+        with pytest.raises(
+            ServerError, match=r"is tensorflow_model_server.*tried 4 times"
+        ) as error:
+            client.predict(picture)
+        assert error.value.is_busy
+        model.unavailable = 0
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "rest"])
+def test_the_deadline(ours, model, exported, protocol):
+    model.delay_seconds = 4.0
+    try:
+        with (
+            Client(getattr(ours, protocol), exported.info, deadline_seconds=0.3) as client,
+            pytest.raises(ServerError, match="deadline") as error,
+        ):
+            started = time.monotonic()
+            client.predict(np.zeros((1, 102, 159), np.uint8))
+        assert time.monotonic() - started < 3.5
+        assert error.value.is_busy
+    finally:
+        model.delay_seconds = 0.0
+
+
+def test_a_server_that_starts_late(model, exported):
+    port = model_server.free_port()
+    picture = np.zeros((1, 102, 159), np.uint8)
+
+    def serve_soon():
+        time.sleep(0.5)
+        with model_server.serve_in_process(model, grpc_port=port):
+            done.wait(20)
+
+    done = threading.Event()
+    thread = threading.Thread(target=serve_soon)
+    with Client(f"grpc://127.0.0.1:{port}", exported.info, attempts=10) as client:
+        thread.start()
+        try:
+            assert client.predict(picture).version == "1"
+        finally:
+            done.set()
+            thread.join()
+
+
+def test_what_is_no_tensorflow_serving_is_said_so(exported):
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>hello</html>")
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    def refused(target, problem):
+        with (
+            Client(target, exported.info, attempts=2, deadline_seconds=3) as client,
+            pytest.raises(ServerError, match=problem),
+        ):
+            client.predict(np.zeros((1, 102, 159), np.uint8))
+
+    refused(f"http://127.0.0.1:{server.server_address[1]}", "is this its REST port")
+    server.shutdown()
+    server.server_close()
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        for scheme in ("grpc", "http"):
+            target = f"{scheme}://127.0.0.1:{closed.getsockname()[1]}"
+            refused(target, "is tensorflow_model_server running there")
+    with pytest.raises(InputError, match="no server's address"):
+        Client("localhost:8500", exported.info)
+
+
+def test_serving_predict_asks_a_server(ours, model_dir, library):
+    paths = songs(library, 2)
+    export_dir = f"--export_dir={model_dir / 'export'}"
+    asked = run_module("serving.predict", export_dir, f"--tf_serving={ours.grpc[7:]}", *paths)
+    assert asked.returncode == 0, asked.stderr
+    alone = run_module("serving.predict", export_dir, *paths)
+    for one, other in zip(asked.stdout.splitlines(), alone.stdout.splitlines(), strict=True):
+        one, other = json.loads(one), json.loads(other)
+        assert one["file"] == other["file"] and one["label"] == other["label"]
+        assert one["probabilities"] == pytest.approx(other["probabilities"], abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("modules", ["serving.verify", "serving.app", "serving.gateway"])
+def test_serving_imports_neither_beam_nor_the_trainer(modules):
+    code = (
+        f"import sys, serving.client, serving.song_process, {modules}\n"
+        "print({name.partition('.')[0] for name in sys.modules} & {'apache_beam', 'trainer'})"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "set()"

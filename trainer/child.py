@@ -1,0 +1,76 @@
+"""A process whose every line is shown with its name before it."""
+
+import collections
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+
+_TAIL_LINES = 15
+_PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_SECONDS_TO_DIE = 10
+
+
+class Child:
+    """A process started with what it prints, on stdout and stderr, shown line by line.
+
+    Args:
+        argv: of the process.
+        name: shown in brackets before each of its lines.
+        env: what differs from this process's environment.
+    """
+
+    def __init__(self, argv: Sequence[str], *, name: str, env: Mapping[str, str]):
+        self.name = name
+        self._tail = collections.deque(maxlen=_TAIL_LINES)
+        self._process = subprocess.Popen(
+            argv,
+            env=os.environ | env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            # A Ctrl-C of the terminal comes to this process alone, and is passed on once.
+            start_new_session=True,
+            preexec_fn=_end_with_parent,
+        )
+        self._printer = threading.Thread(target=self._forward)
+        self._printer.start()
+
+    def code(self) -> int | None:
+        """Its exit code, None while it runs."""
+        return self._process.poll()
+
+    def ask_to_stop(self) -> None:
+        """Sends SIGTERM, on which a training writes a checkpoint and ends."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGTERM)
+
+    def end(self) -> None:
+        """Kills it if it runs still; returns when its last line is shown."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        self._process.wait(timeout=_SECONDS_TO_DIE)
+        self._printer.join()
+
+    def tail(self) -> str:
+        """The last lines that it printed."""
+        return "\n".join(self._tail)
+
+    def _forward(self) -> None:
+        for line in self._process.stdout:
+            text = line.decode(errors="replace").rstrip("\n")
+            self._tail.append(text)
+            print(f"[{self.name}] {text}", flush=True)
+
+
+def _end_with_parent() -> None:
+    """Has Linux kill this process when the one that started it is killed.
+
+    Else it would train on into a folder that the same command, given again, trains into too.
+    """
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

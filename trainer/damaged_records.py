@@ -1,0 +1,130 @@
+"""Records that are not what was written: found, named, and on demand left out."""
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+from beam_pipelines import dataset_info, records
+from beam_pipelines.command import InputError
+from beam_pipelines.dataset_info import DatasetInfo, Shard
+
+
+@contextlib.contextmanager
+def named(info: DatasetInfo, dataset_dir: str) -> Iterator[None]:
+    """Turns TensorFlow's error about a damaged record into an InputError that names all of them."""
+    try:
+        yield
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError):
+        found = [
+            str(record)
+            for split in info.splits.values()
+            for shard in split.shards
+            for record in scan_shard(info, dataset_dir, shard)
+            if isinstance(record, records.DamagedRecord)
+        ]
+        if not found:
+            raise
+        more = f" and {len(found) - 3:,} more" if len(found) > 3 else ""
+        raise InputError(
+            f"{'; '.join(found[:3])}{more}; --skip_damaged trains without them, and "
+            "beam_pipelines.build_dataset --overwrite makes the dataset anew"
+        ) from None
+
+
+def scan_shard(
+    info: DatasetInfo, dataset_dir: str, shard: Shard
+) -> Iterator["bytes | records.DamagedRecord"]:
+    """The records of a shard, in the place of a damaged one what is wrong with it.
+
+    As many come as were written: after a damaged length no record can be found any more.
+    """
+    path = tf.io.gfile.join(dataset_dir, shard.file)
+    height, width = info.config.spectrogram.shape
+    index = 0
+    with tf.io.gfile.GFile(path, "rb") as file:
+        for record in records.scan_records(file, name=path):
+            if isinstance(record, bytes):
+                try:
+                    values = records.decode_example(record)
+                    whole = len(values["spectrogram"]) == height * width
+                    whole = whole and values.keys() >= info.features.keys()
+                except Exception:  # protobuf has one of its own for each implementation
+                    whole = False
+                if not whole:
+                    record = records.DamagedRecord(f"{path}, record {index}: not an example")
+            yield record
+            index += 1
+    for lost in range(index, shard.num_examples):
+        yield records.DamagedRecord(f"{path}, record {lost}: lost behind a damaged one")
+
+
+def left_out(
+    info: DatasetInfo, dataset_dir: str, folder: str
+) -> tuple[DatasetInfo, list[records.DamagedRecord]]:
+    """Makes a dataset without the damaged records; its description, and what these are.
+
+    Shards that have one are written anew without it. The others are linked, or copied from a
+    bucket. The fingerprint stays, since it is the same training going on.
+
+    Args:
+        info: of the dataset.
+        dataset_dir: where its shards lie.
+        folder: a local one, where the other dataset goes.
+    """
+    splits, found = {}, []
+    for name, split in info.splits.items():
+        shards, labels = [], Counter()
+        for shard in split.shards:
+            damaged = []
+            for record in scan_shard(info, dataset_dir, shard):
+                if isinstance(record, bytes):
+                    labels[records.decode_example(record)["label"]] += 1
+                else:
+                    damaged.append(record)
+            if damaged:
+                shard = write_whole_ones(info, dataset_dir, shard, folder)
+            else:
+                bring(os.path.join(dataset_dir, shard.file), os.path.join(folder, shard.file))
+            found += damaged
+            shards.append(shard)
+        splits[name] = dataclasses.replace(
+            split,
+            num_examples=sum(shard.num_examples for shard in shards),
+            class_counts={
+                class_name: labels[label] for label, class_name in enumerate(info.class_names)
+            },
+            shards=tuple(shards),
+        )
+    left = dataclasses.replace(info, splits=splits)
+    with open(os.path.join(folder, dataset_info.FILE_NAME), "w", encoding="utf-8") as file:
+        file.write(left.to_json())
+    return left, found
+
+
+def write_whole_ones(info: DatasetInfo, dataset_dir: str, shard: Shard, folder: str) -> Shard:
+    """Writes a shard anew with those of its records that are whole; what it is then."""
+    digest, num_examples, num_bytes = hashlib.sha256(), 0, 0
+    with open(os.path.join(folder, shard.file), "wb") as file:
+        for record in scan_shard(info, dataset_dir, shard):
+            if isinstance(record, bytes):
+                framed = records.frame(record)
+                file.write(framed)
+                digest.update(framed)
+                num_examples += 1
+                num_bytes += len(framed)
+    return Shard(
+        file=shard.file, num_examples=num_examples, bytes=num_bytes, sha256=digest.hexdigest()
+    )
+
+
+def bring(source: str, destination: str) -> None:
+    """Makes a file be there under another path."""
+    if "://" in source:
+        tf.io.gfile.copy(source, destination)
+    else:
+        os.symlink(os.path.abspath(source), destination)

@@ -1,0 +1,116 @@
+r"""Starts several workers of a training on this machine, as torchrun does for its users.
+
+python -m trainer.launch --workers=2 -- --config=configs/six_conv_rgb.py --dataset_dir=dataset …
+
+Each worker is a `trainer.train` with the flags after `--` and its place in TF_CONFIG; each line it
+prints is shown with its number. When one dies all are started again, from the newest checkpoint, a
+bounded number of times; one that refuses its input (exit code 1) is not. SIGTERM and Ctrl-C are
+passed on, and the workers' checkpoint is waited for.
+"""
+
+import contextlib
+import json
+import signal
+import socket
+import sys
+import time
+
+from absl import flags
+
+from beam_pipelines import command
+from beam_pipelines.command import require
+from trainer.child import Child
+from trainer.stop_signal import EXIT_STOPPED
+
+_WORKERS = flags.DEFINE_integer("workers", 2, "How many workers.", lower_bound=1)
+_MAX_RESTARTS = flags.DEFINE_integer(
+    "max_restarts", 3, "How often a group in which a worker died is started again.", lower_bound=0
+)
+
+
+def main(argv: list[str]) -> int:
+    require(
+        len(argv) > 1,
+        "no flags for the workers; python -m trainer.launch --workers=2 -- --config=…",
+    )
+    group = Group([sys.executable, "-m", "trainer.train", *argv[1:]], _WORKERS.value)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, group.pass_on)
+    for restarts_left in reversed(range(_MAX_RESTARTS.value + 1)):
+        worker, code = group.run()
+        if code in (0, 1, EXIT_STOPPED) or group.was_signalled:
+            return code
+        fate = f"worker {worker} died ({code})"
+        if not restarts_left:
+            break
+        print(f"{fate}; all start again, {restarts_left - 1} restarts left", flush=True)
+    print(f"error: {fate}, and --max_restarts={_MAX_RESTARTS.value} is used up", file=sys.stderr)
+    return 1
+
+
+class Group:
+    """Workers that live and die together.
+
+    Args:
+        argv: of each worker's process.
+        size: how many there are.
+    """
+
+    def __init__(self, argv: list[str], size: int):
+        self._argv = argv
+        self._size = size
+        self._workers = []
+        self.was_signalled = False
+
+    def pass_on(self, *_) -> None:
+        """Gives a signal to every worker, as SIGTERM, which they checkpoint on."""
+        self.was_signalled = True
+        for worker in self._workers:
+            worker.ask_to_stop()
+
+    def run(self) -> tuple[int, int]:
+        """Runs the workers until all end well or one does not: (its number, its exit code)."""
+        addresses = [f"localhost:{port}" for port in free_ports(self._size)]
+        self._workers = []
+        try:
+            for index in range(self._size):
+                place = {
+                    "cluster": {"worker": addresses},
+                    "task": {"type": "worker", "index": index},
+                }
+                env = {"TF_CONFIG": json.dumps(place)}
+                self._workers.append(Child(self._argv, name=f"worker {index}", env=env))
+            if self.was_signalled:  # while they were started
+                self.pass_on()
+            return self._first_bad_end()
+        finally:
+            # Those that are left wait for one that is gone, and could wait for ever.
+            for worker in self._workers:
+                worker.end()
+
+    def _first_bad_end(self) -> tuple[int, int]:
+        while True:
+            codes = [worker.code() for worker in self._workers]
+            # Those that stop at a checkpoint do so one after the other.
+            ends = (None, 0, EXIT_STOPPED) if None in codes else (0,)
+            for index, code in enumerate(codes):
+                if code not in ends:
+                    return index, code
+            if None not in codes:
+                return 0, 0
+            time.sleep(0.1)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody listens on."""
+    with contextlib.ExitStack() as sockets:
+        ports = []
+        for _ in range(count):
+            listener = sockets.enter_context(socket.socket())
+            listener.bind(("localhost", 0))
+            ports.append(listener.getsockname()[1])
+        return ports
+
+
+if __name__ == "__main__":
+    command.run(main)

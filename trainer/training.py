@@ -1,0 +1,399 @@
+"""A training from its first step, or where it stopped, to the exported model."""
+
+import dataclasses
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from beam_pipelines.command import InputError, require
+from beam_pipelines.dataset_config import SPLITS
+from trainer import (
+    damaged_records,
+    dataset,
+    devices,
+    evaluation,
+    export,
+    input_stages,
+    loop,
+    model_folder,
+    plots,
+    report,
+    table,
+)
+from trainer.board import Board
+from trainer.checkpoints import Checkpoints, Damaged
+from trainer.loop import Position, Trainer
+from trainer.stop_signal import StopSignal
+from trainer.train_config import TrainConfig
+
+
+def run(
+    config: TrainConfig,
+    *,
+    dataset_dir: str,
+    model_dir: str,
+    export_dir: str,
+    strategy: str,
+    skip_damaged: bool,
+    stop: StopSignal,
+) -> bool:
+    """Trains, evaluates and exports; whether it came to the end.
+
+    It does not when it was asked to stop, or when another worker is gone.
+
+    Raises:
+        InputError: something the user gave does not fit.
+    """
+    distribution = devices.strategy_for(strategy)
+    stop.listen()  # again, since TensorFlow takes SIGTERM for itself where there are workers
+    say = print_now if devices.is_chief(distribution) else print_nothing
+    info = dataset.load_info(dataset_dir, check_shards_of=() if skip_damaged else SPLITS)
+    with tempfile.TemporaryDirectory() as copies:
+        if skip_damaged:
+            info, damaged = damaged_records.left_out(info, dataset_dir, copies)
+            dataset_dir = copies
+            say("\n".join([f"damaged records: {len(damaged):,}, left out", *map(str, damaged)]))
+        require(
+            info.splits["train"].num_examples > 0,
+            f"{dataset_dir}: the training split has no examples",
+        )
+        model_folder.check(model_dir, config, info)
+        keras.utils.set_random_seed(config.seed)
+        if config.deterministic:
+            tf.config.experimental.enable_op_determinism()
+        trainer = Trainer(config, info, distribution)
+        try:
+            with damaged_records.named(info, dataset_dir):
+                finished = train(
+                    trainer, dataset_dir, model_dir, export_dir, stop_asked=stop.has_come, say=say
+                )
+            # All leave together: a chief that dies at its export is started again with the others.
+            trainer.of_chief(0)
+        except tf.errors.UnavailableError as error:
+            if not devices.has_other_workers(distribution):
+                raise
+            reason = error.message.partition("Collective ops is aborted by: ")[2] or error.message
+            print(
+                f"stopped, since another worker is gone ({reason.splitlines()[0]}); the same "
+                "command for all goes on at the last checkpoint",
+                file=sys.stderr,
+            )
+            return False
+        return finished
+
+
+class Diverged(InputError):
+    """A training whose loss is not finite any more."""
+
+
+def begin(trainer: Trainer, model_dir: str, say) -> tuple[Position, list[dict[str, Any]]]:
+    """Claims the folder for a training and restores what is in it: where it stopped, its history.
+
+    Raises:
+        InputError: the folder holds more epochs than the config asks for, all its checkpoints are
+            damaged, or it can't be written.
+    """
+    config, info = trainer.config, trainer.info
+    say(
+        f"network: {config.network.convolutions} convolutions, {config.network.color}, "
+        f"{trainer.model.count_params():,} parameters, on {devices.in_words(trainer.strategy)}; "
+        f"{info.splits['train'].num_examples:,} training examples"
+    )
+    position = resume(trainer, model_folder.newest_checkpoints(model_dir), say)
+    require(
+        config.epochs >= position.epoch + (position.step > 0),
+        f"config.epochs: {config.epochs}, but {model_dir} has been trained for {position.epoch}",
+    )
+    if devices.is_chief(trainer.strategy):
+        model_folder.claim(model_dir, config, info)
+    return position, model_folder.read_history(model_dir)[: position.epoch]
+
+
+def fit(
+    trainer: Trainer,
+    dataset_dir: str,
+    model_dir: str,
+    position: Position,
+    history: list[dict[str, Any]],
+    *,
+    stop_asked: Callable[[], bool],
+    say,
+    after_epoch: Callable[[dict[str, Any]], bool] = lambda line: True,
+) -> list[dict[str, Any]] | None:
+    """Trains on from where `begin` says; each epoch ends with a look at the validation split.
+
+    Args:
+        trainer: as `begin` leaves it.
+        dataset_dir: where the shards lie.
+        model_dir: where checkpoints and metrics go.
+        position, history: what `begin` gave.
+        stop_asked: whether this worker has been asked to stop.
+        say: prints a line.
+        after_epoch: given each epoch's line of the history, whether to go on.
+
+    Returns:
+        The history to its end, None if a worker was asked to stop before.
+
+    Raises:
+        Diverged: the loss is not finite.
+    """
+    config, info = trainer.config, trainer.info
+    is_chief = devices.is_chief(trainer.strategy)
+    newest = model_folder.newest_checkpoints(model_dir)
+    stage_was_said = False
+    if is_chief and not has_ended(config, history):
+        board = Board(model_dir)
+        if not history:
+            board.show_samples(info, dataset_dir)
+    goes_on = True
+    while goes_on and not has_ended(config, history):
+        epoch = EpochClock(trainer, position)
+        saved = time.monotonic()
+        for progress in trainer.train_epoch(dataset_dir, position, stop_asked=stop_asked):
+            position = progress.position
+            epoch.update(progress, say)
+            if is_chief and (progress.stop or time.monotonic() - saved > config.checkpoint_seconds):
+                save(trainer, newest, position)
+                saved = time.monotonic()
+            if progress.stop:
+                newest.wait()
+                say("stopped as asked; the checkpoint is written and the same command goes on")
+                return None
+        throughput = epoch.throughput()
+        validation = None
+        if info.splits["validation"].num_examples:
+            validation = trainer.predictions(dataset_dir, "validation")
+        line = metrics_line(trainer, position, validation)
+        history = [*history, line]
+        epoch.end(line, throughput, say)
+        position = Position(epoch=position.epoch + 1)
+        if is_chief:
+            model_folder.write_history(model_dir, history)
+            model_folder.write_throughput(model_dir, throughput)
+            if model_folder.best_epoch(history) == position.epoch:
+                model_folder.save_best(model_dir, position.epoch, trainer.model)
+            save(trainer, newest, position)
+            board.show_epoch(line, throughput, validation, class_names=info.class_names)
+            if throughput["utilisation"] < 0.9 and not stage_was_said:
+                stage_was_said = True
+                say(input_stages.slowest(config, info, dataset_dir))
+        goes_on = after_epoch(line)
+    newest.wait()
+    if goes_on and history and len(history) < config.epochs:
+        say(f"no better validation accuracy for {config.patience} epochs: ended early")
+    return history
+
+
+def train(
+    trainer: Trainer, dataset_dir: str, model_dir: str, export_dir: str, *, stop_asked, say
+) -> bool:
+    """Trains to the end, evaluates and exports; False if it was asked to stop before."""
+    config, info = trainer.config, trainer.info
+    is_chief = devices.is_chief(trainer.strategy)
+    if is_chief:
+        model_folder.require_bucket(export_dir)
+    position, history = begin(trainer, model_dir, say)
+    had_ended = has_ended(config, history)
+    history = fit(
+        trainer, dataset_dir, model_dir, position, history, stop_asked=stop_asked, say=say
+    )
+    if history is None:
+        return False
+
+    # ---- evaluate the best epoch
+    # The chief has written its file before any worker comes here: they have taken a step together.
+    trainer.of_chief(0)
+    model_folder.restore_best(model_dir, trainer.model)
+    answers = None
+    if info.splits["test"].num_examples:
+        answers = trainer.predictions(dataset_dir, "test")
+    if not is_chief:
+        return True
+    curves = plots.learning_curves(
+        history,
+        best_epoch=model_folder.best_epoch(history),
+        majority=evaluation.majority_accuracy(info, "validation"),
+    )
+    model_folder.write_bytes(model_dir, "learning_curves.png", curves)
+    test = None
+    if answers is None:
+        say("the test split has no examples, so there is nothing to evaluate on")
+    else:
+        training = dataset.read_columns(info, dataset_dir, "train", ["label", "genre"])
+        test = evaluation.evaluate(answers, training, info.class_names)
+        model_folder.write_evaluation(model_dir, "test", test)
+        say(report.table(test, split="test", num_artists=evaluation.num_groups(answers)))
+    page = report.write(
+        trainer,
+        model_dir=model_dir,
+        dataset_dir=dataset_dir,
+        split="test",
+        predictions=answers,
+        measured=test,
+    )
+    say(f"report: {page}")
+
+    # ---- export
+    version = export.newest_version(export_dir)
+    if had_ended and version is not None:
+        say(f"exported before: {version}")
+        return True
+    weights = trainer.model.get_weights()
+    exported = export.export_model(weights, config, info, test, export_dir, dataset_dir=dataset_dir)
+    say(f"exported: {exported}")
+    return True
+
+
+def has_ended(config: TrainConfig, history: list[dict]) -> bool:
+    """Whether all epochs are trained, or `patience` of them have brought nothing better."""
+    if not history or not config.patience:
+        return len(history) >= config.epochs
+    waited = len(history) - model_folder.best_epoch(history)
+    return len(history) >= config.epochs or waited >= config.patience
+
+
+def resume(trainer: Trainer, newest: Checkpoints, say) -> Position:
+    """Restores the newest whole checkpoint, the same one in every worker; where it was made.
+
+    Raises:
+        InputError: there are checkpoints, and all are damaged.
+    """
+    numbers = newest.numbers()
+    chosen = None
+    if devices.is_chief(trainer.strategy):
+        for number in reversed(numbers):
+            try:
+                newest.load(number)
+            except Damaged as error:
+                say(f"{error}; trying the one before")
+            else:
+                chosen = number
+                break
+    # 0: there is none, since a checkpoint's number is at least 1; −1: all are damaged.
+    chosen = trainer.of_chief(chosen or (-1 if numbers else 0))
+    if chosen == 0:
+        return Position()
+    require(chosen > 0, f"{newest.folder}: every checkpoint is damaged; take another --model_dir")
+    state = newest.load(chosen)
+    trainer.restore(state, name=newest.path(chosen))
+    fields = [field.name for field in dataclasses.fields(Position)]
+    position = Position(**{name: state[f"position/{name}"].item() for name in fields})
+    within = f" and {position.step} of {trainer.steps_an_epoch} steps" if position.step else ""
+    say(f"resumed after epoch {position.epoch}{within} of {trainer.config.epochs}")
+    return position
+
+
+def save(trainer: Trainer, newest: Checkpoints, position: Position) -> None:
+    """Begins to write the newest checkpoint."""
+    place = {f"position/{k}": np.array(v) for k, v in dataclasses.asdict(position).items()}
+    newest.save(position.epoch * trainer.steps_an_epoch + position.step, trainer.state() | place)
+
+
+def metrics_line(trainer: Trainer, position: Position, validation: dict | None) -> dict:
+    """The line of the history of an epoch whose steps are done.
+
+    Args:
+        trainer: after the epoch.
+        position: after the last step.
+        validation: the answers on that split, None if it has no examples.
+
+    Raises:
+        Diverged: the loss is not finite.
+    """
+    measured = {"loss": None, "accuracy": None}
+    if validation is not None:
+        measured = evaluation.loss_and_accuracy(validation)
+    if not np.isfinite([position.means["loss"], measured["loss"] or 0]).all():
+        raise Diverged(
+            f"epoch {position.epoch + 1}: the loss is not finite; lower --config.learning_rate"
+        )
+    return {
+        "epoch": position.epoch + 1,
+        **position.means,
+        **{f"validation_{name}": value for name, value in measured.items()},
+        "learning_rate": float(np.array(trainer.optimizer.learning_rate)),
+    }
+
+
+class EpochClock:
+    """How fast an epoch goes, and the line that says so.
+
+    The line is drawn over on a terminal; elsewhere it is printed now and then, and once an epoch.
+    """
+
+    _SECONDS_BETWEEN_LINES = 60.0
+
+    def __init__(self, trainer: Trainer, position: Position):
+        self._trainer = trainer
+        self._first = position
+        self._epochs = trainer.config.epochs
+        self._head = f"epoch {position.epoch + 1:>{len(str(self._epochs))}}/{self._epochs}"
+        self._started = self._now = self._said = time.monotonic()
+        self._waited = 0.0
+        self._position = position
+
+    def update(self, progress: loop.Progress, say) -> None:
+        self._now = time.monotonic()
+        self._waited += progress.waited_seconds
+        self._position = position = progress.position
+        if not sys.stdout.isatty() and self._now - self._said < self._SECONDS_BETWEEN_LINES:
+            return
+        self._said = self._now
+        say(
+            f"{self._head}  step {position.step}/{self._trainer.steps_an_epoch}  "
+            f"loss {position.means['loss']:.3f}  accuracy {100 * position.means['accuracy']:.1f} %"
+            f"  {self._examples_a_second():.0f} examples/s  {self._left()} left",
+            overdrawn=True,
+        )
+
+    def throughput(self) -> dict:
+        """How fast the steps were; `utilisation` is the part of their time not spent on waiting."""
+        seconds = max(self._now - self._started, 1e-9)
+        return {
+            "epoch": self._position.epoch + 1,
+            "seconds": round(seconds, 3),
+            "examples_per_second": round(self._examples_a_second(), 1),
+            "utilisation": round(1 - min(self._waited / seconds, 1), 4),
+        }
+
+    def end(self, line: dict, throughput: dict, say) -> None:
+        validation = ""
+        if line["validation_accuracy"] is not None:
+            validation = (
+                f"  validation {line['validation_loss']:.3f} "
+                f"{100 * line['validation_accuracy']:.1f} %"
+            )
+        say(
+            f"{self._head}  loss {line['loss']:.3f}  accuracy {100 * line['accuracy']:.1f} %"
+            f"{validation}  {throughput['examples_per_second']:.0f} examples/s, "
+            f"{100 * throughput['utilisation']:.0f} % busy  {self._left()} left"
+        )
+
+    def _examples_a_second(self) -> float:
+        seconds = max(self._now - self._started, 1e-9)
+        return (self._position.weight - self._first.weight) / seconds
+
+    def _left(self) -> str:
+        """The time that the rest takes, at the pace of the steps and without validation."""
+        steps = self._trainer.steps_an_epoch
+        pace = (self._now - self._started) / max(1, self._position.step - self._first.step)
+        epochs = self._epochs - self._position.epoch - 1
+        return table.duration(pace * (steps - self._position.step + steps * epochs))
+
+
+def print_now(text: str, *, overdrawn: bool = False) -> None:
+    """Prints a line; on a terminal the next one is drawn over one that is `overdrawn`."""
+    if sys.stdout.isatty():
+        print(f"\r{text}\033[K", end="" if overdrawn else "\n", flush=True)
+    else:
+        print(text, flush=True)
+
+
+def print_nothing(text: str, *, overdrawn: bool = False) -> None:
+    """What the workers print that are not the chief."""
