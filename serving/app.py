@@ -1,0 +1,126 @@
+r"""The web page and its JSON API.
+
+python -m serving.app --export_dir=export --port=8080
+
+The newest version in --export_dir answers, in this process or, with --tf_serving=host:port, on
+TensorFlow Serving; a newer one is taken up as soon as it is there.
+"""
+
+import dataclasses
+import os
+import resource
+
+from absl import flags
+
+from beam_pipelines import command
+from beam_pipelines.command import InputError, require
+from serving import export_folder
+from serving.limits import Limits
+
+_EXPORT_DIR = flags.DEFINE_string(
+    "export_dir", None, "Where trainer.train put the export.", required=True
+)
+_TF_SERVING = flags.DEFINE_string(
+    "tf_serving", None, "host:port of TensorFlow Serving's gRPC, which serves the same export."
+)
+_HOST = flags.DEFINE_string(
+    "host", "127.0.0.1", "The address to listen on; 0.0.0.0 lets other machines in."
+)
+_PORT = flags.DEFINE_integer("port", 8080, "The port to listen on.", lower_bound=0)
+_POLL = flags.DEFINE_float(
+    "poll_seconds", 5.0, "How often to look for a newer version.", lower_bound=0.1
+)
+_HELP = {
+    "max_upload_mb": "The largest file.",
+    "max_seconds": "The longest song.",
+    "decode_seconds": "How long decoding a song may take.",
+    "upload_seconds": "How long an upload may take.",
+    "answer_seconds": "How long an answer may take, reading it included.",
+    "queue_length": "How many songs may wait.",
+    "queue_seconds": "How long one may wait.",
+    "buffered_mb": "The most memory for uploads.",
+    "connections": "How many connections may be open.",
+}
+_LIMITS = {
+    field.name: (flags.DEFINE_integer if field.type is int else flags.DEFINE_float)(
+        field.name, field.default, _HELP[field.name]
+    )
+    for field in dataclasses.fields(Limits)
+}
+# Files that are open beside connections.
+_OTHER_FILES = 256
+
+
+def allow_connections(count: int) -> None:
+    """Raises this process's limit of open files; InputError where the system has a lower one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = count + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        require(
+            hard == resource.RLIM_INFINITY or hard >= needed,
+            f"--connections={count}: the system allows {hard} open files; up to "
+            f"{hard - _OTHER_FILES} connections",
+        )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def main(argv: list[str]) -> int:
+    require(len(argv) == 1, f"{' '.join(argv[1:])}: flags only, such as --export_dir=export")
+    limits = Limits(**{name: holder.value for name, holder in _LIMITS.items()})
+    allow_connections(limits.connections)
+    export_folder.newest_version(_EXPORT_DIR.value)  # before TensorFlow takes its time
+    sock = bound(_HOST.value, _PORT.value)
+
+    import uvicorn
+
+    from serving import connections, gateway, model_host
+
+    decoders = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    host = model_host.ModelHost(
+        _EXPORT_DIR.value, tf_serving=_TF_SERVING.value, count=decoders, limits=limits
+    )
+    app = gateway.application(
+        gateway.Gateway(host, limits, decoders=decoders), poll_seconds=_POLL.value
+    )
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http=connections.protocol(limits),
+            ws="none",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=30,
+        )
+    )
+    address, port = sock.getsockname()[:2]
+    address = f"[{address}]" if ":" in address else address
+    sock.listen(limits.connections)
+    print(
+        f"serving version {host.version} of {_EXPORT_DIR.value} at http://{address}:{port}/ "
+        "(Ctrl-C stops)",
+        flush=True,
+    )
+    server.run(sockets=[sock])
+    return 0
+
+
+def bound(host: str, port: int):
+    """A socket that has its address, and listens later; InputError where it can't have it."""
+    import socket
+
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+    except (OSError, OverflowError) as error:
+        problem = getattr(error, "strerror", None) or str(error)
+        raise InputError(
+            f"--host={host} --port={port}: can't listen there ({problem}); take another --port"
+        ) from None
+    return sock
+
+
+if __name__ == "__main__":
+    command.run(main)
