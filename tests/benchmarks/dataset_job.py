@@ -17,10 +17,17 @@ import sys
 import tempfile
 import time
 
+from tests.benchmarks.bar import Bar
 from tests.demo import library as library_maker
 from tests.paths import FMA_SAMPLE
 
 SMALL, LARGE, ROUNDS = 100, 500, 3
+
+BARS = {
+    "job / own pool": Bar(bar=1.10, better="lower"),
+    "job / librosa pool": Bar(bar=0.75, better="lower"),
+    "job start-up seconds": Bar(bar=12.0, better="lower"),
+}
 
 
 def clips(folder: pathlib.Path) -> list[pathlib.Path]:

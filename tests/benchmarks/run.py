@@ -1,48 +1,46 @@
-"""The benchmarks, each a ratio of two things measured side by side in this run.
+"""The benchmarks: ratios of two things measured side by side in one run, and limits.
 
-python -m tests.benchmarks.run
+python -m tests.benchmarks.run [job] [scale] [million_rows] [training] [serving]
 
-Prints a table and writes build/bench.json: {name: {value, bar, better, holds}}.
+Prints a table and writes build/bench.json: {name: {value, bar, better, holds}}. Of those that are
+named, or of all; named ones replace their own entries in it and leave the others.
 """
 
 import dataclasses
+import importlib
 import json
 import pathlib
+import sys
 
 from beam_pipelines.report import aligned
-from tests.benchmarks import dataset_job
 
 OUTPUT = pathlib.Path("build/bench.json")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Bar:
-    """What a value is held against; `better` is `lower` or `higher`."""
-
-    bar: float
-    better: str
-
-    def holds(self, value: float) -> bool:
-        return value <= self.bar if self.better == "lower" else value >= self.bar
-
-
-BARS = {
-    "job / own pool": Bar(bar=1.10, better="lower"),
-    "job / librosa pool": Bar(bar=0.75, better="lower"),
-    "job start-up seconds": Bar(bar=12.0, better="lower"),
+# Each module has `BARS` and `measure()`, which gives their values. They are imported as they are
+# needed, since the processes of a pool import this one again and should not wait for TensorFlow.
+BENCHMARKS = {
+    "job": "dataset_job",
+    "scale": "scale",
+    "million_rows": "million_rows",
+    "training": "training",
+    "serving": "serving",
 }
 
 
-def main() -> None:
-    measured = dataset_job.measure()
-    results = {
-        name: {
-            "value": round(measured[name], 3),
-            **dataclasses.asdict(bar),
-            "holds": bar.holds(measured[name]),
-        }
-        for name, bar in BARS.items()
-    }
+def main(names: list[str]) -> None:
+    if unknown := set(names) - BENCHMARKS.keys():
+        sys.exit(f"{', '.join(sorted(unknown))}: none of {', '.join(BENCHMARKS)}")
+    results = json.loads(OUTPUT.read_text()) if names and OUTPUT.exists() else {}
+    for name in names or BENCHMARKS:
+        benchmark = importlib.import_module(f"tests.benchmarks.{BENCHMARKS[name]}")
+        measured = benchmark.measure()
+        for value_name, bar in benchmark.BARS.items():
+            if value_name not in measured:  # for want of something that this machine has not
+                continue
+            results[value_name] = {
+                "value": round(measured[value_name], 3),
+                **dataclasses.asdict(bar),
+                "holds": bar.holds(measured[value_name]),
+            }
     OUTPUT.parent.mkdir(exist_ok=True)
     OUTPUT.write_text(json.dumps(results, indent=2) + "\n")
     rows = [("benchmark", "value", "bar", "holds")]
@@ -55,4 +53,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
