@@ -6,6 +6,7 @@ Without a library of one's own it makes a miniature one.
 """
 
 import json
+import os
 import pathlib
 import shlex
 import shutil
@@ -63,8 +64,10 @@ def summary(folders: dict[str, pathlib.Path], record: dict, prediction: dict) ->
         *accuracy_rows(evaluation, info),
         ("dataset", str(folders["dataset"] / "dataset_info.json")),
         ("contact sheet", str(folders["dataset"] / "contact_sheet.png")),
+        ("data card", str(folders["dataset"] / "dataset_card.md")),
         ("learning curves", str(folders["model"] / "learning_curves.png")),
         ("evaluation", str(folders["model"] / "evaluation.json")),
+        ("report", str(folders["model"] / "report.html")),
         ("exported model", str(version)),
         ("prediction for", prediction["file"]),
         *(
@@ -143,6 +146,7 @@ def main(_: list[str]) -> None:
         "beam_pipelines.inspect_dataset",
         f"--dataset_dir={folders['dataset']}",
         f"--output={folders['dataset'] / 'contact_sheet.png'}",
+        f"--card={folders['dataset']}",
     )
 
     step("3 of 4: training")
@@ -170,6 +174,14 @@ def main(_: list[str]) -> None:
 
     step(f"done in {time.monotonic() - started:.0f} s")
     print(summary(folders, record, json.loads(result.stdout)))
+    python = os.path.relpath(sys.executable)
+    python = sys.executable if python.startswith("..") else python
+    app = [python, "-m", "serving.app", f"--export_dir={folders['export']}", "--port=8080"]
+    print(
+        "\nTo hear a song and see what the model makes of it, run\n"
+        f"$ {shlex.join(app)}\n"
+        "and open http://127.0.0.1:8080/ in a browser."
+    )
 
 
 if __name__ == "__main__":
