@@ -14,6 +14,10 @@ _UNPACK = (
     "import c from '@sparticuz/chromium'; "
     "process.stdout.write(JSON.stringify({path: await c.executablePath()}))"
 )
+_FONTS = """<?xml version="1.0"?>
+<!DOCTYPE fontconfig SYSTEM "fonts.dtd">
+<fontconfig><dir>{fonts}</dir><cachedir>{cache}</cachedir></fontconfig>
+"""
 
 
 class Browser(NamedTuple):
@@ -55,10 +59,13 @@ def _of_npm() -> Browser:
             )
     except (subprocess.SubprocessError, OSError) as error:
         raise NoBrowser(f"no Chromium is installed, and npm can't fetch one ({error})") from None
+    # The package's own names fonts below /tmp, and without any font this Chromium ends itself.
+    configuration = _FOLDER / "fonts.conf"
+    configuration.write_text(_FONTS.format(fonts=temporary / "fonts", cache=temporary / "cache"))
     return Browser(
         str(temporary / "chromium"),
         {
             "LD_LIBRARY_PATH": str(temporary / "al2023" / "lib"),
-            "FONTCONFIG_PATH": str(temporary / "fonts"),
+            "FONTCONFIG_FILE": str(configuration),
         },
     )

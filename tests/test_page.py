@@ -151,7 +151,7 @@ def test_a_text_file_named_mp3(page, tmp_path, song):
 def test_a_file_that_is_too_large_is_not_sent(page, tmp_path):
     sent = []
     page.on("request", lambda request: sent.append(request.url))
-    page.wait_for_function("document.getElementById('limits').textContent.includes('3 MB')")
+    page.locator("#limits", has_text="3 MB").wait_for()
     large = tmp_path / "large.wav"
     large.write_bytes(bytes(3_100_000))
     page.set_input_files("#file", large)
