@@ -13,7 +13,7 @@ from absl import flags
 from apache_beam.coders import VarIntCoder
 from apache_beam.coders.coder_impl import create_InputStream
 
-from beam_pipelines import build_dataset, command, pipeline
+from beam_pipelines import build_dataset, command, engines, pipeline
 
 _SUM, _SIZES = "beam:metric:element_count:v1", "beam:metric:sampled_byte_size:v1"
 
@@ -38,7 +38,7 @@ def shuffled(beam_pipeline: beam.Pipeline) -> dict[str, tuple[str, beam.coders.C
 
 
 def main(argv: list[str]) -> None:
-    options = build_dataset.pipeline_options(argv[1:])
+    options = engines.options(argv[1:])
     beam_pipeline = beam.Pipeline(options=options)
     pipeline.build_dataset(beam_pipeline, build_dataset.job_of_flags())
     names = {collection: name for name, (collection, _) in shuffled(beam_pipeline).items()}
