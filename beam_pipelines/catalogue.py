@@ -34,6 +34,8 @@ _FMA_COLUMNS = {
 }
 _PLAIN_COLUMNS = ("track_id", "path", "listens")
 _PLAIN_OPTIONAL_COLUMNS = ("artist_id", "artist", "genre", "date_created")
+# FMA's own, and ISO 8601 as programs write it.
+_DATES = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z")
 _FMA_SPLITS = dict(zip(("training", "validation", "test"), SPLITS, strict=True))
 
 
@@ -177,6 +179,7 @@ class _Header(NamedTuple):
 
 def _read_header(rows: Iterator[tuple[int, list[str]]], name: str) -> _Header:
     _, first = next(rows, (0, []))
+    first = [cell.strip() for cell in first]
     if "track_id" in first:
         for column in _PLAIN_COLUMNS:
             if column not in first:
@@ -233,10 +236,12 @@ class _Row:
 
     def whole_number(self, field: str) -> int:
         text = self.text(field)
+        # pandas writes a column with an empty cell so.
+        digits = text.removesuffix(".0")
         # int() alone would take "1_000", "+1" and other alphabets' digits.
-        if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        if not (digits.isascii() and digits.isdigit() and len(digits) <= 18):
             raise self.error(field, "is not a whole number")
-        return int(text)
+        return int(digits)
 
     def path(self) -> str:
         path = self._cells[self._header.places["path"]]
@@ -254,8 +259,10 @@ class _Row:
         text = self.text(field)
         if not text:
             return -1
-        for form in ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d"):
+        for form in _DATES:
             with contextlib.suppress(ValueError):
-                date = datetime.datetime.strptime(text, form).replace(tzinfo=datetime.timezone.utc)
+                date = datetime.datetime.strptime(text, form)
+                if date.tzinfo is None:
+                    date = date.replace(tzinfo=datetime.timezone.utc)
                 return int(date.timestamp())
         raise self.error(field, "is not a date such as 2008-11-26 01:48:12")

@@ -66,6 +66,19 @@ def test_plain_catalogues():
     assert track.artist_id == 77
 
 
+def test_plain_catalogues_as_other_programs_write_them():
+    text = "track_id, path , listens,date_created\n1,a.mp3,5.0,{}\n"
+    for date, seconds in (
+        ("2001-01-01T00:00:00", 978307200),
+        ("2001-01-01T00:00:00Z", 978307200),
+        ("2001-01-01T02:00:00+02:00", 978307200),
+        ("2001-01-01 00:00:01", 978307201),
+    ):
+        assert read(plain(text.format(date))) == [(1, "a.mp3", 5, -1, "", seconds, "")]
+    with pytest.raises(InputError, match=r'"5\.5" is not a whole number'):
+        read(plain("track_id,path,listens\n1,a.mp3,5.5\n"))
+
+
 def test_names_of_files_may_be_any_bytes():
     name = b"line\nbreak \xff\xfe.mp3"
     file = io.BytesIO(b'track_id,path,listens\n1,"' + name + b'",5\n')
