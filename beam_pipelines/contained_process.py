@@ -18,6 +18,13 @@ from typing import Any, BinaryIO
 
 from beam_pipelines.audio import ClipError
 
+# Keep the memory of one clip for the next: fetching it anew from the system for each large array
+# takes a fifth of the time of a clip.
+KEEPS_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+}
+
 
 class ContainedProcess:
     """A process that answers one file at a time, started when it is needed.
@@ -44,10 +51,7 @@ class ContainedProcess:
             # A process for each core is all the parallelism there is to have.
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
-            # Keep the memory of one clip for the next: fetching it anew from the system for each
-            # large array takes a fifth of the time of a clip.
-            "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
-            "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+            **KEEPS_MEMORY,
         }
         self._process = subprocess.Popen(
             self._command,
