@@ -13,6 +13,7 @@ import itertools
 import logging
 import re
 import threading
+import uuid
 from collections.abc import Iterable
 
 import apache_beam as beam
@@ -77,22 +78,31 @@ def check_inputs(*, tracks_csv: str, audio_dir: str, output_dir: str, subset: st
 
 
 def check_audio(tracks: Iterable[catalogue.Track], audio_dir: str, *, example: str) -> None:
-    """Raises InputError unless some track has its file in the audio folder."""
-    if not storage.has_files(audio_dir):
-        is_empty = not storage.is_remote(audio_dir) and storage.exists(audio_dir)
-        problem = "holds no files" if is_empty else "no such folder"
-        raise InputError(f"{audio_dir}: {problem}; --audio_dir is the folder that has {example}")
+    """Raises InputError unless some track has its file, in the audio folder or elsewhere."""
     if storage.is_remote(audio_dir):
         tracks = itertools.islice(tracks, _LOOKS_IN_A_BUCKET)
     count = 0
     for track in tracks:
-        if storage.exists(storage.join(audio_dir, track.path)):
+        if has_audio(track, audio_dir):
             return
         count += 1
+    if not storage.has_files(audio_dir):
+        is_empty = not storage.is_remote(audio_dir) and storage.exists(audio_dir)
+        problem = "holds no files" if is_empty else "no such folder"
+        raise InputError(f"{audio_dir}: {problem}; --audio_dir is the folder that has {example}")
     raise InputError(
         f"{audio_dir}: none of the first {count:,} tracks of the catalogue has its file there, "
         f"such as {example}"
     )
+
+
+def has_audio(track: catalogue.Track, audio_dir: str) -> bool:
+    try:
+        return storage.exists(storage.join(audio_dir, track.path))
+    except OSError as error:
+        if storage.may_pass(error):
+            raise
+        return False  # no name that a file there could have
 
 
 def input_error_in(error: BaseException) -> InputError | None:
@@ -122,7 +132,10 @@ class Progress:
     def _run(self):
         shown = None
         while not self._stop.wait(self._every_seconds):
-            progress = output_folder.progress(self._output_dir)
+            try:
+                progress = output_folder.progress(self._output_dir)
+            except (OSError, InputError):  # the job itself says what is wrong
+                continue
             if progress is None or progress[0] == shown:
                 continue
             shown, plan = progress
@@ -147,7 +160,8 @@ def job_of_flags() -> pipeline.Job:
     return pipeline.Job(
         config=config,
         catalog_sha256=catalog_sha256,
-        mode=output_folder.mode(
+        run_id=uuid.uuid4().hex,
+        work=output_folder.work(
             paths["output_dir"],
             output_folder.identity(config, catalog_sha256, pipeline.library_versions()),
             overwrite=_OVERWRITE.value,
@@ -196,7 +210,10 @@ def main(argv: list[str]) -> None:
     options = engines.options(argv[1:])
     FileSystems.set_options(options)  # so that buckets are looked into as the workers will
     job = job_of_flags()
-    if job.mode is output_folder.Mode.FINISHED:
+    if job.work.why:
+        print(f"{job.output_dir}: {job.work.why}")
+    if job.work.mode is output_folder.Mode.FINISHED:
+        output_folder.clear(job.output_dir, dataset_reader.load_info(job.output_dir))
         print(f"{job.output_dir} is finished; --retry_rejected tries what was rejected again")
     else:
         counters = run(job, options)

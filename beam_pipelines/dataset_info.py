@@ -68,7 +68,7 @@ class DatasetInfo:
         return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
-    def from_json(cls, text: str, *, name: str = FILE_NAME) -> "DatasetInfo":
+    def from_json(cls, text: str | bytes, *, name: str = FILE_NAME) -> "DatasetInfo":
         """Of the text of a `dataset_info.json`, called `name` in messages.
 
         Raises:
@@ -82,14 +82,16 @@ class DatasetInfo:
                     f"{FORMAT_VERSION}; build the dataset again"
                 )
             values["config"] = DatasetConfig.from_dict(values["config"])
-            for name in ("class_names", "thresholds"):
-                values[name] = tuple(values[name])
+            for field in ("class_names", "thresholds"):
+                values[field] = tuple(values[field])
             values["splits"] = {
                 split: Split(**v | {"shards": tuple(Shard(**shard) for shard in v["shards"])})
                 for split, v in values["splits"].items()
             }
             return cls(**values)
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        except InputError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{name}: not a dataset_info.json ({error!r})") from None
 
 

@@ -13,7 +13,7 @@ def load_info(dataset_dir: str) -> DatasetInfo:
     """The description of the dataset in a folder; InputError where there is none."""
     path = storage.join(dataset_dir, dataset_info.FILE_NAME)
     try:
-        return DatasetInfo.from_json(storage.read_bytes(path).decode(), name=path)
+        return DatasetInfo.from_json(storage.read_bytes(path), name=path)
     except FileNotFoundError:
         raise InputError(
             f"{dataset_dir}: no {dataset_info.FILE_NAME}; there is no dataset, or it is unfinished"

@@ -3,7 +3,7 @@
 {split}.tfrecord-*     whole shards; each has its name only when all of it is written
 .done-{shard}.json     what went into a shard, written after it: it need not be made again
 .plan.json             what the dataset is made of, so that a run can go on
-.tmp-*                 what is being written
+.writing-*             what is being written
 rejected.jsonl         every clip that could not be used
 dataset_info.json      written last; then the hidden files are deleted
 dataset_card*          of `inspect_dataset --card`; goes when the dataset is replaced
@@ -13,7 +13,7 @@ import enum
 import hashlib
 import json
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from beam_pipelines import dataset_info, storage
 from beam_pipelines.command import InputError, differences
@@ -29,9 +29,25 @@ class Mode(enum.Enum):
     """What a run does with what is in the folder."""
 
     NEW = "new"  # nothing of a dataset is there, or it is to be replaced
-    GO_ON = "go on"  # an unfinished run of the same dataset: its whole shards are kept
-    RETRY = "retry"  # a finished dataset, whose rejected and missing clips are tried again
+    GO_ON = "go on"  # an unfinished run of the same dataset: the shards that are done are kept
+    RETRY = "retry"  # what was rejected, missing or damaged is tried again, and the rest copied
     FINISHED = "finished"  # there is nothing to do
+
+
+class Work(NamedTuple):
+    """What a run is to do.
+
+    Attributes:
+        mode: with what is in the folder.
+        attempt: 0 of a new dataset, and one more each time that its rejected clips are tried again.
+            A shard is done only for the attempt that made it, so a run that is killed while it
+            tries again goes on with that.
+        why: in words, where it is not what was asked for.
+    """
+
+    mode: Mode
+    attempt: int = 0
+    why: str = ""
 
 
 def identity(config: DatasetConfig, catalog_sha256: str, versions: dict[str, str]) -> dict:
@@ -39,56 +55,106 @@ def identity(config: DatasetConfig, catalog_sha256: str, versions: dict[str, str
     return {"config": config.to_dict(), "catalog_sha256": catalog_sha256, "versions": versions}
 
 
-def mode(output_dir: str, mine: dict, *, overwrite: bool, retry_rejected: bool) -> Mode:
+def work(output_dir: str, mine: dict, *, overwrite: bool, retry_rejected: bool) -> Work:
     """What a run of the dataset `mine` (its identity) is to do.
 
     Raises:
-        InputError: the folder holds another dataset, or there is none whose rejected clips could
-            be tried again.
+        InputError: the folder holds another dataset, there is none whose rejected clips could be
+            tried again, or a file in it is damaged.
     """
     if overwrite:
-        return Mode.NEW
-    info = _read_json(output_dir, dataset_info.FILE_NAME)
-    theirs = info or _read_json(output_dir, _PLAN_FILE)
-    if theirs is None:
+        return Work(Mode.NEW)
+    sizes = storage.sizes_in(output_dir)
+    plan = _read_json(output_dir, _PLAN_FILE)
+    info = None
+    if dataset_info.FILE_NAME in sizes:
+        info = dataset_info.DatasetInfo.from_json(
+            storage.read_bytes(storage.join(output_dir, dataset_info.FILE_NAME)),
+            name=storage.join(output_dir, dataset_info.FILE_NAME),
+        )
+    if info is None and plan is None:
         if retry_rejected:
             raise InputError(f"{output_dir}: no dataset whose rejected clips could be tried again")
-        if any(map(_is_shard, storage.names_in(output_dir))):
+        if any(map(_is_shard, sizes)):
             raise InputError(
                 f"{output_dir}: shards of unknown origin ({dataset_info.FILE_NAME} is missing); "
                 "take another --output_dir, or --overwrite replaces them"
             )
-        return Mode.NEW
-    found = differences({key: theirs[key] for key in mine}, mine)
+        return Work(Mode.NEW)
+    theirs = plan
+    if info is not None:
+        theirs = identity(info.config, info.catalog_sha256, info.versions)
+    found = differences({key: theirs.get(key) for key in mine}, mine)
     if found:
         raise InputError(
             f"{output_dir} holds another dataset: {'; '.join(found)}; take another --output_dir, "
             "or --overwrite replaces it"
         )
+    attempt = plan.get("attempt", 0) if plan else 0
     if info is None:
-        return Mode.GO_ON
-    return Mode.RETRY if retry_rejected else Mode.FINISHED
+        # A run that was stopped before its end goes on, whatever its attempt.
+        if retry_rejected and plan.get("ended"):
+            return Work(Mode.RETRY, attempt + 1)
+        return Work(Mode.GO_ON, attempt)
+    if retry_rejected:
+        return Work(Mode.RETRY, attempt + 1)
+    damaged = [
+        shard.file
+        for split in info.splits.values()
+        for shard in split.shards
+        if sizes.get(shard.file) != shard.bytes
+    ]
+    if damaged:
+        why = f"{len(damaged):,} shards are missing or cut ({damaged[0]}), and are made again"
+        return Work(Mode.RETRY, attempt + 1, why)
+    return Work(Mode.FINISHED)
 
 
-def prepare(output_dir: str, run_mode: Mode, plan: dict[str, Any]) -> None:
-    """Makes the folder ready for the shards of a run; `plan` is the identity and more."""
+def prepare(output_dir: str, run: Work, plan: dict[str, Any], *, run_id: str) -> None:
+    """Makes the folder ready for the shards of a run.
+
+    Args:
+        output_dir: the folder.
+        run: what it is to do.
+        plan: the identity of the dataset, and how much there is to do.
+        run_id: of this run. A runner may prepare it a second time, when shards are done already.
+    """
     storage.make_folder(output_dir)
-    names = storage.names_in(output_dir)
-    # The description goes first: without it the folder is unfinished.
-    storage.delete(output_dir, [name for name in names if name == dataset_info.FILE_NAME])
-    if run_mode is Mode.NEW:
-        storage.delete(output_dir, [name for name in names if _is_shard(name)])
-    if run_mode is not Mode.GO_ON:
-        storage.delete(output_dir, [name for name in names if name.startswith(_DONE_PREFIX)])
-    storage.delete(output_dir, [n for n in names if _is_temporary(n) or _is_card(n)])
+    sizes = storage.sizes_in(output_dir)
+    try:
+        before = _read_json(output_dir, _PLAN_FILE) or {}
+    except InputError:  # a damaged one is to be replaced
+        before = {}
+    if before.get("run_id") == run_id:
+        return
+    # The plan comes before anything is deleted, so that a kill in between leaves a folder that
+    # tells what it is; then the description goes, without which the folder is unfinished.
+    ended = run.mode is Mode.GO_ON and before.get("ended", False)
+    plan = plan | {"attempt": run.attempt, "run_id": run_id, "ended": ended}
     storage.write_atomically(output_dir, _PLAN_FILE, json.dumps(plan).encode())
+    storage.delete(output_dir, [name for name in sizes if name == dataset_info.FILE_NAME])
+    if run.mode is Mode.NEW:
+        storage.delete(output_dir, [name for name in sizes if _is_shard(name)])
+    if run.mode is not Mode.GO_ON:
+        storage.delete(output_dir, [name for name in sizes if name.startswith(_DONE_PREFIX)])
+    storage.delete(output_dir, [n for n in sizes if _is_temporary(n) or _is_card(n)])
 
 
-def clear_hidden(output_dir: str) -> None:
-    """Deletes what is only needed while a dataset is made."""
-    names = storage.names_in(output_dir)
-    hidden = [n for n in names if _is_temporary(n) or n.startswith(_DONE_PREFIX) or n == _PLAN_FILE]
-    storage.delete(output_dir, hidden)
+def end_unfinished(output_dir: str) -> None:
+    """Notes that a run came to its end and its dataset was not taken."""
+    plan = _read_json(output_dir, _PLAN_FILE)
+    storage.write_atomically(output_dir, _PLAN_FILE, json.dumps(plan | {"ended": True}).encode())
+
+
+def clear(output_dir: str, info: dataset_info.DatasetInfo) -> None:
+    """Deletes what is only needed while a dataset is made, and shards of another before it."""
+    mine = {shard.file for split in info.splits.values() for shard in split.shards}
+
+    def goes(name: str) -> bool:
+        is_note = name.startswith(_DONE_PREFIX) or name == _PLAN_FILE
+        return is_note or _is_temporary(name) or (_is_shard(name) and name not in mine)
+
+    storage.delete(output_dir, [name for name in storage.names_in(output_dir) if goes(name)])
 
 
 def _is_temporary(name: str) -> bool:
@@ -117,11 +183,15 @@ def digest(*parts: Any) -> str:
 
 
 def read_done(output_dir: str, shard: str, made_of: str) -> dict[str, Any] | None:
-    """What went into a shard, if it is done and was made of the same (a digest)."""
-    done = _read_json(output_dir, f"{_DONE_PREFIX}{shard}.json")
+    """What went into a shard, if it is done, whole and made of the same (a digest)."""
+    try:
+        done = _read_json(output_dir, f"{_DONE_PREFIX}{shard}.json")
+    except InputError:  # it is only a note of what can be done again
+        return None
     if done is None or done["made_of"] != made_of:
         return None
-    return done if storage.exists(storage.join(output_dir, shard)) else None
+    whole = storage.size_of(storage.join(output_dir, shard)) == done["shard"]["bytes"]
+    return done if whole else None
 
 
 def write_done(output_dir: str, shard: str, done: dict[str, Any]) -> None:
@@ -138,11 +208,15 @@ def write_rejected(output_dir: str, rejected: list[tuple[int, str]]) -> None:
 def write_info(output_dir: str, info: dataset_info.DatasetInfo) -> None:
     """Finishes a dataset."""
     storage.write_atomically(output_dir, dataset_info.FILE_NAME, info.to_json().encode())
-    clear_hidden(output_dir)
+    clear(output_dir, info)
 
 
 def _read_json(output_dir: str, name: str) -> dict[str, Any] | None:
+    """A file of JSON, None where there is none; InputError where it is damaged."""
+    path = storage.join(output_dir, name)
     try:
-        return json.loads(storage.read_bytes(storage.join(output_dir, name)))
+        return json.loads(storage.read_bytes(path))
     except FileNotFoundError:
         return None
+    except ValueError as error:
+        raise InputError(f"{path}: damaged ({error}); --overwrite begins anew") from None

@@ -32,6 +32,9 @@ from beam_pipelines.command import InputError
 from beam_pipelines.dataset_config import SPLITS, DatasetConfig
 from beam_pipelines.decoder_process import Decoder
 
+# The largest file that is taken: an hour of lossless audio, and what a worker has room for.
+MAX_BYTES = 400_000_000
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
@@ -43,7 +46,8 @@ class Job:
         catalog_sha256: of the catalogue.
         audio_dir: what the paths of the catalogue are relative to.
         output_dir: where the dataset goes.
-        mode: what is done with what is there.
+        work: what is done with what is there.
+        run_id: a name of this run that no other has.
         max_reject_fraction: the job fails if a larger part of the tracks is rejected.
     """
 
@@ -52,7 +56,8 @@ class Job:
     catalog_sha256: str
     audio_dir: str
     output_dir: str
-    mode: output_folder.Mode
+    work: output_folder.Work
+    run_id: str
     max_reject_fraction: float
 
 
@@ -92,25 +97,31 @@ class PlanShards(beam.DoFn):
         self._job = job
 
     def process(self, _, rows_in_split: dict[str, int], thresholds: tuple[int, ...]):
+        job = self._job
         names = [
             labels_and_splits.shard_name(split, index, num_shards)
             for split in SPLITS
-            for num_shards in [labels_and_splits.shard_count(rows_in_split.get(split, 0))]
+            for num_shards in [shard_count(rows_in_split.get(split, 0), job.config)]
             for index in range(num_shards)
         ]
-        made_of = output_folder.identity(
-            self._job.config, self._job.catalog_sha256, library_versions()
-        )
+        made_of = output_folder.identity(job.config, job.catalog_sha256, library_versions())
         plan = {"num_shards": len(names), "num_rows": sum(rows_in_split.values())}
-        output_folder.prepare(self._job.output_dir, self._job.mode, made_of | plan)
+        output_folder.prepare(job.output_dir, job.work, made_of | plan, run_id=job.run_id)
         for name in names:
             yield name, ()
 
 
-def assign_to_shard(row: tuple, rows_in_split: dict[str, int]) -> tuple[str, tuple]:
+def shard_count(num_rows: int, config: DatasetConfig) -> int:
+    """How many shards the clips of so many rows are written to."""
+    return labels_and_splits.shard_count(num_rows * config.clips_per_track)
+
+
+def assign_to_shard(
+    row: tuple, rows_in_split: dict[str, int], *, config: DatasetConfig
+) -> tuple[str, tuple]:
     """(split, order, track) → (name of the shard, (order, track))."""
     split, order, track = row
-    num_shards = labels_and_splits.shard_count(rows_in_split[split])
+    num_shards = shard_count(rows_in_split[split], config)
     index = labels_and_splits.shard_of(order, num_shards)
     return labels_and_splits.shard_name(split, index, num_shards), (order, track)
 
@@ -138,7 +149,9 @@ class WriteShard(beam.DoFn):
         name, rows = element
         # The empty row is PlanShards', so that a shard without tracks is written too.
         tracks = [catalogue.Track.unpacked(track) for _, track in sorted(filter(None, rows))]
-        made_of = output_folder.digest(self._job.config.to_dict(), thresholds, tracks)
+        made_of = output_folder.digest(
+            self._job.config.to_dict(), thresholds, tracks, self._job.work.attempt
+        )
         done = output_folder.read_done(self._job.output_dir, name, made_of)
         if done is None:
             done = {"made_of": made_of} | self._write(name, tracks, thresholds)
@@ -155,7 +168,7 @@ class WriteShard(beam.DoFn):
 
     def _write(self, name: str, tracks: list[catalogue.Track], thresholds: tuple[int, ...]) -> dict:
         """Writes a shard; the summary of it that `process` hands on."""
-        kept = self._records_there(name) if self._job.mode is output_folder.Mode.RETRY else {}
+        kept = self._records_there(name) if self._job.work.attempt else {}
         labels, written, rejected = Counter(), [], []
         missing_audio = num_bytes = 0
         sha256 = hashlib.sha256()
@@ -199,12 +212,12 @@ class WriteShard(beam.DoFn):
         """The records of a track; FileNotFoundError or ClipError if it has none."""
         path = storage.join(self._job.audio_dir, track.path)
         try:
-            data = storage.read_bytes(path)
+            data = storage.read_bytes(path, at_most=MAX_BYTES)
         except FileNotFoundError:
             raise
         except OSError as error:
-            if storage.is_remote(path):
-                raise  # a bucket that does not answer now is the runner's to retry
+            if storage.is_remote(path) and storage.may_pass(error):
+                raise  # the runner tries again
             raise audio.ClipError("undecodable", f"can't be read: {error.strerror}") from None
         Metrics.counter("audio", "bytes read").inc(len(data))
         decoded = self._decoder.decode(track, data, thresholds=thresholds)
@@ -215,11 +228,16 @@ class WriteShard(beam.DoFn):
         return decoded.records
 
     def _records_there(self, name: str) -> dict[int, list[bytes]]:
-        """The records of a shard that is there already, by track."""
+        """The records of a shard that is there already, by track; none if it is not whole."""
         by_track = {}
-        with storage.open_to_read(storage.join(self._job.output_dir, name)) as file:
-            for record in records.read_records(file, name=name):
-                by_track.setdefault(records.decode_example(record)["track_id"], []).append(record)
+        try:
+            with storage.open_to_read(storage.join(self._job.output_dir, name)) as file:
+                for record in records.read_records(file, name=name):
+                    track_id = records.decode_example(record)["track_id"]
+                    by_track.setdefault(track_id, []).append(record)
+        except (FileNotFoundError, records.DamagedRecord):
+            Metrics.counter("shards", "missing or damaged").inc()
+            return {}
         return by_track
 
 
@@ -255,11 +273,14 @@ class Finish(beam.DoFn):
         num_rejected = sum(info.rejected.values())
         num_tracks = num_rejected + sum(shard["num_tracks"] for shard in shards)
         if not info.num_examples or num_rejected > job.max_reject_fraction * num_tracks:
+            output_folder.end_unfinished(job.output_dir)
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in info.rejected.items())
             raise InputError(
                 f"{num_rejected:,} of {num_tracks:,} tracks were rejected ({reasons}), more than "
                 f"--max_reject_fraction={job.max_reject_fraction:g} allows; they are listed in "
-                f"{storage.join(job.output_dir, output_folder.REJECTED_FILE)}"
+                f"{storage.join(job.output_dir, output_folder.REJECTED_FILE)}. With a larger "
+                "fraction the same command takes the rest; with --retry_rejected it tries them "
+                "again"
             )
         output_folder.write_info(job.output_dir, info)
 
@@ -338,7 +359,9 @@ def build_dataset(pipeline: beam.Pipeline, job: Job) -> None:
         | "plan" >> beam.Impulse()
         | "plan shards" >> beam.ParDo(PlanShards(job), rows_in_split, thresholds)
     )
-    assigned = rows | "assign to shard" >> beam.Map(assign_to_shard, rows_in_split)
+    assigned = rows | "assign to shard" >> beam.Map(
+        assign_to_shard, rows_in_split, config=job.config
+    )
     written = (
         (planned, assigned)
         | beam.Flatten()

@@ -12,13 +12,14 @@ import functools
 import hashlib
 import io
 import os
+import stat
 import tempfile
 import uuid
 from collections.abc import Iterator
 
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.io.gcp.gcsio import GcsIO, parse_gcs_path
-from google.api_core.exceptions import GoogleAPIError, NotFound
+from google.api_core.exceptions import Forbidden, GoogleAPIError, NotFound
 from google.auth.exceptions import GoogleAuthError
 from google.cloud.storage import Blob
 
@@ -26,7 +27,7 @@ from google.cloud.storage import Blob
 TEMPORARY_PREFIX = ".writing-"
 
 # What a listing of a bucket is to tell of each of its pages.
-_NAMES = "items(name),nextPageToken"
+_LISTED = "items(name,size),nextPageToken"
 
 
 def is_remote(path: str) -> bool:
@@ -59,8 +60,16 @@ def _as_os_errors(path: str) -> Iterator[None]:
         yield
     except NotFound as error:
         raise FileNotFoundError(errno.ENOENT, "no such file or bucket", path) from error
-    except (GoogleAPIError, GoogleAuthError, ValueError) as error:
+    except (Forbidden, ValueError) as error:
+        code = errno.EACCES if isinstance(error, Forbidden) else errno.EINVAL
+        raise OSError(code, " ".join(str(error).split()), path) from error
+    except (GoogleAPIError, GoogleAuthError) as error:
         raise OSError(errno.EIO, " ".join(str(error).split()), path) from error
+
+
+def may_pass(error: OSError) -> bool:
+    """Whether a later try may go well: a bucket does not answer now."""
+    return error.errno == errno.EIO
 
 
 def open_to_read(path: str) -> io.BufferedReader:
@@ -76,14 +85,47 @@ def open_to_read(path: str) -> io.BufferedReader:
         return io.BufferedReader(_gcs().open(path, "rb"), buffer_size=1 << 20)
 
 
-def read_bytes(path: str) -> bytes:
-    """The whole of a file; raises as `open_to_read` does."""
+def read_bytes(path: str, *, at_most: int | None = None) -> bytes:
+    """The whole of a file.
+
+    Args:
+        path: of the file.
+        at_most: the most bytes that are read into memory.
+
+    Raises:
+        FileNotFoundError: there is none.
+        OSError: it can't be read, is no regular file, or is larger.
+    """
     if not is_remote(path):
+        # Opening a named pipe would wait for somebody who writes into it.
+        status = os.stat(path)
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+            raise OSError(errno.EINVAL, "no regular file", path)
+        _check_size(path, status.st_size, at_most)
         with open(path, "rb") as file:
             return file.read()
+    whole = _Bounded(path, at_most)
     with _as_os_errors(path):
         # One request, and its checksum is compared.
-        return _blob(path).download_as_bytes(raw_download=True)
+        _blob(path).download_to_file(whole, raw_download=True)
+    return whole.getvalue()
+
+
+class _Bounded(io.BytesIO):
+    """What is read of an object, up to a number of bytes."""
+
+    def __init__(self, path: str, at_most: int | None):
+        super().__init__()
+        self._path, self._at_most = path, at_most
+
+    def write(self, data) -> int:
+        _check_size(self._path, self.tell() + len(data), self._at_most)
+        return super().write(data)
+
+
+def _check_size(path: str, size: int, at_most: int | None) -> None:
+    if at_most is not None and size > at_most:
+        raise OSError(errno.EFBIG, f"larger than {at_most / 1e6:g} MB", path)
 
 
 def sha256(path: str) -> str:
@@ -105,14 +147,37 @@ def exists(path: str) -> bool:
 
 def names_in(folder: str) -> list[str]:
     """The names of the files that lie in a folder, not below; none if there is no folder."""
+    return sorted(sizes_in(folder))
+
+
+def sizes_in(folder: str) -> dict[str, int]:
+    """{name: bytes} of the files that lie in a folder, not below; none if there is no folder."""
     if not is_remote(folder):
         if not os.path.isdir(folder):
-            return []
-        return sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
+            return {}
+        found = {}
+        for entry in os.scandir(folder):
+            with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
+                if entry.is_file():
+                    found[entry.name] = entry.stat().st_size
+        return found
     with _as_os_errors(folder):
         bucket, prefix = parse_gcs_path(f"{folder}/", object_optional=True)
-        found = _gcs().client.list_blobs(bucket, prefix=prefix, delimiter="/", fields=_NAMES)
-        return sorted(blob.name.removeprefix(prefix) for blob in found if blob.name != prefix)
+        found = _gcs().client.list_blobs(bucket, prefix=prefix, delimiter="/", fields=_LISTED)
+        return {blob.name.removeprefix(prefix): blob.size for blob in found if blob.name != prefix}
+
+
+def size_of(path: str) -> int | None:
+    """The bytes of a file, None if there is none."""
+    try:
+        if not is_remote(path):
+            return os.stat(path).st_size
+        with _as_os_errors(path):
+            blob = _blob(path)
+            blob.reload()
+            return blob.size
+    except FileNotFoundError:
+        return None
 
 
 def has_files(folder: str) -> bool:
@@ -122,7 +187,7 @@ def has_files(folder: str) -> bool:
     try:
         with _as_os_errors(folder):
             bucket, prefix = parse_gcs_path(f"{folder}/", object_optional=True)
-            found = _gcs().client.list_blobs(bucket, prefix=prefix, fields=_NAMES)
+            found = _gcs().client.list_blobs(bucket, prefix=prefix, fields=_LISTED)
             # Some tools put empty objects that end in a slash where a folder would be.
             return any(not blob.name.endswith("/") for blob in found)
     except FileNotFoundError:  # there is no such bucket
@@ -183,6 +248,10 @@ def atomic_file(folder: str, name: str) -> Iterator:
     try:
         with file:
             yield file
+            if not is_remote(folder):
+                # Else a power cut may leave the name without what was written.
+                file.flush()
+                os.fsync(file.fileno())
     except BaseException:
         delete(folder, [temporary])
         raise

@@ -1,6 +1,9 @@
 """The same job on gs://, against a storage emulator; what Dataflow is handed there."""
 
 import copy
+import csv
+import json
+import os
 import pathlib
 import random
 import re
@@ -253,8 +256,39 @@ def test_what_is_not_there_is_named(bucket, uploaded, library):
     assert_refused(upload(library.audio_dir, "bucket/fma"), "--destination is gs://bucket/folder")
 
 
+def test_paths_that_no_object_has(bucket, library, tmp_path):
+    """Each is a line of the list, and the rest is done."""
+    song = next(path for path in library.audio_dir.rglob("*.mp3") if path.stat().st_size > 200_000)
+    bucket.blob("odd/good.mp3").upload_from_filename(song)
+    names = [b"good.mp3", b"line\nbreak.mp3", b"\xff.mp3", b"x" * 1_100,
+             b"https://example.org/song.mp3", b"gs://none/song.mp3"]  # fmt: skip
+    catalog = tmp_path / "songs.csv"
+    with catalog.open("w", newline="", errors="surrogateescape") as file:
+        writer = csv.writer(file)
+        writer.writerow(["track_id", "path", "listens"])
+        writer.writerows([i, os.fsdecode(name), 10 * i] for i, name in enumerate(names))
+    bucket.blob("odd.csv").upload_from_filename(catalog)
+    result = build_in_bucket(
+        "odd-dataset",
+        "--tracks_csv=gs://bucket/odd.csv",
+        "--audio_dir=gs://bucket/odd",
+        "--max_reject_fraction=1",
+    )
+    assert result.returncode == 0, result.stderr
+    there = objects(bucket, "odd-dataset")
+    info = json.loads(there["dataset_info.json"])
+    assert sum(split["num_examples"] for split in info["splits"].values()) == 1
+    lines = list(map(json.loads, there["rejected.jsonl"].splitlines()))
+    assert {line["reason"] for line in lines} == {"undecodable"}
+    assert len(lines) + info["missing_audio"] == len(names) - 1
+
+
 def staged_for_dataflow(bucket, name, *arguments) -> dict[str, bytes]:
-    """What a template of the job has in the bucket, by the last part of its name."""
+    """What a template of the job has in the bucket, by the last part of its name.
+
+    A template is staged as a job is, and then not started; with --dry_run=True, Beam 2.77 returns
+    before it stages anything.
+    """
     result = run_module(
         "beam_pipelines.build_dataset",
         "--config=configs/dataset_artist.py",

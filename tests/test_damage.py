@@ -7,19 +7,22 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import time
 import zipfile
 from collections import Counter
 
+import numpy as np
 import pytest
+import soundfile
 
 from beam_pipelines import dataset_reader
 from beam_pipelines.audio import ClipError
-from beam_pipelines.catalogue import Track
+from beam_pipelines.catalogue import Track, clip_path
 from beam_pipelines.dataset_config import DatasetConfig
 from beam_pipelines.decoder_process import Decoder
 from configs import dataset_artist
-from tests.conftest import build
+from tests.conftest import build, read_csv, write_csv
 from tests.paths import FMA_SAMPLE
 
 CONFIG = DatasetConfig.from_dict(dataset_artist.get_config().to_dict())
@@ -139,14 +142,16 @@ def test_every_damaged_clip_is_an_example_or_a_line(library, tmp_path):
     (audio / os.fsdecode(names[-1])).write_bytes(songs[0])
     names.append(b"line\nbreak and \xff\xfe damage.mp3")
     (audio / os.fsdecode(names[-1])).write_bytes(songs[0][:500])
-    names.append(b"a folder.mp3")
-    (audio / "a folder.mp3").mkdir()
-
     with contextlib.closing(Decoder(CONFIG)) as decoder:
         seconds_of(decoder, audio / os.fsdecode(names[0]))  # loads its libraries
-        seconds = {name: seconds_of(decoder, audio / os.fsdecode(name)) for name in names[:-1]}
+        seconds = {name: seconds_of(decoder, audio / os.fsdecode(name)) for name in names}
     assert max(seconds.values()) < 10, max(seconds, key=seconds.get)
 
+    names += [b"a folder.mp3", b"a pipe.mp3", b"1 GB.mp3", b"https://example.org/song.mp3"]
+    (audio / "a folder.mp3").mkdir()
+    os.mkfifo(audio / "a pipe.mp3")
+    with (audio / "1 GB.mp3").open("wb") as file:
+        file.truncate(1_000_000_000)
     catalog = tmp_path / "songs.csv"
     with catalog.open("w", newline="", errors="surrogateescape") as file:
         writer = csv.writer(file)
@@ -167,8 +172,50 @@ def test_every_damaged_clip_is_an_example_or_a_line(library, tmp_path):
         assert os.fsencode(line["path"]) == names[line["track_id"]]
         assert "took longer" not in line["message"]
         by_damage.setdefault(line["path"].partition("-")[2], set()).add(line["reason"])
+    assert {line["reason"] for line in lines if line["track_id"] >= len(names) - 4} == {
+        "undecodable"
+    }
     assert by_damage["empty.mp3"] == {"empty_file"}
     assert by_damage["zip_file.mp3"] == {"undecodable"}
     assert "untouched.mp3" not in by_damage
     assert info.num_examples + len(lines) == len(names)
     print(Counter((line["reason"], line["message"].partition(":")[2]) for line in lines))
+
+
+def mp3_of(samples: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, 44_100, format="MP3")
+    return file.getvalue()
+
+
+@pytest.mark.integration
+def test_the_faults_of_fma_small(library, tmp_path):
+    """The clips of fma_small that are known to be bad, made as FMA's usage notes describe them."""
+    noise = np.random.default_rng(0).normal(0, 0.1, (60_000, 2))
+    tag = b"ID3\x03\x00\x00\x00\x00\x0d\x4e"  # which says that 1,742 bytes follow
+    seconds = {98565: 1.6, 98567: 0.5, 98569: 1.5}
+    faults = {track_id: mp3_of(np.resize(noise, (round(44_100 * s), 2)))
+              for track_id, s in seconds.items()}  # fmt: skip
+    faults |= {99134: mp3_of(noise)[:300], 108925: tag + bytes(90), 133297: tag + bytes(1_742)}
+    assert len(faults[133297]) == 1_752
+    rows = read_csv(library.tracks_csv)
+    songs = [row for row in rows[3:] if (library.audio_dir / clip_path(int(row[0]))).exists()]
+    audio = tmp_path / "fma_small"
+    shutil.copytree(library.audio_dir, audio)
+    for track_id, data in faults.items():
+        path = audio / clip_path(track_id)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+        songs.append([str(track_id), *songs[0][1:]])
+    write_csv(tmp_path / "tracks.csv", [*rows[:3], *songs])
+    result = build(tmp_path / "tracks.csv", audio, tmp_path / "out", "--max_reject_fraction=0.5")
+    assert result.returncode == 0, result.stderr
+    lines = (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()
+    rejected = {line["track_id"]: line for line in map(json.loads, lines)}
+    for track_id, length in seconds.items():
+        assert rejected[track_id]["reason"] == "too_short"
+        assert float(rejected[track_id]["message"].partition(" s")[0]) == pytest.approx(
+            length, abs=0.1
+        )
+    assert {rejected[i]["reason"] for i in faults.keys() - seconds.keys()} == {"undecodable"}
+    assert rejected.keys() == faults.keys() | library.rejected.keys()

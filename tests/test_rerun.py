@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -11,7 +12,8 @@ import time
 
 import pytest
 
-from beam_pipelines import dataset_reader
+from beam_pipelines import dataset_reader, output_folder
+from beam_pipelines.command import InputError
 from tests.conftest import assert_refused, build, counted, files_of
 from tests.paths import ROOT
 
@@ -19,7 +21,7 @@ SPLIT = "--config.split_sizes=(0.5,0.25,0.25)"
 KILLS = int(os.environ.get("SOAK_KILLS", "3"))
 
 
-def start(library, out, **streams) -> subprocess.Popen:
+def start(library, out, *, flags=(), **streams) -> subprocess.Popen:
     """A run in a process group of its own, so that all of it can be killed."""
     command = [
         sys.executable,
@@ -31,6 +33,7 @@ def start(library, out, **streams) -> subprocess.Popen:
         f"--output_dir={out}",
         "--max_reject_fraction=0.2",
         SPLIT,
+        *flags,
     ]
     return subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True, **streams
@@ -165,3 +168,101 @@ def test_retry_tries_only_what_was_rejected_or_missing(dataset_dir, library, tmp
     result = build(library.tracks_csv, audio, fresh, SPLIT)
     assert result.returncode == 0, result.stderr
     assert files_of(out) == files_of(fresh)
+
+
+def test_what_was_mended_after_too_many_rejects_is_tried_again(library, tmp_path):
+    audio, out = tmp_path / "audio", tmp_path / "out"
+    shutil.copytree(library.audio_dir, audio)
+    arguments = (library.tracks_csv, audio, out, SPLIT, "--max_reject_fraction=0")
+    assert_refused(build(*arguments), "with --retry_rejected it tries them again")
+    good = next(path for path in sorted(audio.rglob("*.mp3")) if path.stat().st_size > 200_000)
+    for line in (out / "rejected.jsonl").read_text().splitlines():
+        shutil.copy(good, audio / json.loads(line)["path"])
+    assert_refused(build(*arguments), "tracks were rejected")  # what is done is not done again
+    result = build(*arguments, "--retry_rejected")
+    assert result.returncode == 0, result.stderr
+    assert counted(result.stdout, "tracks: decoded") == len(library.rejected)
+    info = dataset_reader.load_info(str(out))
+    assert info.num_examples == library.num_examples + len(library.rejected)
+    whole = build(library.tracks_csv, audio, tmp_path / "at once", SPLIT)
+    assert whole.returncode == 0, whole.stderr
+    assert files_of(out) == files_of(tmp_path / "at once")
+
+
+@pytest.mark.parametrize("flags", [["--retry_rejected"], []])
+def test_a_killed_retry_goes_on(dataset_dir, library, tmp_path, flags):
+    out = tmp_path / "out"
+    shutil.copytree(dataset_dir, out)
+    process = start(library, out, flags=["--retry_rejected"])
+    deadline = time.monotonic() + 60
+    while (out / "dataset_info.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    result = build(library.tracks_csv, library.audio_dir, out, SPLIT, *flags)
+    assert result.returncode == 0, result.stderr
+    assert counted(result.stdout, "tracks: decoded") == 0
+    assert files_of(out) == files_of(dataset_dir)
+
+
+@pytest.mark.parametrize(("damage", "finished"), [("gone", True), ("cut", False)])
+def test_a_shard_that_is_not_whole_is_made_again(dataset_dir, library, tmp_path, damage, finished):
+    out = tmp_path / "out"
+    arguments = (library.tracks_csv, library.audio_dir, out, SPLIT)
+    if finished:
+        shutil.copytree(dataset_dir, out)
+    else:
+        assert_refused(build(*arguments, "--max_reject_fraction=0"), "tracks were rejected")
+    shard = next(out.glob("train.tfrecord-*"))
+    num_examples = sum(
+        there.num_examples
+        for there in dataset_reader.load_info(str(dataset_dir)).splits["train"].shards
+        if there.file == shard.name
+    )
+    if damage == "cut":
+        os.truncate(shard, shard.stat().st_size // 2)
+    else:
+        shard.unlink()
+    result = build(*arguments)
+    assert result.returncode == 0, result.stderr
+    assert counted(result.stdout, "tracks: decoded") == num_examples
+    assert not finished or f"1 shards are missing or cut ({shard.name})" in result.stdout
+    assert files_of(out) == files_of(dataset_dir)
+
+
+def test_a_kill_before_the_last_cleaning(dataset_dir, library, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(dataset_dir, out)
+    (out / ".plan.json").write_text("{}")
+    (out / ".done-train.tfrecord-00000-of-00001.json").write_text("{}")
+    (out / "train.tfrecord-00007-of-00009").write_bytes(b"of a dataset that was replaced")
+    result = build(library.tracks_csv, library.audio_dir, out, SPLIT)
+    assert result.returncode == 0, result.stderr
+    assert "is finished" in result.stdout
+    assert files_of(out) == files_of(dataset_dir)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[]", b'{"format_version": 1'])
+def test_a_damaged_description_is_named(tmp_path, content):
+    path = tmp_path / "dataset_info.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=re.escape(f"{path}: not a dataset_info.json")):
+        dataset_reader.load_info(str(tmp_path))
+    with pytest.raises(InputError, match=re.escape(f"{path}: not a dataset_info.json")):
+        output_folder.work(str(tmp_path), {}, overwrite=False, retry_rejected=False)
+    work = output_folder.work(str(tmp_path), {}, overwrite=True, retry_rejected=False)
+    assert work.mode is output_folder.Mode.NEW
+
+
+def test_a_damaged_note_or_plan(dataset_dir, library, tmp_path):
+    out = tmp_path / "out"
+    arguments = (library.tracks_csv, library.audio_dir, out, SPLIT)
+    assert_refused(build(*arguments, "--max_reject_fraction=0"), "tracks were rejected")
+    next(out.glob(".done-*")).write_bytes(b"")
+    plan = (out / ".plan.json").read_bytes()
+    (out / ".plan.json").write_bytes(plan[:10])
+    assert_refused(build(*arguments), out / ".plan.json", "--overwrite")
+    (out / ".plan.json").write_bytes(plan)
+    result = build(*arguments)
+    assert result.returncode == 0, result.stderr
+    assert files_of(out) == files_of(dataset_dir)

@@ -54,7 +54,7 @@ from beam_pipelines import (
 )
 from beam_pipelines.catalogue import Track
 from beam_pipelines.dataset_config import SPLITS, DatasetConfig
-from beam_pipelines.output_folder import Mode
+from beam_pipelines.output_folder import Mode, Work
 from beam_pipelines.report import aligned
 from configs import dataset_artist
 from tests.benchmarks import counted_job, process_memory
@@ -168,7 +168,8 @@ def shuffle_bytes(size: int) -> dict[str, float]:
             catalog_sha256="",
             audio_dir="audio",
             output_dir="dataset",
-            mode=Mode.NEW,
+            work=Work(Mode.NEW),
+            run_id="",
             max_reject_fraction=_REJECTED_AT_MOST,
         ),
     )
@@ -178,7 +179,11 @@ def shuffle_bytes(size: int) -> dict[str, float]:
     for row in (track(number, size) for number in numbers):
         order = labels_and_splits.stable_hash(str(row.track_id), salt=f"{_CONFIG.salt}/order")
         split = split_of(row)
-        rows.append(pipeline.assign_to_shard((split, order, row.packed()), rows_in_split(size)))
+        rows.append(
+            pipeline.assign_to_shard(
+                (split, order, row.packed()), rows_in_split(size), config=_CONFIG
+            )
+        )
         groups.append((("artist", row.artist_id), split))
     # An artist of k tracks, all in one of S shards, is in S (1 − (1 − 1/S)^k) different ones.
     k = _TRACKS_OF_AN_ARTIST
