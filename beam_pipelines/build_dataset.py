@@ -49,7 +49,7 @@ _MAX_REJECT_FRACTION = flags.DEFINE_float(
 )
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the dataset in --output_dir.")
 _RETRY_REJECTED = flags.DEFINE_bool(
-    "retry_rejected", False, "Of a finished dataset, try what was rejected or missing again."
+    "retry_rejected", False, "Try again only what was rejected or missing."
 )
 _SUBSET = flags.DEFINE_enum("subset", None, SUBSETS, "Short for --config.subset.")
 
