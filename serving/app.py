@@ -39,7 +39,7 @@ _HELP = {
     "queue_length": "How many songs may wait.",
     "queue_seconds": "How long one may wait.",
     "buffered_mb": "The most memory for uploads.",
-    "connections": "How many connections may be open.",
+    "connections": "How many connections may be open; half of them from one address.",
 }
 _LIMITS = {
     field.name: (flags.DEFINE_integer if field.type is int else flags.DEFINE_float)(
@@ -90,6 +90,7 @@ def main(argv: list[str]) -> int:
             log_level="warning",
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # or whoever says X-Forwarded-For is as many clients as it likes
             timeout_graceful_shutdown=30,
         )
     )

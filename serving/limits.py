@@ -18,7 +18,7 @@ class Limits:
         queue_length: songs that wait in all (503); a client may fill half of it (429).
         queue_seconds: time to wait (503).
         buffered_mb: uploads in memory in all (503).
-        connections: open at once (503).
+        connections: open at once (503); an address may have half of them.
     """
 
     max_upload_mb: float = 30.0

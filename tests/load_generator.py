@@ -26,10 +26,19 @@ _SECONDS = flags.DEFINE_float("seconds", 10, "How long.")
 _REQUESTS = flags.DEFINE_integer("requests", 1 << 30, "At most so many requests.")
 _FROM = flags.DEFINE_string("from", "127.0.0.1", "The address to send from.")
 _SLOW = flags.DEFINE_integer("slow", 0, "Instead: so many clients that send a byte a second.")
+_PIECES = flags.DEFINE_integer(
+    "pieces", 0, "Instead: so many clients that send chunks of a byte as fast as they can."
+)
 
 _HEAD = (
     "POST /v1/predict HTTP/1.1\r\nHost: load\r\nConnection: close\r\n"
     "Content-Type: audio/mpeg\r\nContent-Length: {}\r\n\r\n"
+)
+
+
+_CHUNKED_HEAD = (
+    b"POST /v1/predict HTTP/1.1\r\nHost: load\r\nContent-Type: audio/mpeg\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n"
 )
 
 
@@ -99,9 +108,30 @@ async def slowly() -> list[dict]:
     return []
 
 
+async def in_pieces() -> list[dict]:
+    end = time.perf_counter() + _SECONDS.value
+
+    async def send():
+        while time.perf_counter() < end:
+            with contextlib.suppress(OSError):
+                _, writer = await connect()
+                writer.write(_CHUNKED_HEAD)
+                while time.perf_counter() < end and not writer.is_closing():
+                    writer.write(b"1\r\nx\r\n" * 2_000)
+                    await writer.drain()
+                    await asyncio.sleep(0.01)
+                writer.close()
+
+    await asyncio.gather(*(send() for _ in range(_PIECES.value)))
+    return []
+
+
 def main(argv: list[str]) -> None:
     songs = itertools.cycle([pathlib.Path(path).read_bytes() for path in argv[1:]] or [b""])
-    way = slowly() if _SLOW.value else at_a_rate(songs) if _RATE.value else by_workers(songs)
+    if _SLOW.value or _PIECES.value:
+        way = slowly() if _SLOW.value else in_pieces()
+    else:
+        way = at_a_rate(songs) if _RATE.value else by_workers(songs)
     for answer in asyncio.run(way):
         print(json.dumps(answer))
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.integration
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", 10))
 DAMAGED = int(os.environ.get("SOAK_DAMAGED_UPLOADS", 150))
-SLOW = 200
+SLOW, PIECES = 200, 4
 
 
 def start_load(app, *arguments) -> subprocess.Popen:
@@ -94,6 +94,7 @@ def test_damaged_uploads_and_slow_clients_leave_the_others_alone(model_dir, song
         load(app, *honest)
         alone = p99(load(app, *honest))
         slow = start_load(app, f"--slow={SLOW}", "--seconds=40", "--from=127.0.0.3")
+        tiny = start_load(app, f"--pieces={PIECES}", "--seconds=40", "--from=127.0.0.4")
         bad = start_load(
             app, "--workers=500", f"--requests={DAMAGED}", "--seconds=300", "--from=127.0.0.2",
             *damaged,
@@ -101,6 +102,7 @@ def test_damaged_uploads_and_slow_clients_leave_the_others_alone(model_dir, song
         among = p99(load(app, *honest))
         answers = [json.loads(line) for line in bad.communicate(timeout=300)[0].splitlines()]
         slow.communicate(timeout=300)
+        tiny.communicate(timeout=300)
         counts = collections.Counter(answer["status"] for answer in answers)
         print(f"p99 {1000 * alone:.0f} ms, among them {1000 * among:.0f} ms; damaged: {counts}")
         assert len(answers) == DAMAGED
