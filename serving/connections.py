@@ -13,7 +13,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from serving.limits import Limits
 
 _HEAD_SECONDS = 10.0
-_MOST_HEAD = 16_384  # bytes
 
 # Each piece of a body costs some 10 us, whatever its size, and nobody else is served meanwhile. So
 # there may be a few small ones, and beyond these one for so many bytes, which is less than the
@@ -74,9 +73,9 @@ def protocol(limits: Limits) -> type[H11Protocol]:
     turned_away = set()  # those that are no longer served, and still open
 
     class BoundedProtocol(H11Protocol):
-        def __init__(self, config, *args, **kwargs):
-            super().__init__(config, *args, **kwargs)
-            self.conn = _CountingConnection(h11.SERVER, _MOST_HEAD)
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.conn = _CountingConnection(h11.SERVER)
             self._clock = None
 
         def connection_made(self, transport):

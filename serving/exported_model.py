@@ -54,20 +54,37 @@ class ExportedModel:
         return self._of_pictures(spectrogram=pictures)["probabilities"].numpy()
 
     def warm_up_requests(self) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-        """(signature, inputs) of each request in the warm-up file."""
+        """(signature, inputs) of each request in the warm-up file; InputError if it is damaged."""
         import tensorflow as tf
+        from google.protobuf.message import DecodeError
         from tensorflow_serving.apis import prediction_log_pb2
 
         path = export_folder.join(self.path, WARM_UP_FILE)
         if not export_folder.exists(path):
             raise InputError(f"{path}: there is no warm-up file")
-        for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
-            request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
-            inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
-            yield request.model_spec.signature_name, inputs
+        try:
+            for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
+                request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
+                inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
+                yield request.model_spec.signature_name, inputs
+        except (tf.errors.OpError, DecodeError, TypeError, ValueError) as error:
+            raise _damaged(path, error) from None
 
     def warm_up(self, asked: str) -> None:
-        """Sends itself the warm-up requests to a signature, so that no first answer is slow."""
+        """Sends itself the warm-up requests to a signature, so that no first answer is slow.
+
+        Raises:
+            InputError: the warm-up file is damaged, or the model can't answer it.
+        """
+        import tensorflow as tf
+
         for signature, inputs in self.warm_up_requests():
             if signature == asked:
-                self.signatures[signature](**inputs)
+                try:
+                    self.signatures[signature](**inputs)
+                except (tf.errors.OpError, TypeError, ValueError) as error:
+                    raise _damaged(export_folder.join(self.path, WARM_UP_FILE), error) from None
+
+
+def _damaged(path: str, error: Exception) -> InputError:
+    return InputError(f"{path}: damaged ({' '.join(str(error).split())[:200]})")

@@ -8,14 +8,17 @@ import contextlib
 import gc
 import queue
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
+import grpc
 import numpy as np
 
 from beam_pipelines import audio
+from beam_pipelines.command import InputError
 from serving import export_folder
 from serving.batcher import Batcher
-from serving.client import Answers, Client
+from serving.client import MODEL_NAME, Answers, Client
 from serving.exported_model import ExportedModel
 from serving.limits import Limits
 from serving.model_info import ModelInfo
@@ -24,6 +27,13 @@ from serving.song_process import SongDecoder
 
 # Batches on their way to TensorFlow Serving at once; it batches them further.
 _REMOTE_THREADS = 4
+
+_HEALTH_SECONDS = 0.5
+_RECONNECT_SOON = [("grpc.max_reconnect_backoff_ms", 1000)]
+
+# A version that could not be loaded is tried again when its folder has changed, or after this
+# time, in case it was not the version's fault.
+_TRY_AGAIN_SECONDS = 600.0
 
 
 class Decoders:
@@ -36,8 +46,15 @@ class Decoders:
         ]
         self._idle: queue.SimpleQueue[SongDecoder] = queue.SimpleQueue()
         for decoder in self._all:
-            decoder.start()
             self._idle.put(decoder)
+
+    def start(self) -> None:
+        """Returns when all of them have loaded what they need, which they do side by side."""
+        for decoder in self._all:
+            decoder.start()
+        for _ in self._all:
+            with contextlib.suppress(audio.ClipError):
+                self.listen(b"")
 
     def listen(self, data: bytes) -> Song:
         """As `song.listen`, by the next idle process."""
@@ -46,12 +63,6 @@ class Decoders:
             return decoder.listen(data)
         finally:
             self._idle.put(decoder)
-
-    def wait_until_ready(self) -> None:
-        """Returns when all of them have loaded what they need."""
-        for _ in self._all:
-            with contextlib.suppress(audio.ClipError):
-                self.listen(b"")
 
     def close(self) -> None:
         for decoder in self._all:
@@ -72,22 +83,28 @@ class Generation:
         path = export_folder.join(export_dir, str(version))
         self.version = version
         self.info = export_folder.load_info(path)
-        self._decoders = Decoders(self.info, count=count, limits=limits)
-        try:
+        with contextlib.ExitStack() as parts:
             if tf_serving is None:
                 model = ExportedModel(path)
                 model.warm_up("spectrogram")
-                self._client = None
-                self._batcher = Batcher(
-                    lambda pictures: Answers(model.probabilities_of_pictures(pictures), model.name)
-                )
+                ask, threads, self._health = _asker(model), 1, None
             else:
-                self._client = Client(f"grpc://{tf_serving}", self.info)
-                self._batcher = Batcher(self._client.predict, threads=_REMOTE_THREADS)
-            self._decoders.wait_until_ready()
-        except BaseException:
-            self._decoders.close()
-            raise
+                client = Client(f"grpc://{tf_serving}", self.info)
+                parts.callback(client.close)
+                self._health = _Health(tf_serving)
+                parts.callback(self._health.close)
+                ask, threads = client.predict, _REMOTE_THREADS
+            self._batcher = Batcher(ask, threads=threads)
+            parts.callback(self._batcher.close)
+            # Last, since of all this they cost the most.
+            self._decoders = Decoders(self.info, count=count, limits=limits)
+            parts.callback(self._decoders.close)
+            self._decoders.start()
+            self.close = parts.pop_all().close
+
+    def is_ready(self) -> bool:
+        """Whether there is a model that answers."""
+        return self._health is None or self._health.is_good()
 
     def listen(self, data: bytes) -> Song:
         return self._decoders.listen(data)
@@ -96,11 +113,32 @@ class Generation:
         """The future Answers about pictures uint8 [batch, height, width]."""
         return self._batcher.submit(pictures)
 
+
+def _asker(model: ExportedModel) -> Callable[[np.ndarray], Answers]:
+    return lambda pictures: Answers(model.probabilities_of_pictures(pictures), model.name)
+
+
+class _Health:
+    """Asks TensorFlow Serving whether it has loaded the model, which takes it no time."""
+
+    def __init__(self, target: str):
+        from tensorflow_serving.apis import get_model_metadata_pb2, prediction_service_pb2_grpc
+
+        self._request = get_model_metadata_pb2.GetModelMetadataRequest()
+        self._request.model_spec.name = MODEL_NAME
+        self._request.metadata_field.append("signature_def")
+        self._channel = grpc.insecure_channel(target, options=_RECONNECT_SOON)
+        self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
+
+    def is_good(self) -> bool:
+        try:
+            self._stub.GetModelMetadata(self._request, timeout=_HEALTH_SECONDS)
+        except grpc.RpcError:
+            return False
+        return True
+
     def close(self) -> None:
-        self._batcher.close()
-        self._decoders.close()
-        if self._client is not None:
-            self._client.close()
+        self._channel.close()
 
 
 class ModelHost:
@@ -122,10 +160,19 @@ class ModelHost:
         self._options = {"tf_serving": tf_serving, "count": count, "limits": limits}
         self._lock = threading.Lock()
         self._users: dict[Generation, int] = {}
+        # The state of the version that could not be loaded, and when that was.
+        self._failed: tuple[list, float] | None = None
         self._current = self._generation(export_folder.newest_version(export_dir))
 
     def _generation(self, version: int) -> Generation:
-        generation = Generation(self._export_dir, version, **self._options)
+        try:
+            generation = Generation(self._export_dir, version, **self._options)
+        except InputError:
+            raise
+        except Exception as error:  # a folder may hold anything
+            problem = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            path = export_folder.join(self._export_dir, str(version))
+            raise InputError(f"{path}: can't be served ({problem})") from error
         self._users[generation] = 1  # being the current one is a use
         return generation
 
@@ -147,13 +194,25 @@ class ModelHost:
     def refresh(self) -> int | None:
         """Takes the newest version up if it is another; its number then.
 
+        One that could not be loaded is left alone as long as its folder stays as it is.
+
         Raises:
             InputError: it can't be loaded; the one before goes on.
         """
         version = export_folder.newest_version(self._export_dir)
         if version == self._current.version:
             return None
-        newer = self._generation(version)
+        state = _state(export_folder.join(self._export_dir, str(version)))
+        if self._failed is not None:
+            before, when = self._failed
+            if before == state and time.monotonic() < when + _TRY_AGAIN_SECONDS:
+                return None
+        try:
+            newer = self._generation(version)
+        except InputError:
+            self._failed = state, time.monotonic()
+            raise
+        self._failed = None
         with self._lock:
             older, self._current = self._current, newer
         self._release(older)
@@ -175,3 +234,15 @@ class ModelHost:
 
         # In a thread, since whoever used it last may be the event loop.
         threading.Thread(target=end).start()
+
+
+def _state(folder: str) -> list[tuple[str, int, int]]:
+    """What is in a version's folder, local or gs://: name, length and time of each file."""
+    import tensorflow as tf  # here, since a mistake in a flag should not wait for it
+
+    found = []
+    for path, _, names in tf.io.gfile.walk(folder):
+        for name in names:
+            stat = tf.io.gfile.stat(export_folder.join(path, name))
+            found.append((export_folder.join(path, name), stat.length, stat.mtime_nsec))
+    return sorted(found)

@@ -3,7 +3,6 @@
 import contextlib
 import http.client
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -11,6 +10,7 @@ import urllib.parse
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from tests import processes
 from tests.paths import ROOT
 
 
@@ -53,16 +53,9 @@ class RunningApp:
         return 0.0
 
     def memory(self) -> int:
-        """Resident bytes of the server and of its decoders."""
-        children = f"/proc/{self.process.pid}/task/{self.process.pid}/children"
-        with open(children) as file:
-            pids = [self.process.pid, *map(int, file.read().split())]
-        return sum(resident(pid) for pid in pids)
-
-
-def resident(pid: int) -> int:
-    with open(f"/proc/{pid}/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        """Resident bytes of the server and of all that it started."""
+        pids = [self.process.pid, *processes.descendants(self.process.pid)]
+        return sum(map(processes.resident, pids))
 
 
 def running_app(export_dir, *arguments: str):
