@@ -8,6 +8,8 @@ import collections
 import contextlib
 from collections.abc import AsyncIterator
 
+from starlette.requests import ClientDisconnect
+
 from serving.limits import Refusal
 
 
@@ -28,23 +30,26 @@ class Admission:
         self.num_waiting = 0
 
     @contextlib.asynccontextmanager
-    async def turn(self, client: str) -> AsyncIterator[None]:
+    async def turn(self, client: str, gone: asyncio.Future) -> AsyncIterator[None]:
         """Waits for a turn and holds it.
 
         Args:
             client: who asks, such as an address.
+            gone: is done when nobody waits for the answer any more.
 
         Raises:
             Refusal: 503 if the queue is full or the wait too long, 429 if the client's share is.
+            ClientDisconnect: `gone` is done.
         """
-        await self._take(client)
+        await self._take(client, gone)
         try:
+            if gone.done():
+                raise ClientDisconnect
             yield
         finally:
-            self._free += 1
-            self._hand_out()
+            self._give_back()
 
-    async def _take(self, client: str) -> None:
+    async def _take(self, client: str, gone: asyncio.Future) -> None:
         if self._free and not self.num_waiting:
             self._free -= 1
             return
@@ -60,19 +65,25 @@ class Admission:
         mine.append(turn)
         self.num_waiting += 1
         try:
-            await asyncio.wait_for(asyncio.shield(turn), self._queue_seconds)
-        except BaseException as error:
+            await asyncio.wait(
+                (turn, gone), timeout=self._queue_seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+        except asyncio.CancelledError:
             if turn.done():  # it came while this was given up
-                self._free += 1
-                self._hand_out()
+                self._give_back()
             else:
-                turn.cancel()
                 self._forget(client, turn)
-            if isinstance(error, asyncio.TimeoutError):
-                raise Refusal(
-                    503, "busy", "The server is busy; try again soon.", retry_after=5
-                ) from None
             raise
+        if turn.done():
+            return
+        self._forget(client, turn)
+        if gone.done():
+            raise ClientDisconnect
+        raise Refusal(503, "busy", "The server is busy; try again soon.", retry_after=5)
+
+    def _give_back(self) -> None:
+        self._free += 1
+        self._hand_out()
 
     def _hand_out(self) -> None:
         while self._free and self._waiting:

@@ -7,13 +7,10 @@ looked at.
 
 import asyncio
 import base64
-import binascii
 import contextlib
-import json
 import pathlib
 import sys
 import time
-from collections.abc import AsyncIterator
 from typing import Annotated
 
 import numpy as np
@@ -23,10 +20,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
 from beam_pipelines import audio
@@ -38,11 +34,15 @@ from serving.limits import Limits, Refusal
 from serving.model_host import Generation, ModelHost
 from serving.song import Song
 from serving.telemetry import Telemetry
+from serving.upload import Uploads
 
 PAGE = pathlib.Path(__file__).with_name("page")
 
 # Songs that are worked on beside those that are decoded: the model answers one meanwhile.
 _TURNS_FOR_THE_MODEL = 1
+
+# How long an answer about being ready is good for.
+_READY_SECONDS = 1.0
 
 _ADVICE = {
     "empty_file": "The file is empty.",
@@ -54,7 +54,9 @@ _ADVICE = {
 
 
 class Upload(BaseModel):
-    """A song as JSON."""
+    """A song as JSON, with nothing beside it."""
+
+    model_config = ConfigDict(extra="forbid")
 
     audio: str = Field(description="An mp3, wav, flac or ogg file, base64.")
 
@@ -152,106 +154,38 @@ class Gateway:
         self.host, self.limits = host, limits
         self.telemetry = Telemetry()
         self.telemetry.version.set(host.version)
-        self._buffered = 0
+        self._uploads = Uploads(limits)
+        self._asked, self._asked_at = None, 0.0
         self._admission = Admission(
             concurrent=decoders + _TURNS_FOR_THE_MODEL,
             queue_length=limits.queue_length,
             queue_seconds=limits.queue_seconds,
         )
         self.telemetry.waiting.set_function(lambda: self._admission.num_waiting)
-        self.telemetry.buffered.set_function(lambda: self._buffered)
+        self.telemetry.buffered.set_function(lambda: self._uploads.held)
 
     async def predict(self, request: Request, *, explain: bool) -> Prediction:
         """The answer to a request; Refusal where there is none."""
-        async with self._upload(request) as data:
+        started = time.perf_counter()
+        async with self._uploads.song(request) as data:
+            self._observe("upload", started)
             client = request.client.host if request.client else ""
-            started = time.perf_counter()
-            async with self._admission.turn(client):
-                self._observe("queue", started)
-                with self.host.in_use() as generation:
-                    prediction = await self._answer(generation, data, explain=explain)
+            gone, started = asyncio.ensure_future(_gone(request)), time.perf_counter()
+            try:
+                async with self._admission.turn(client, gone):
+                    self._observe("queue", started)
+                    with self.host.in_use() as generation:
+                        prediction = await self._answer(generation, data, explain=explain)
+            finally:
+                gone.cancel()
         self.telemetry.answers.labels(prediction.label).inc()
         return prediction
 
-    # ---- the upload
-
-    @contextlib.asynccontextmanager
-    async def _upload(self, request: Request) -> AsyncIterator[bytes]:
-        """The bytes of the song in a request, counted while they are in memory."""
-        body, started = bytearray(), time.perf_counter()
-        try:
-            try:
-                await asyncio.wait_for(self._read(request, body), self.limits.upload_seconds)
-            except asyncio.TimeoutError:
-                raise Refusal(
-                    408,
-                    "too_slow",
-                    f"The upload took longer than {self.limits.upload_seconds:g} s.",
-                ) from None
-            self._observe("upload", started)
-            yield await self._song_of(request, bytes(body))
-        finally:
-            self._buffered -= len(body)
-
-    async def _read(self, request: Request, body: bytearray) -> None:
-        """Appends all of a request's body to `body`."""
-        # A third more for base64, and a little for what is around a file.
-        most = int(self.limits.max_upload * 4 / 3) + 10_000
-        too_large = Refusal(
-            413, "too_large", f"The file is too large; up to {self.limits.max_upload_mb:g} MB."
-        )
-        length = request.headers.get("content-length", "")
-        if length.isdecimal() and int(length) > most:
-            raise too_large
-        async for chunk in request.stream():
-            if len(body) + len(chunk) > most:
-                raise too_large
-            if self._buffered + len(chunk) > self.limits.buffered_mb * 1e6:
-                raise Refusal(503, "busy", "The server is busy; try again soon.", retry_after=5)
-            self._buffered += len(chunk)
-            body += chunk
-
-    async def _song_of(self, request: Request, body: bytes) -> bytes:
-        """The song in a body of any of the three kinds."""
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind == "multipart/form-data":
-            song = await self._part(request, body)
-        elif kind == "application/json":
-            song = await asyncio.to_thread(_song_of_json, body)
-        elif kind in ("", "application/octet-stream") or kind.startswith("audio/"):
-            song = body
-        else:
-            raise Refusal(
-                415,
-                "unsupported",
-                "Send the song as multipart/form-data with a part `file`, as audio/* or "
-                'application/octet-stream, or as JSON {"audio": base64}.',
-            )
-        if len(song) > self.limits.max_upload:
-            raise Refusal(
-                413, "too_large", f"The file is too large; up to {self.limits.max_upload_mb:g} MB."
-            )
-        return song
-
-    async def _part(self, request: Request, body: bytes) -> bytes:
-        async def chunks():
-            yield body
-
-        parser = MultiPartParser(request.headers, chunks(), max_files=1, max_fields=8)
-        parser.spool_max_size = len(body) + 1  # never to a disk
-        try:
-            form = await parser.parse()
-        except (MultiPartException, KeyError, ValueError) as error:
-            message = getattr(error, "message", "") or "the multipart body is damaged"
-            raise Refusal(400, "unreadable", f"The request can't be read: {message}") from None
-        file = form.get("file")
-        if file is None or isinstance(file, str):
-            raise Refusal(400, "unreadable", "The form has no part `file` with a file in it.")
-        return await file.read()
-
     # ---- the answer
 
-    async def _answer(self, generation: Generation, data: bytes, *, explain: bool) -> Prediction:
+    async def _answer(
+        self, generation: Generation, data: bytes | bytearray, *, explain: bool
+    ) -> Prediction:
         started = time.perf_counter()
         try:
             song = await asyncio.to_thread(generation.listen, data)
@@ -324,6 +258,19 @@ class Gateway:
     def _observe(self, stage: str, started: float) -> None:
         self.telemetry.seconds.labels(stage).observe(time.perf_counter() - started)
 
+    # ---- is it ready
+
+    async def is_ready(self) -> bool:
+        """Whether songs can be answered; asked of the model at most once a second, for all."""
+        if self._asked is None or time.monotonic() >= self._asked_at + _READY_SECONDS:
+            self._asked_at = time.monotonic()
+            self._asked = asyncio.ensure_future(self._ask_whether_ready())
+        return await asyncio.shield(self._asked)
+
+    async def _ask_whether_ready(self) -> bool:
+        with self.host.in_use() as generation:
+            return await asyncio.to_thread(generation.is_ready)
+
     # ---- newer versions
 
     async def watch(self, poll_seconds: float) -> None:
@@ -334,11 +281,12 @@ class Gateway:
             before = self.host.version
             try:
                 version = await asyncio.to_thread(self.host.refresh)
-            except (InputError, OSError, RuntimeError) as error:
+            except Exception as error:  # whatever it was, the next version is looked for
                 self.telemetry.swaps.labels("failed").inc()
-                if str(error) != told:
-                    told = str(error)
-                    print(f"still version {before}: {error}", file=sys.stderr, flush=True)
+                problem = str(error) if isinstance(error, InputError) else repr(error)
+                if problem != told:
+                    told = problem
+                    print(f"still version {before}: {problem}", file=sys.stderr, flush=True)
                 continue
             if version is not None:
                 told = None
@@ -347,15 +295,10 @@ class Gateway:
                 print(f"serving version {version} (before: {before})", flush=True)
 
 
-def _song_of_json(body: bytes) -> bytes:
-    """The audio in {"audio": base64}; in a thread, since it may be large."""
-    try:
-        encoded = json.loads(body)["audio"]
-        return base64.b64decode(encoded, validate=True)
-    except (ValueError, TypeError, KeyError, RecursionError, binascii.Error):
-        raise Refusal(
-            400, "unreadable", 'The JSON is not {"audio": "<an audio file, base64>"}.'
-        ) from None
+async def _gone(request: Request) -> None:
+    """Returns when the client of a request whose body was read has gone away."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 class _Headers:
@@ -478,7 +421,11 @@ def application(gateway: Gateway, *, poll_seconds: float) -> FastAPI:
 
     @app.get("/readyz", responses={503: {"model": ErrorAnswer}})
     async def readyz() -> dict:
-        """A model is loaded and warm."""
+        """A model is loaded and warm, here or in TensorFlow Serving."""
+        if not await gateway.is_ready():
+            raise Refusal(
+                503, "no_model", "The model server does not answer; try again soon.", retry_after=5
+            )
         return {"status": "ready", "version": gateway.host.version}
 
     @app.get("/metrics", response_class=Response)

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from starlette.requests import ClientDisconnect
 
 from serving.admission import Admission
 from serving.limits import Refusal
@@ -19,8 +20,12 @@ async def settle():
         await asyncio.sleep(0)
 
 
-async def song(admission, client, log):
-    async with admission.turn(client):
+def nobody_leaves():
+    return asyncio.get_running_loop().create_future()
+
+
+async def song(admission, client, log, gone=None):
+    async with admission.turn(client, gone or nobody_leaves()):
         log.append(client)
         await settle()
 
@@ -46,7 +51,7 @@ def test_as_many_at_once_as_may_be():
 
         async def work(client):
             nonlocal active, most
-            async with admission.turn(client):
+            async with admission.turn(client, nobody_leaves()):
                 active += 1
                 most = max(most, active)
                 await settle()
@@ -80,7 +85,7 @@ def test_a_full_queue_and_a_client_that_fills_its_half():
 def test_whoever_gives_up_or_waits_too_long_leaves_no_gap():
     async def scenario(admission):
         log = []
-        async with admission.turn("first"):
+        async with admission.turn("first", nobody_leaves()):
             waiting = [asyncio.create_task(song(admission, str(n), log)) for n in range(3)]
             await settle()
             waiting[1].cancel()
@@ -89,7 +94,7 @@ def test_whoever_gives_up_or_waits_too_long_leaves_no_gap():
         await asyncio.gather(*waiting, return_exceptions=True)
         assert log == ["0", "2"]
         admission._queue_seconds = 0.01
-        async with admission.turn("first"):
+        async with admission.turn("first", nobody_leaves()):
             with pytest.raises(Refusal) as refusal:
                 await song(admission, "late", log)
             assert refusal.value.status == 503
@@ -98,3 +103,26 @@ def test_whoever_gives_up_or_waits_too_long_leaves_no_gap():
         return log
 
     assert run(scenario) == ["0", "2", "last"]
+
+
+def test_whoever_has_gone_is_passed_over():
+    """In the queue at once, and once more when it is its turn."""
+
+    async def scenario(admission):
+        log, gone, late = [], nobody_leaves(), nobody_leaves()
+        async with admission.turn("first", nobody_leaves()):
+            waiting = [
+                asyncio.create_task(song(admission, name, log, left))
+                for name, left in (("gone", gone), ("late", late), ("stays", None))
+            ]
+            await settle()
+            gone.set_result(None)
+            await settle()
+            assert waiting[0].done() and admission.num_waiting == 2
+        late.set_result(None)  # it has its turn already, and has not noticed yet
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(result) for result in results[:2]] == [ClientDisconnect] * 2
+        assert admission.num_waiting == 0
+        return log
+
+    assert run(scenario) == ["stays"]
