@@ -17,18 +17,23 @@ from beam_pipelines.command import InputError
 MIN_RATE, MAX_RATE = 1_000, 768_000
 MAX_SECONDS = 3600
 
-# Samples of each channel that are read at once: few enough to stay in a core's cache.
-_BLOCK = 1 << 16
+# Samples that are read at once, those of all channels: few enough to stay in a core's cache, and
+# to cost no memory worth speaking of, however many channels a header claims.
+_BLOCK = 1 << 17
 
 REJECT_REASONS = ("empty_file", "undecodable", "too_short", "silent", "not_finite")
 
 
 class ClipError(InputError):
-    """A clip that can't be used: `reason` is one of REJECT_REASONS, `str()` says more."""
+    """A clip that can't be used: `reason` is one of REJECT_REASONS, `str()` says more.
 
-    def __init__(self, reason: str, message: str):
+    `code` is the reason, or says it more exactly: of what is `undecodable`, `too_long` or
+    `too_slow_to_decode`.
+    """
+
+    def __init__(self, reason: str, message: str, *, code: str | None = None):
         super().__init__(message)
-        self.reason = reason
+        self.reason, self.code = reason, code or reason
 
 
 class _Stream(soundfile.SoundFile):
@@ -66,13 +71,15 @@ def load_waveform(data: bytes, *, sample_rate: int, max_seconds: float = MAX_SEC
             if not MIN_RATE <= rate <= MAX_RATE:
                 raise ClipError("undecodable", f"its header says {rate:,} Hz")
             resampler = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
-            while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
+            frames = max(1, _BLOCK // file.channels)
+            while len(block := file.read(frames, dtype="float32", always_2d=True)):
                 mono = to_mono(block)
                 if not np.isfinite(mono).all():
                     raise ClipError("not_finite", "the decoded samples hold NaN or infinity")
                 length += len(mono)
                 if length > max_seconds * rate:
-                    raise ClipError("undecodable", f"longer than {max_seconds / 60:g} minutes")
+                    message = f"longer than {max_seconds:g} s"
+                    raise ClipError("undecodable", message, code="too_long")
                 parts.append(resampler.resample_chunk(mono))
     except (soundfile.LibsndfileError, RuntimeError) as error:
         message = getattr(error, "error_string", None) or str(error)

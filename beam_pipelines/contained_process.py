@@ -59,6 +59,9 @@ class ContainedProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
+            # Ctrl-C at a terminal is for whoever started this; a file that is being decoded then
+            # is not a bad one.
+            start_new_session=True,
         )
         self._is_ready = False
 
@@ -87,19 +90,23 @@ class ContainedProcess:
                 answer = json.loads(_receive(self._process.stdout))
                 parts = [_receive(self._process.stdout) for _ in range(answer["num_parts"])]
             except (EOFError, BrokenPipeError):
-                self._process.wait()
-                self._process = None
+                self._end()
                 if time.monotonic() - started >= self._timeout_seconds:
                     problem = f"decoding took longer than {self._timeout_seconds:g} s"
+                    code = "too_slow_to_decode"
                 else:
-                    problem = "the decoder crashed"
-                raise ClipError("undecodable", f"{len(data):,} bytes: {problem}") from None
+                    problem, code = "the decoder crashed", None
+                message = f"{len(data):,} bytes: {problem}"
+                raise ClipError("undecodable", message, code=code) from None
+            except BaseException:  # interrupted: its answer would be taken for the next one's
+                self._end()
+                raise
             finally:
                 timer.cancel()
         if "bug" in answer:
             raise RuntimeError(answer["bug"])
         if "reason" in answer:
-            raise ClipError(answer["reason"], answer["message"])
+            raise ClipError(answer["reason"], answer["message"], code=answer["code"])
         return answer, parts
 
     def _wait_until_ready(self) -> None:
@@ -110,6 +117,11 @@ class ContainedProcess:
         except EOFError:
             code = self._process.wait()
             raise RuntimeError(f"the decoder process did not start (exit code {code})") from None
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._process = None
 
     def close(self) -> None:
         """Ends the process, which stops when its stdin does."""
@@ -125,6 +137,7 @@ def answer_requests(answer: Callable[[Any, bytes], tuple[dict[str, Any], list[by
 
     A ClipError that it raises is the answer; any other error is a bug, told with its traceback.
     """
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not mix with the answers
     _send(answers, b"ready")
@@ -137,10 +150,18 @@ def answer_requests(answer: Callable[[Any, bytes], tuple[dict[str, Any], list[by
         try:
             reply, parts = answer(header, data)
         except ClipError as error:
-            reply, parts = {"reason": error.reason, "message": str(error)}, []
+            reply = {"reason": error.reason, "message": str(error), "code": error.code}
+            parts = []
         except Exception:
             reply, parts = {"bug": traceback.format_exc()}, []
         _send(answers, json.dumps(reply | {"num_parts": len(parts)}).encode(), *parts)
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process when its parent has, even if a file hangs it, so that stdin is not read."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _send(file: BinaryIO, *parts: bytes) -> None:

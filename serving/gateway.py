@@ -46,6 +46,8 @@ _READY_SECONDS = 1.0
 
 _ADVICE = {
     "empty_file": "The file is empty.",
+    "too_long": "The song is too long.",
+    "too_slow_to_decode": "The song takes too long to decode; try it as an mp3, or a part of it.",
     "undecodable": "This can't be decoded as mp3, wav, flac or ogg.",
     "too_short": "The song is too short.",
     "silent": "The middle of the song is silent.",
@@ -190,7 +192,7 @@ class Gateway:
         try:
             song = await asyncio.to_thread(generation.listen, data)
         except audio.ClipError as error:
-            raise Refusal(422, error.reason, f"{_ADVICE[error.reason]} ({error})") from None
+            raise Refusal(422, error.code, f"{_ADVICE[error.code]} ({error})") from None
         finally:
             self._observe("decode", started)
         pictures = np.stack([window.picture for window in song.windows])

@@ -68,8 +68,9 @@ def running_app(export_dir, *arguments: str):
 def started(command: list[str], *, cwd) -> Iterator[RunningApp]:
     """Starts the app as a person would, and stops it as the system does."""
     process = subprocess.Popen(
-        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
     lines = []
     try:
         for line in process.stdout:

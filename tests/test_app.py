@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import socket
 import threading
 import time
@@ -16,7 +17,7 @@ import soundfile
 
 from beam_pipelines import spectrogram
 from serving import song
-from tests import model_server
+from tests import model_server, processes
 from tests.conftest import assert_refused, run_module
 from tests.running_app import multipart, running_app
 
@@ -135,7 +136,7 @@ def test_what_is_refused(app, mp3, library):
     refused(app.predict(mp3, query="?explain=perhaps"), 400, "unreadable", "explain")
     long = io.BytesIO()
     soundfile.write(long, np.ones(8_000 * 201, np.float32) / 2, 8_000, format="ogg")
-    refused(app.predict(long.getvalue()), 422, "undecodable", "longer than 3.33333 minutes")
+    refused(app.predict(long.getvalue()), 422, "too_long", "is too long", "longer than 200 s")
     assert app.ask("GET", "/v1/predict").status == 405
     assert app.ask("GET", "/nothing").status == 404
 
@@ -327,6 +328,26 @@ def test_a_newer_version_takes_over_without_a_failed_request(model_dir, mp3, tmp
         assert versions[0] == "1" and versions[-1] == "1" and "2" in versions
         assert any(line.startswith("still version 1: ") for line in app.lines)
         assert "serving version 2 (before: 1)" in app.lines
+
+
+@pytest.mark.integration
+def test_an_interrupt_lets_songs_in_flight_end(model_dir, mp3):
+    """Ctrl-C at a terminal goes to the decoders too."""
+    with running_app(model_dir / "export") as app:
+        started, answers = processes.descendants(app.process.pid), []
+        threads = [
+            threading.Thread(target=lambda: answers.append(app.predict(mp3))) for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        while not app.metric('fma_stage_seconds_count{stage="decode"}'):
+            pass
+        os.killpg(app.process.pid, signal.SIGINT)
+        for thread in threads:
+            thread.join()
+        assert [answer.status for answer in answers] == [200] * 8
+        app.process.wait(20)
+        processes.wait_until_ended(started)
 
 
 @pytest.mark.integration

@@ -1,6 +1,7 @@
 """The decoder: every clip ends as a window or as a reason."""
 
 import io
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -70,6 +71,18 @@ def test_reading_in_blocks_changes_no_sample(library, monkeypatch):
         np.testing.assert_array_equal(audio.load_waveform(data, sample_rate=22_050), expected)
         compared += 1
     assert compared >= 20
+
+
+def test_many_channels_cost_no_more_memory_than_two():
+    samples = np.random.default_rng(0).integers(-99, 99, (40_000, 256)).astype(np.int16)
+    data = encoded(samples, rate=22_050)
+    tracemalloc.start()
+    waveform = audio.load_waveform(data, sample_rate=22_050)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    expected = audio.to_mono(samples.astype(np.float32) / 2**15)
+    np.testing.assert_array_equal(waveform, expected)
+    assert peak < 5_000_000
 
 
 @pytest.mark.parametrize("rate", [1, 999, 900_000, 2**31 - 1])

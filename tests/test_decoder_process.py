@@ -1,6 +1,8 @@
 """The contained decoder: what kills it is only a bad clip."""
 
 import os
+import signal
+import subprocess
 import sys
 import time
 
@@ -10,6 +12,8 @@ from beam_pipelines import audio, clip_record, decoder_process
 from beam_pipelines.catalogue import Track
 from beam_pipelines.dataset_config import DatasetConfig
 from configs import dataset_artist
+from tests import processes
+from tests.paths import ROOT
 
 CONFIG = DatasetConfig.from_dict(dataset_artist.get_config().to_dict())
 TRACK = Track(7, "000/000007.mp3", 2_000, 3, "Rock", -1, "")
@@ -73,7 +77,7 @@ def test_a_decoder_that_hangs_is_stopped(song):
     started = time.monotonic()
     with pytest.raises(audio.ClipError, match=r"longer than 0\.5 s") as error:
         decode(decoder, song)
-    assert error.value.reason == "undecodable"
+    assert (error.value.reason, error.value.code) == ("undecodable", "too_slow_to_decode")
     assert time.monotonic() - started < 10
 
 
@@ -87,3 +91,49 @@ def test_a_bug_is_no_bad_clip(decoder, song):
     with pytest.raises(RuntimeError, match="track 7:"):
         decoder.decode(TRACK._replace(genre="\udcff"), song, thresholds=THRESHOLDS)
     assert decode(decoder, song).records
+
+
+def test_a_decoder_that_hangs_ends_with_its_parent():
+    """It is in a session of its own, so no signal to a terminal's processes would end it."""
+    decoder = (
+        "import time; from beam_pipelines.contained_process import answer_requests; "
+        "answer_requests(lambda header, data: time.sleep(60))"
+    )
+    parent = (
+        "import sys; from beam_pipelines.contained_process import ContainedProcess; "
+        f"command = [sys.executable, '-c', {decoder!r}]; "
+        "ContainedProcess(command, timeout_seconds=60).ask(None, b'')"
+    )
+    process = subprocess.Popen([sys.executable, "-c", parent], cwd=ROOT)
+    end = time.monotonic() + 20
+    while not (started := processes.descendants(process.pid)) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert len(started) == 1
+    time.sleep(0.5)
+    process.kill()
+    process.wait()
+    processes.wait_until_ended(started)
+
+
+def test_an_interrupt_is_not_for_the_decoder(song):
+    """Ctrl-C goes to all processes of a terminal; what is being decoded then is no bad clip."""
+    code = (
+        "import signal, sys; from beam_pipelines import decoder_process; "
+        "from tests.test_decoder_process import CONFIG, THRESHOLDS, TRACK; "
+        "decoder, data = decoder_process.Decoder(CONFIG), sys.stdin.buffer.read(); "
+        "decode = lambda: decoder.decode(TRACK, data, thresholds=THRESHOLDS); "
+        "signals = []; signal.signal(signal.SIGINT, lambda *_: signals.append(1)); "
+        "decode(); print('ready', flush=True)\n"
+        "while not signals: decode()\n"
+        "decode(); print('done')"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    process.stdin.write(song)
+    process.stdin.close()
+    assert process.stdout.readline() == b"ready\n"
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.stdout.read() == b"done\n"
+    assert process.wait() == 0

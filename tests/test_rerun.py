@@ -14,6 +14,7 @@ import pytest
 
 from beam_pipelines import dataset_reader, output_folder
 from beam_pipelines.command import InputError
+from tests import processes
 from tests.conftest import assert_refused, build, counted, files_of
 from tests.paths import ROOT
 
@@ -91,14 +92,24 @@ def test_a_run_goes_on_with_the_shards_that_are_done(dataset_dir, library, tmp_p
 def test_an_interrupted_run_says_so_and_goes_on(dataset_dir, library, tmp_path):
     out = tmp_path / "out"
     process = start(library, out, stderr=subprocess.PIPE, text=True)
+
+    def decoders():
+        return {
+            pid
+            for pid in processes.descendants(process.pid)
+            if "decoder_process" in processes.command_line(pid)
+        }
+
     deadline = time.monotonic() + 60
-    while not (out / ".plan.json").exists() and time.monotonic() < deadline:
+    while not (started := decoders()) and time.monotonic() < deadline:
         time.sleep(0.02)
+    started |= processes.descendants(process.pid)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     if process.returncode:  # else it was faster
         assert process.returncode == 130
         assert errors.strip() == "interrupted; the same command goes on"
+    processes.wait_until_ended(started)
     result = build(library.tracks_csv, library.audio_dir, out, SPLIT)
     assert result.returncode == 0, result.stderr
     assert files_of(out) == files_of(dataset_dir)
