@@ -15,7 +15,7 @@ from beam_pipelines.command import InputError
 
 # What a header may claim before it is taken for damaged: more would cost memory without bound.
 MIN_RATE, MAX_RATE = 1_000, 768_000
-MAX_SECONDS = 3600
+MAX_SECONDS = 2400
 
 # Samples that are read at once, those of all channels: few enough to stay in a core's cache, and
 # to cost no memory worth speaking of, however many channels a header claims.
@@ -123,7 +123,7 @@ def is_silent(window: np.ndarray, silence_dbfs: float) -> bool:
 
 
 def clip_windows(
-    data: bytes,
+    waveform: np.ndarray,
     *,
     sample_rate: int,
     num_samples: int,
@@ -131,20 +131,19 @@ def clip_windows(
     silence_dbfs: float,
     count: int = 1,
 ) -> list[np.ndarray]:
-    """The windows of an audio file that pictures are made of: each float32 [num_samples], mono.
+    """The windows of a waveform that pictures are made of: each float32 [num_samples].
 
     Args:
-        data: the bytes of the file.
-        sample_rate: of the windows, in Hz.
+        waveform: float32 [samples].
+        sample_rate: of it, in Hz.
         num_samples: length of a window.
-        min_seconds: the shortest file that is taken.
+        min_seconds: the shortest waveform that is taken.
         silence_dbfs: a window whose peak lies below this level (dB of full scale) is silent.
-        count: how many windows, if the file is long enough; see `even_windows`.
+        count: how many windows, if it is long enough; see `even_windows`.
 
     Raises:
-        ClipError: for any of REJECT_REASONS; `silent` if all windows are.
+        ClipError: `too_short`, or `silent` if all windows are.
     """
-    waveform = load_waveform(data, sample_rate=sample_rate)
     seconds = len(waveform) / sample_rate
     if seconds < min_seconds:
         raise ClipError("too_short", f"{seconds:.2f} s, shorter than {min_seconds:g} s")

@@ -7,10 +7,15 @@ from beam_pipelines.catalogue import Track
 from beam_pipelines.dataset_config import DatasetConfig
 
 
-def windows_of(data: bytes, config: DatasetConfig) -> list[np.ndarray]:
-    """The windows, float32 [num_samples], of an audio file; ClipError if it can't be used."""
+def waveform_of(data: bytes, config: DatasetConfig) -> np.ndarray:
+    """The whole of an audio file, float32 [samples]; ClipError if it can't be decoded."""
+    return audio.load_waveform(data, sample_rate=config.spectrogram.sample_rate)
+
+
+def windows_of(waveform: np.ndarray, config: DatasetConfig) -> list[np.ndarray]:
+    """The windows, float32 [num_samples], of a waveform; ClipError if it can't be used."""
     return audio.clip_windows(
-        data,
+        waveform,
         sample_rate=config.spectrogram.sample_rate,
         num_samples=config.spectrogram.num_samples,
         min_seconds=config.min_seconds,

@@ -6,7 +6,10 @@ JSON header and the parts that this announces.
 """
 
 import json
+import math
 import os
+import resource
+import signal
 import struct
 import subprocess
 import sys
@@ -24,6 +27,10 @@ KEEPS_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
 }
+
+
+class Crashed(ClipError):
+    """What the process was given ended it, or something else did, such as a lack of memory."""
 
 
 class ContainedProcess:
@@ -90,14 +97,16 @@ class ContainedProcess:
                 answer = json.loads(_receive(self._process.stdout))
                 parts = [_receive(self._process.stdout) for _ in range(answer["num_parts"])]
             except (EOFError, BrokenPipeError):
-                self._end()
-                if time.monotonic() - started >= self._timeout_seconds:
+                code, took = self._end(), time.monotonic() - started
+                if code == -signal.SIGXCPU:
+                    problem = "decoding took too much time of a processor"
+                elif took >= self._timeout_seconds:
                     problem = f"decoding took longer than {self._timeout_seconds:g} s"
-                    code = "too_slow_to_decode"
                 else:
-                    problem, code = "the decoder crashed", None
+                    message = f"{len(data):,} bytes: the decoder crashed"
+                    raise Crashed("undecodable", message) from None
                 message = f"{len(data):,} bytes: {problem}"
-                raise ClipError("undecodable", message, code=code) from None
+                raise ClipError("undecodable", message, code="too_slow_to_decode") from None
             except BaseException:  # interrupted: its answer would be taken for the next one's
                 self._end()
                 raise
@@ -118,10 +127,12 @@ class ContainedProcess:
             code = self._process.wait()
             raise RuntimeError(f"the decoder process did not start (exit code {code})") from None
 
-    def _end(self) -> None:
+    def _end(self) -> int:
+        """Ends the process; its exit code, which is its own if it had ended already."""
         self._process.kill()
-        self._process.wait()
+        code = self._process.wait()
         self._process = None
+        return code
 
     def close(self) -> None:
         """Ends the process, which stops when its stdin does."""
@@ -155,6 +166,18 @@ def answer_requests(answer: Callable[[Any, bytes], tuple[dict[str, Any], list[by
         except Exception:
             reply, parts = {"bug": traceback.format_exc()}, []
         _send(answers, json.dumps(reply | {"num_parts": len(parts)}).encode(), *parts)
+
+
+def allow_processor_seconds(seconds: float) -> None:
+    """Has the system end this process when it has computed for so long from now on.
+
+    Unlike a limit of time, it does not depend on what else the machine does.
+    """
+    used, (_, most) = time.process_time(), resource.getrlimit(resource.RLIMIT_CPU)
+    allowed = math.ceil(used + seconds)
+    if most != resource.RLIM_INFINITY:
+        allowed = min(allowed, most)
+    resource.setrlimit(resource.RLIMIT_CPU, (allowed, most))
 
 
 def _end_with(parent: int) -> None:

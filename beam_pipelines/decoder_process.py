@@ -1,7 +1,7 @@
 """The job's decoder: bytes of a clip in, records out, in a process that a bad clip may crash.
 
-If it dies or takes too long, the clip is rejected and the next one gets a new decoder. It imports
-no Beam.
+If it dies, a new decoder tries again; if it dies again or takes too long, the clip is rejected. It
+imports no Beam.
 """
 
 import json
@@ -10,14 +10,23 @@ import time
 from typing import NamedTuple
 
 from beam_pipelines.catalogue import Track
-from beam_pipelines.contained_process import ContainedProcess, answer_requests
+from beam_pipelines.contained_process import (
+    ContainedProcess,
+    Crashed,
+    allow_processor_seconds,
+    answer_requests,
+)
 from beam_pipelines.dataset_config import DatasetConfig
 
-TIMEOUT_SECONDS = 8.0
+# Of a processor, so that what is rejected does not depend on what else the machine does. The
+# longest song that is taken (audio.MAX_SECONDS) needs less than half of it.
+PROCESSOR_SECONDS = 8.0
+# For what hangs without computing, or a machine that has no time for it.
+TIMEOUT_SECONDS = 120.0
 
 
 class Decoded(NamedTuple):
-    """The records of a clip, and what they cost."""
+    """The records of a track, how long it is, and what they cost."""
 
     records: list[bytes]
     audio_seconds: float
@@ -54,11 +63,14 @@ class Decoder(ContainedProcess):
             thresholds: of the classes, in listens.
 
         Raises:
-            audio.ClipError: the clip can't be used; `undecodable` if it kills the process or
+            audio.ClipError: the clip can't be used; `undecodable` if it kills the process twice or
                 takes too long.
         """
         try:
-            answer, records = self.ask([track, thresholds], data)
+            try:
+                answer, records = self.ask([track, thresholds], data)
+            except Crashed:  # the system may have ended it, for want of memory
+                answer, records = self.ask([track, thresholds], data)
         except RuntimeError as error:
             raise RuntimeError(f"track {track.track_id}:\n{error}") from None
         return Decoded(records, answer["audio_seconds"], answer["decode_ms"], answer["picture_ms"])
@@ -73,9 +85,11 @@ def main() -> None:
     spectrogram.mel_filter_bank(config.spectrogram)
 
     def answer(header, data):
+        allow_processor_seconds(PROCESSOR_SECONDS)
         track, thresholds = header
         started = time.perf_counter()
-        windows = clip_record.windows_of(data, config)
+        waveform = clip_record.waveform_of(data, config)
+        windows = clip_record.windows_of(waveform, config)
         decoded = time.perf_counter()
         records = [
             clip_record.record_of(Track(*track), window, config, thresholds=tuple(thresholds))
@@ -83,7 +97,7 @@ def main() -> None:
         ]
         finished = time.perf_counter()
         return {
-            "audio_seconds": len(windows) * config.spectrogram.seconds,
+            "audio_seconds": len(waveform) / config.spectrogram.sample_rate,
             "decode_ms": round(1000 * (decoded - started)),
             "picture_ms": round(1000 * (finished - decoded)),
         }, records

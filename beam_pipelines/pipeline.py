@@ -32,7 +32,7 @@ from beam_pipelines.command import InputError
 from beam_pipelines.dataset_config import SPLITS, DatasetConfig
 from beam_pipelines.decoder_process import Decoder
 
-# The largest file that is taken: an hour of lossless audio, and what a worker has room for.
+# The largest file that is taken: what a worker has room for, and 40 minutes of a CD are.
 MAX_BYTES = 400_000_000
 
 
@@ -222,6 +222,7 @@ class WriteShard(beam.DoFn):
         Metrics.counter("audio", "bytes read").inc(len(data))
         decoded = self._decoder.decode(track, data, thresholds=thresholds)
         Metrics.counter("tracks", "decoded").inc()
+        Metrics.counter("clips", "made").inc(len(decoded.records))
         Metrics.counter("audio", "seconds").inc(round(decoded.audio_seconds))
         Metrics.distribution("milliseconds a track", "decode").update(decoded.decode_ms)
         Metrics.distribution("milliseconds a track", "picture").update(decoded.picture_ms)

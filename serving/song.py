@@ -35,7 +35,7 @@ def middle_waveform(data: bytes, info: ModelInfo) -> np.ndarray:
         audio.ClipError: the file can't be used.
     """
     (window,) = audio.clip_windows(
-        data,
+        audio.load_waveform(data, sample_rate=info.signal.sample_rate),
         sample_rate=info.signal.sample_rate,
         num_samples=info.signal.num_samples,
         min_seconds=info.min_seconds,

@@ -122,7 +122,7 @@ def windows_of(data: bytes, info: DatasetInfo) -> list[np.ndarray]:
     from beam_pipelines import clip_record
 
     with command.kept_back_stderr():  # what the mp3 decoder says of a damaged file
-        return clip_record.windows_of(data, info.config)
+        return clip_record.windows_of(clip_record.waveform_of(data, info.config), info.config)
 
 
 def paths_of(tracks_csv: str, info: DatasetInfo) -> dict[int, str]:

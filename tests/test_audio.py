@@ -23,6 +23,11 @@ def tone(seconds=5.0, rate=44_100, level=0.5) -> np.ndarray:
     return (level * np.sin(2 * np.pi * 440 * np.arange(int(seconds * rate)) / rate)).astype("f4")
 
 
+def windows_of(data):
+    waveform = audio.load_waveform(data, sample_rate=LIMITS["sample_rate"])
+    return audio.clip_windows(waveform, **LIMITS)
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
@@ -40,7 +45,7 @@ def tone(seconds=5.0, rate=44_100, level=0.5) -> np.ndarray:
 )
 def test_reasons(data, reason):
     with pytest.raises(audio.ClipError) as error:
-        audio.clip_windows(data, **LIMITS)
+        windows_of(data)
     assert error.value.reason == reason
     assert reason in audio.REJECT_REASONS
     assert "\n" not in str(error.value)
@@ -50,7 +55,7 @@ def test_reasons(data, reason):
 @pytest.mark.parametrize(("rate", "channels"), [(44_100, 2), (48_000, 1), (22_050, 1), (8_000, 2)])
 def test_formats_by_content(kind, rate, channels):
     samples = np.repeat(tone(6.0, rate)[:, np.newaxis], channels, axis=1)
-    (window,) = audio.clip_windows(encoded(samples, rate, kind), **LIMITS)
+    (window,) = windows_of(encoded(samples, rate, kind))
     assert window.shape == (660_920,) and window.dtype == np.float32
     heard = window[22_050 : 5 * 22_050]
     loudest = np.abs(np.fft.rfft(heard)).argmax() * 22_050 / len(heard)

@@ -1,12 +1,15 @@
 """The contained decoder: what kills it is only a bad clip."""
 
+import io
 import os
 import signal
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
+import soundfile
 
 from beam_pipelines import audio, clip_record, decoder_process
 from beam_pipelines.catalogue import Track
@@ -37,7 +40,7 @@ def decode(decoder, data):
 
 
 def test_records_are_those_of_this_process(decoder, song):
-    (window,) = clip_record.windows_of(song, CONFIG)
+    (window,) = clip_record.windows_of(clip_record.waveform_of(song, CONFIG), CONFIG)
     expected = clip_record.record_of(TRACK, window, CONFIG, thresholds=THRESHOLDS)
     decoded = decode(decoder, song)
     assert decoded.records == [expected]
@@ -56,12 +59,49 @@ def test_reasons_come_through(decoder, song):
     assert decode(decoder, song).records
 
 
-def test_a_decoder_that_dies_costs_one_clip(decoder, song):
+def test_the_length_is_the_songs_and_not_the_windows(decoder):
+    file = io.BytesIO()
+    noise = np.random.default_rng(0).normal(0, 0.1, 70 * 22_050)
+    for seconds in (5, 70):
+        soundfile.write(file, noise[: seconds * 22_050], 22_050, format="WAV")
+        assert decode(decoder, file.getvalue()).audio_seconds == seconds
+        file.seek(0)
+
+
+def test_a_decoder_that_is_killed_costs_no_clip(decoder, song):
     expected = decode(decoder, song).records
-    decoder._process.kill()  # as a segmentation fault in a codec would
-    with pytest.raises(audio.ClipError, match="the decoder crashed"):
-        decode(decoder, song)
+    decoder._process.kill()  # as a system without memory would
     assert decode(decoder, song).records == expected
+
+
+def starting(code: str) -> list[str]:
+    """A command that does `code` where the decoder would answer."""
+    return [sys.executable, "-c", "from beam_pipelines.contained_process import *\n" + code]
+
+
+def test_a_song_that_crashes_every_decoder_is_a_bad_clip(song):
+    command = starting("answer_requests(lambda *_: os.abort())")
+    decoder = decoder_process.Decoder(CONFIG, command=command)
+    with pytest.raises(audio.ClipError, match="the decoder crashed") as error:
+        decode(decoder, song)
+    assert error.value.reason == "undecodable"
+
+
+def test_a_decoder_that_computes_for_ever_is_stopped(song):
+    """By its own time, since what else the machine does must not decide on a clip."""
+    command = starting(
+        "def answer(*_):\n"
+        "    allow_processor_seconds(0.5)\n"
+        "    time.sleep(3)\n"
+        "    while True: pass\n"
+        "answer_requests(answer)"
+    )
+    decoder = decoder_process.Decoder(CONFIG, command=command)
+    started = time.monotonic()
+    with pytest.raises(audio.ClipError, match="too much time of a processor") as error:
+        decode(decoder, song)
+    assert (error.value.reason, error.value.code) == ("undecodable", "too_slow_to_decode")
+    assert time.monotonic() - started > 3
 
 
 def test_a_decoder_that_hangs_is_stopped(song):

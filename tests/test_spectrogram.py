@@ -61,7 +61,7 @@ def test_pictures_of_short_and_long_clips(seconds):
     soundfile.write(file, noise, 44_100, format="FLAC")
     params = SpectrogramParams()
     (window,) = audio.clip_windows(
-        file.getvalue(),
+        audio.load_waveform(file.getvalue(), sample_rate=params.sample_rate),
         sample_rate=params.sample_rate,
         num_samples=params.num_samples,
         min_seconds=3,

@@ -73,7 +73,8 @@ def by_own_functions(path: str) -> int:
     from configs import dataset_artist
 
     config = DatasetConfig.from_dict(dataset_artist.get_config().to_dict())
-    (window,) = clip_record.windows_of(pathlib.Path(path).read_bytes(), config)
+    waveform = clip_record.waveform_of(pathlib.Path(path).read_bytes(), config)
+    (window,) = clip_record.windows_of(waveform, config)
     track = Track(1, path, 1_000, -1, "", -1, "")
     return len(clip_record.record_of(track, window, config, thresholds=(1_000, 3_500)))
 

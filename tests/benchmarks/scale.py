@@ -252,7 +252,7 @@ def clip_seconds(clips: list[pathlib.Path]) -> list[float]:
     for clip in clips * 5:
         data = clip.read_bytes()
         started = time.process_time()
-        (window,) = clip_record.windows_of(data, _CONFIG)
+        (window,) = clip_record.windows_of(clip_record.waveform_of(data, _CONFIG), _CONFIG)
         clip_record.record_of(track(1, 1_000), window, _CONFIG, thresholds=_CONFIG.thresholds)
         seconds.append(time.process_time() - started)
     return seconds[len(clips) :]  # the first round warms up
