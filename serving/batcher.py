@@ -1,16 +1,14 @@
 """Questions of many clients in one batch: whatever waits while a batch runs is the next one."""
 
+import collections
 import concurrent.futures
-import queue
 import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from serving.client import Answers
-
-MAX_BATCH = 32
+from serving.client import MAX_BATCH, Answers
 
 
 class _Question(NamedTuple):
@@ -29,7 +27,9 @@ class Batcher:
 
     def __init__(self, ask: Callable[[np.ndarray], Answers], *, threads: int = 1):
         self._ask = ask
-        self._questions: queue.SimpleQueue[_Question | None] = queue.SimpleQueue()
+        self._questions: collections.deque[_Question] = collections.deque()
+        self._closed = False
+        self._changed = threading.Condition()
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(threads)]
         for thread in self._threads:
             thread.start()
@@ -37,30 +37,32 @@ class Batcher:
     def submit(self, pictures: np.ndarray) -> concurrent.futures.Future:
         """The future Answers about pictures uint8 [batch, height, width]."""
         question = _Question(pictures, concurrent.futures.Future())
-        self._questions.put(question)
+        with self._changed:
+            self._questions.append(question)
+            self._changed.notify()
         return question.answer
 
     def close(self) -> None:
         """Answers what was submitted, then ends the threads."""
-        for _ in self._threads:
-            self._questions.put(None)
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
         for thread in self._threads:
             thread.join()
 
     def _run(self) -> None:
-        while (question := self._questions.get()) is not None:
-            batch, size = [question], len(question.pictures)
-            while size < MAX_BATCH:
-                try:
-                    question = self._questions.get_nowait()
-                except queue.Empty:
-                    break
-                if question is None:
-                    self._questions.put(None)
-                    break
-                batch.append(question)
-                size += len(question.pictures)
+        while batch := self._next_batch():
             self._answer(batch)
+
+    def _next_batch(self) -> list[_Question]:
+        """What waits, up to MAX_BATCH pictures or one question of more; empty at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._questions or self._closed)
+            batch, room = [], MAX_BATCH
+            while self._questions and (not batch or len(self._questions[0].pictures) <= room):
+                batch.append(self._questions.popleft())
+                room -= len(batch[-1].pictures)
+            return batch
 
     def _answer(self, batch: list[_Question]) -> None:
         batch = [question for question in batch if question.answer.set_running_or_notify_cancel()]

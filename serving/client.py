@@ -27,6 +27,9 @@ from serving import song
 from serving.model_info import ModelInfo
 
 MODEL_NAME = "popularity"
+# The most pictures of a request: TensorFlow Serving refuses more than the max_batch_size of
+# serving/tf_serving/batching.config.
+MAX_BATCH = 32
 
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 2.0
 _SIGNATURE = "spectrogram"
@@ -44,7 +47,10 @@ class ServerError(InputError):
 
 
 class Answers(NamedTuple):
-    """Probabilities float32 [batch, classes], and the version that gave them, if it says so."""
+    """Probabilities float32 [batch, classes], and the version that gave them, if it says so.
+
+    Of more than MAX_BATCH pictures it is the version that gave the last ones.
+    """
 
     probabilities: np.ndarray
     version: str | None
@@ -68,7 +74,7 @@ class Client:
         model_name: as the server's config has it.
         version: a number or a label (`stable`, `canary`) of the server's config; without it the
             server takes the newest.
-        deadline_seconds: of a request, all its attempts included.
+        deadline_seconds: of a `predict`, all its requests and attempts included.
         attempts: how often a request is sent to a server that is unavailable, with pauses of
             0.1 s, 0.2 s, 0.4 s and so on between.
     """
@@ -104,12 +110,22 @@ class Client:
         self._transport.close()
 
     def predict(self, pictures: np.ndarray) -> Answers:
-        """The answers about pictures uint8 [batch, height, width].
+        """The answers about pictures uint8 [batch, height, width], MAX_BATCH in a request.
 
         Raises:
+            InputError: there are no pictures.
             ServerError: there is no answer before the deadline, or it is an error.
         """
+        require(len(pictures) > 0, "no pictures to ask about")
         end = time.monotonic() + self._deadline_seconds
+        parts = [
+            self._ask(pictures[start : start + MAX_BATCH], end)
+            for start in range(0, len(pictures), MAX_BATCH)
+        ]
+        return Answers(np.concatenate([part.probabilities for part in parts]), parts[-1].version)
+
+    def _ask(self, pictures: np.ndarray, end: float) -> Answers:
+        """The answers to one request, before the clock shows `end`."""
         for attempt in itertools.count(1):
             try:
                 return self._transport.predict(pictures, timeout=end - time.monotonic())

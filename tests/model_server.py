@@ -31,8 +31,11 @@ from tensorflow_serving.apis import (
 )
 
 from serving import export_folder
+from tests.paths import ROOT
 
 BINARY = shutil.which("tensorflow_model_server")
+BATCHING = (ROOT / "serving" / "tf_serving" / "batching.config").read_text()
+MAX_BATCH = int(re.search(r"max_batch_size { value: (\d+) }", BATCHING)[1])
 
 
 class Server(NamedTuple):
@@ -83,6 +86,11 @@ class Model:
         specs = function.structured_input_signature[1]
         try:
             tensors = {name: tf.constant(inputs[name], spec.dtype) for name, spec in specs.items()}
+            (size,) = {len(tensor) for tensor in tensors.values()}
+            if size > MAX_BATCH:
+                raise ValueError(
+                    f"Task size {size} is larger than maximum input batch size {MAX_BATCH}"
+                )
             outputs = function(**tensors)
         except (KeyError, TypeError, ValueError, tf.errors.InvalidArgumentError) as error:
             raise ValueError(str(error)[:500]) from None
@@ -233,6 +241,8 @@ def serve_binary(export_dir: pathlib.Path, folder: pathlib.Path) -> Iterator[Ser
             f"--model_config_file={config}",
             f"--port={ports[0]}",
             f"--rest_api_port={ports[1]}",
+            "--enable_batching=true",
+            f"--batching_parameters_file={ROOT}/serving/tf_serving/batching.config",
             "--allow_version_labels_for_unavailable_models=true",
         ]
     )

@@ -90,6 +90,16 @@ def test_many_files_are_answered_as_in_process(client, exported, library, tmp_pa
             assert answer.label == exported.info.class_names[expected.argmax()]
 
 
+def test_more_pictures_than_a_request_holds(client, exported):
+    """TensorFlow Serving refuses more than 32 at once."""
+    pictures = np.random.default_rng(0).integers(0, 256, (75, 102, 159), np.uint8)
+    answers = client.predict(pictures)
+    expected = exported.probabilities_of_pictures(pictures)
+    np.testing.assert_allclose(answers.probabilities, expected, atol=TOLERANCE)
+    with pytest.raises(InputError, match="no pictures"):
+        client.predict(pictures[:0])
+
+
 def test_versions_and_labels(server, exported):
     picture = np.zeros((1, 102, 159), np.uint8)
     for target in server:

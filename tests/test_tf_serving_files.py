@@ -17,7 +17,7 @@ from google.protobuf import (
 )
 from tensorflow_serving.config import model_server_config_pb2
 
-from serving.client import MODEL_NAME
+from serving.client import MAX_BATCH, MODEL_NAME
 from tests.paths import ROOT
 from trainer import export
 
@@ -105,6 +105,7 @@ def test_batches_are_those_that_the_export_is_warm_for():
     sizes = tuple(batching.allowed_batch_sizes)
     assert sizes == export.BATCH_SIZES
     assert sizes[-1] == batching.max_batch_size.value  # what TensorFlow Serving demands
+    assert sizes[-1] == MAX_BATCH
 
 
 def test_compose_is_one(tmp_path):
