@@ -49,7 +49,6 @@ _SERVING = [
     "python-multipart>=0.0.18",
     "scipy>=1.13",
     "tensorflow-serving-api>=2.18,<3",
-    "urllib3>=2",
     "uvicorn>=0.34",
 ]
 _DEV = [

@@ -10,16 +10,20 @@ server instead of 2.6 MB of waveform.
 """
 
 import concurrent.futures
+import contextlib
+import http.client
 import itertools
 import json
 import os
+import socket
+import threading
 import time
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+import urllib.parse
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import grpc
 import numpy as np
-import urllib3
 
 from beam_pipelines import audio, command
 from beam_pipelines.command import InputError, require
@@ -33,6 +37,8 @@ MAX_BATCH = 32
 
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 2.0
 _SIGNATURE = "spectrogram"
+# Bytes; an answer about MAX_BATCH pictures is a few KB.
+_LONGEST_ANSWER = 1 << 20
 
 
 class ServerError(InputError):
@@ -69,7 +75,8 @@ class Client:
     """A connection to a TensorFlow Serving server.
 
     Args:
-        target: `grpc://host:port` or `http://host:port` (REST; https too).
+        target: `grpc://host:port` or `http://host:port` (REST; https too). By gRPC, all addresses
+            that DNS has for the host share the requests.
         info: of the model; the `model_info.json` of any version that hears alike.
         model_name: as the server's config has it.
         version: a number or a label (`stable`, `canary`) of the server's config; without it the
@@ -95,6 +102,7 @@ class Client:
             f"{target}: no server's address; it is grpc://host:8500 or http://host:8501",
         )
         self.info = info
+        self._target = target
         self._deadline_seconds = deadline_seconds
         self._attempts = attempts
         transport = _Grpc if scheme == "grpc" else _Rest
@@ -128,12 +136,20 @@ class Client:
         """The answers to one request, before the clock shows `end`."""
         for attempt in itertools.count(1):
             try:
-                return self._transport.predict(pictures, timeout=end - time.monotonic())
+                answers = self._transport.predict(pictures, timeout=end - time.monotonic())
+                break
             except _Unavailable as error:
                 pause = min(_FIRST_BACKOFF * 2 ** (attempt - 1), _LONGEST_BACKOFF)
                 if attempt == self._attempts or time.monotonic() + pause >= end:
                     raise ServerError(f"{error} (tried {attempt} times)", is_busy=True) from None
                 time.sleep(pause)
+        shape = (len(pictures), len(self.info.class_names))
+        if answers.probabilities.shape != shape:
+            raise ServerError(
+                f"{self._target}: no probabilities of {shape[1]} classes about each picture; is "
+                "model_info.json that of the model it serves?"
+            )
+        return answers
 
     def predict_files(
         self, paths: Iterable[str | os.PathLike], *, batch_size: int = 16
@@ -143,8 +159,10 @@ class Client:
         Files are decoded on all cores and sent `batch_size` at a time.
 
         Raises:
+            InputError: `batch_size` is less than 1.
             ServerError: as `predict` does.
         """
+        require(batch_size >= 1, f"batch_size is {batch_size}; it is at least 1")
         paths = iter(map(os.fspath, paths))
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             while batch := list(itertools.islice(paths, batch_size)):
@@ -158,15 +176,20 @@ class Client:
                         yield file_answer(path, next(answers), self.info)
 
     def _hear(self, path: str) -> np.ndarray | str:
-        """The picture of a file, or what is wrong with it."""
-        try:
-            with open(path, "rb") as file:
-                data = file.read()
-            return song.middle_picture(data, self.info)
-        except OSError as error:
-            return str(error.strerror)
-        except audio.ClipError as error:
-            return f"{error.reason}: {error}"
+        return hear(path, lambda data: song.middle_picture(data, self.info))
+
+
+def hear(path: str, listen: Callable[[bytes], np.ndarray]) -> np.ndarray | str:
+    """What `listen` makes of a file, or what is wrong with it."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except (OSError, ValueError) as error:  # ValueError: a path that can't be one
+        return getattr(error, "strerror", None) or str(error)
+    try:
+        return listen(data)
+    except audio.ClipError as error:
+        return f"{error.reason}: {error}"
 
 
 def file_answer(path: str, probabilities: np.ndarray, info: ModelInfo) -> FileAnswer:
@@ -198,7 +221,8 @@ class _Grpc:
         self._tf, self._predict_pb2 = tf, predict_pb2
         self._target, self._model_name, self._version = target, model_name, version
         options = [
-            ("grpc.max_receive_message_length", -1),
+            # Of the addresses that a name has each takes its turn; by default the first takes all.
+            ("grpc.lb_policy_name", "round_robin"),
             # Not longer than this client's own pauses.
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.min_reconnect_backoff_ms", 100),
@@ -220,7 +244,11 @@ class _Grpc:
             response = self._stub.Predict(request, timeout=max(timeout, 1e-3))
         except grpc.RpcError as error:
             raise self._as_ours(error) from None
-        probabilities = self._tf.make_ndarray(response.outputs["probabilities"])
+        try:
+            probabilities = self._tf.make_ndarray(response.outputs["probabilities"])
+            probabilities = probabilities.astype(np.float32)
+        except (TypeError, ValueError):  # there are none, or they are no numbers
+            probabilities = np.empty(0)
         return Answers(probabilities, str(response.model_spec.version.value))
 
     def _as_ours(self, error: grpc.RpcError) -> Exception:
@@ -251,48 +279,73 @@ class _Rest:
         which = ""
         if version:
             which = f"/{'versions' if isinstance(version, int) else 'labels'}/{version}"
-        self._url = f"{self._target}/v1/models/{model_name}{which}:predict"
+        try:
+            url = urllib.parse.urlsplit(self._target)
+            self._host, self._port = url.hostname, url.port
+        except ValueError as error:
+            raise InputError(f"{target}: no server's address ({error})") from None
+        self._path = f"{url.path}/v1/models/{model_name}{which}:predict"
+        secure = url.scheme == "https"
+        self._connection = http.client.HTTPSConnection if secure else http.client.HTTPConnection
         self._version = version if isinstance(version, int) else None
-        self._pool = urllib3.PoolManager()
 
     def predict(self, pictures: np.ndarray, *, timeout: float) -> Answers:
-        values: dict[str, Any] = {
-            "signature_name": _SIGNATURE,
-            "inputs": {_SIGNATURE: pictures.tolist()},
-        }
+        values = {"signature_name": _SIGNATURE, "inputs": {_SIGNATURE: pictures.tolist()}}
+        end = time.monotonic() + max(timeout, 1e-3)
         try:
-            response = self._pool.request(
-                "POST",
-                self._url,
-                body=json.dumps(values).encode(),
-                headers={"Content-Type": "application/json"},
-                timeout=urllib3.Timeout(total=max(timeout, 1e-3)),
-                retries=False,
-                redirect=False,
-            )
-        except urllib3.exceptions.ReadTimeoutError:
+            status, data = self._post(json.dumps(values).encode(), end)
+        except (OSError, UnicodeError, http.client.HTTPException) as error:
+            if time.monotonic() < end:
+                raise _Unavailable(_no_server(self._target, type(error).__name__)) from None
             raise ServerError(
                 f"{self._target}: no answer before the deadline; it is too slow or too busy; ask "
                 "for less at once or give it more deadline_seconds",
                 is_busy=True,
             ) from None
-        except urllib3.exceptions.HTTPError as error:
-            raise _Unavailable(_no_server(self._target, type(error).__name__)) from None
-        if response.status == 503:
+        if status == 503:
             raise _Unavailable(_no_server(self._target, "HTTP 503"))
         try:
-            values = json.loads(response.data)
-            if response.status == 200:
+            values = json.loads(data)
+            if status == 200:
                 probabilities = np.array(values["outputs"]["probabilities"], np.float32)
                 return Answers(probabilities, self._version and str(self._version))
             problem = values["error"]
         except (ValueError, KeyError, TypeError):
             problem = "not what TensorFlow Serving says; is this its REST port?"
         advice = ""
-        if response.status == 404:
+        if status == 404:
             advice = "; its config names the models, versions and labels there are"
-        message = f"{self._target}: HTTP {response.status} ({' '.join(str(problem).split())[:300]})"
-        raise ServerError(message + advice, is_busy=response.status in (429, 504))
+        message = f"{self._target}: HTTP {status} ({' '.join(str(problem).split())[:300]})"
+        raise ServerError(message + advice, is_busy=status in (429, 504))
+
+    def _post(self, body: bytes, end: float) -> tuple[int, bytes]:
+        """Status and body of the answer; OSError and the like where there is none by `end`.
+
+        A timeout of sockets holds for each read, and a server that sends a byte now and then would
+        never meet it. So the connection is cut at the end, whatever it is at.
+        """
+        timeout = max(end - time.monotonic(), 1e-3)
+        connection = self._connection(self._host, self._port, timeout=timeout)
+        with contextlib.closing(connection):
+            connection.connect()
+            cut = threading.Timer(end - time.monotonic(), _cut, [connection.sock])
+            cut.start()
+            try:
+                connection.request("POST", self._path, body, {"Content-Type": "application/json"})
+                with connection.getresponse() as response:
+                    data = response.read(_LONGEST_ANSWER)
+                    if response.length and len(data) < _LONGEST_ANSWER:
+                        raise http.client.IncompleteRead(data)
+            finally:
+                cut.cancel()
+        if time.monotonic() >= end:
+            raise TimeoutError
+        return response.status, data
 
     def close(self) -> None:
-        self._pool.clear()
+        """Nothing is open between two requests."""
+
+
+def _cut(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # it has just been closed
+        sock.shutdown(socket.SHUT_RDWR)

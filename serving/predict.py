@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 from absl import flags
 
-from beam_pipelines import audio, command
+from beam_pipelines import command
 from beam_pipelines.command import InputError
 from serving import client, export_folder, song
 from serving.client import Client, FileAnswer
@@ -31,15 +31,10 @@ def predict_here(export_dir: str, paths: list[str]) -> Iterator[FileAnswer]:
     """The answer about each file, from the newest version in this process."""
     model = ExportedModel.newest(export_dir)
     for path in paths:
-        try:
-            with open(path, "rb") as file:
-                data = file.read()
-            with command.kept_back_stderr():
-                window = song.middle_waveform(data, model.info)
-        except OSError as error:
-            yield FileAnswer(path, error=error.strerror)
-        except audio.ClipError as error:
-            yield FileAnswer(path, error=f"{error.reason}: {error}")
+        with command.kept_back_stderr():
+            window = client.hear(path, lambda data: song.middle_waveform(data, model.info))
+        if isinstance(window, str):
+            yield FileAnswer(path, error=window)
         else:
             (probabilities,) = model.probabilities_of_waveforms(window[np.newaxis])
             yield client.file_answer(path, probabilities, model.info)

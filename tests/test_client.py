@@ -5,8 +5,11 @@ too.
 """
 
 import base64
+import concurrent.futures
 import contextlib
+import dataclasses
 import http.server
+import itertools
 import json
 import pathlib
 import socket
@@ -16,9 +19,11 @@ import threading
 import time
 import urllib.request
 
+import grpc
 import numpy as np
 import pytest
 import soundfile
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from beam_pipelines.command import InputError
 from serving import song, verification
@@ -71,7 +76,7 @@ def test_many_files_are_answered_as_in_process(client, exported, library, tmp_pa
     for kind in ("wav", "flac", "ogg"):
         soundfile.write(tmp_path / f"song.{kind}", samples, rate)
     (tmp_path / "text.mp3").write_text("no music")
-    paths = [*mp3s, tmp_path / "text.mp3", tmp_path / "none.mp3",
+    paths = [*mp3s, tmp_path / "text.mp3", tmp_path / "none.mp3", "nul\0.mp3",
              *(tmp_path / f"song.{kind}" for kind in ("wav", "flac", "ogg"))]  # fmt: skip
     answers = list(client.predict_files(paths, batch_size=4))
     assert [answer.path for answer in answers] == [str(path) for path in paths]
@@ -80,6 +85,8 @@ def test_many_files_are_answered_as_in_process(client, exported, library, tmp_pa
             assert answer.error.startswith("undecodable") and answer.label is None
         elif answer.path.endswith("none.mp3"):
             assert answer.error == "No such file or directory"
+        elif answer.path == "nul\0.mp3":
+            assert answer.error == "embedded null byte"
         else:
             data = pathlib.Path(answer.path).read_bytes()
             waveform = song.middle_waveform(data, exported.info)
@@ -88,6 +95,13 @@ def test_many_files_are_answered_as_in_process(client, exported, library, tmp_pa
             np.testing.assert_allclose(given, expected, atol=TOLERANCE)
             assert list(answer.probabilities) == ["low", "medium", "high"]
             assert answer.label == exported.info.class_names[expected.argmax()]
+
+
+def test_batches_of_files_as_large_as_one_likes(client, library):
+    paths = songs(library, 1) * 33
+    assert len({answer.label for answer in client.predict_files(paths, batch_size=64)}) == 1
+    with pytest.raises(InputError, match="batch_size is 0"):
+        next(client.predict_files(paths, batch_size=0))
 
 
 def test_more_pictures_than_a_request_holds(client, exported):
@@ -170,6 +184,110 @@ def test_the_deadline(ours, model, exported, protocol):
         model.delay_seconds = 0.0
 
 
+@contextlib.contextmanager
+def answering(parts):
+    """The address of a server that answers with these bytes, whatever it is asked."""
+
+    def answer():
+        connection, _ = listening.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.recv(1 << 16)
+            for part in parts:
+                connection.sendall(part)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        thread.join()
+
+
+def slowly(start: bytes, drop: bytes):
+    yield start
+    for _ in range(100):
+        time.sleep(0.1)
+        yield drop
+
+
+@pytest.mark.parametrize(
+    "start, drop",
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", b" "),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+        (b"HTTP/1.1 200 OK\r\n\r\n", b" "),
+        (b"HTTP/1.1 200 OK\r\n", b"X"),
+    ],
+)
+def test_the_deadline_of_an_answer_that_trickles(exported, start, drop):
+    with (
+        answering(slowly(start, drop)) as target,
+        Client(target, exported.info, deadline_seconds=0.5) as client,
+        pytest.raises(ServerError, match="deadline"),
+    ):
+        started = time.monotonic()
+        client.predict(np.zeros((1, 102, 159), np.uint8))
+    assert time.monotonic() - started < 1.5
+
+
+def test_an_answer_without_an_end_or_cut_short(exported):
+    picture = np.zeros((1, 102, 159), np.uint8)
+    endless = itertools.chain([b"HTTP/1.1 200 OK\r\n\r\n"], itertools.repeat(b" " * 65_536))
+    with (
+        answering(endless) as target,
+        Client(target, exported.info) as client,
+        pytest.raises(ServerError, match="is this its REST port"),
+    ):
+        client.predict(picture)
+    with (
+        answering([b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"]) as target,
+        Client(target, exported.info, attempts=1) as client,
+        pytest.raises(ServerError, match="IncompleteRead"),
+    ):
+        client.predict(picture)
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "rest"])
+def test_an_answer_that_is_not_one_of_this_model(ours, exported, protocol):
+    classes = ("low", "medium", "high", "highest")
+    info = dataclasses.replace(exported.info, class_names=classes)
+    with (
+        Client(getattr(ours, protocol), info) as client,
+        pytest.raises(ServerError, match="no probabilities of 4 classes"),
+    ):
+        client.predict(np.zeros((1, 102, 159), np.uint8))
+
+
+def test_an_answer_without_probabilities(exported):
+    class Servicer(prediction_service_pb2_grpc.PredictionServiceServicer):
+        def Predict(self, request, context):
+            return predict_pb2.PredictResponse()
+
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(1))
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Servicer(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with (
+        Client(f"grpc://127.0.0.1:{port}", exported.info) as client,
+        pytest.raises(ServerError, match="no probabilities of 3 classes"),
+    ):
+        client.predict(np.zeros((1, 102, 159), np.uint8))
+    server.stop(None)
+
+
+def test_all_addresses_of_a_server_share_the_requests(model_dir, exported):
+    """As of the pods of a Kubernetes service without an address of its own."""
+    models = [model_server.Model(model_dir / "export") for _ in range(2)]
+    picture = np.zeros((1, 102, 159), np.uint8)
+    with (
+        model_server.serve_in_process(models[0]) as one,
+        model_server.serve_in_process(models[1]) as other,
+        Client(f"grpc://ipv4:{one.grpc[7:]},{other.grpc[7:]}", exported.info) as client,
+    ):
+        for _ in range(40):
+            client.predict(picture)
+    assert min(model.num_requests for model in models) >= 10
+
+
 def test_a_server_that_starts_late(model, exported):
     port = model_server.free_port()
     picture = np.zeros((1, 102, 159), np.uint8)
@@ -218,8 +336,9 @@ def test_what_is_no_tensorflow_serving_is_said_so(exported):
         for scheme in ("grpc", "http"):
             target = f"{scheme}://127.0.0.1:{closed.getsockname()[1]}"
             refused(target, "is tensorflow_model_server running there")
-    with pytest.raises(InputError, match="no server's address"):
-        Client("localhost:8500", exported.info)
+    for target in ("localhost:8500", "http://localhost:x", "http://[::1"):
+        with pytest.raises(InputError, match="no server's address"):
+            Client(target, exported.info)
 
 
 def test_serving_predict_asks_a_server(ours, model_dir, library):
