@@ -180,7 +180,8 @@ class Verifier:
             answers = self._ask(signature, inputs)
             asked.add(signature)
             count += 1
-            difference = max(difference, float(np.ptp(answers, axis=0).max()))
+            # np.maximum, since max() of a number and NaN may be the number.
+            difference = float(np.maximum(difference, np.ptp(answers, axis=0).max()))
         missing = SIGNATURES.keys() - asked
         if missing:
             return Check("warm-up requests", count, math.inf, f"none for {', '.join(missing)}")
