@@ -3,16 +3,22 @@
     <number>/            a version that is served; TensorFlow Serving takes the highest
     .candidate-<id>/     what a trainer exported; nothing that serves looks at it
     .refused-<id>/       a candidate that did not pass, with the reasons in verification.json
+    .withdrawn-<number>/ a version that is served no more, since somebody renamed it to this
 
-`serving.verify --candidate` turns the second into the first or the third by renaming it.
+`serving.verify --candidate` turns the second into the first or the third by renaming it. A number
+is never given twice, so whoever keeps answers by version can tell what gave them: a version is
+withdrawn, not deleted, while it is the highest.
 """
 
+import json
 import os
+from typing import Any
 
 from beam_pipelines.command import InputError, require
 from serving.model_info import FILE_NAME, ModelInfo
 
-CANDIDATE, REFUSED = ".candidate-", ".refused-"
+CANDIDATE, REFUSED, WITHDRAWN = ".candidate-", ".refused-", ".withdrawn-"
+REPORT = "assets.extra/verification.json"
 
 
 def versions(export_dir: str) -> list[int]:
@@ -36,10 +42,11 @@ def newest_version(export_dir: str) -> int:
 
 
 def release(export_dir: str, candidate: str) -> str:
-    """Gives a candidate the number after the highest there is; the path of the version."""
+    """Gives a candidate the number after the highest there ever was; the path of the version."""
     while True:
-        numbers = [int(name) for name in _names_in(export_dir) if name.isdecimal()]
-        version = join(export_dir, str(1 + max(numbers, default=0)))
+        names = [name.removeprefix(WITHDRAWN) for name in _names_in(export_dir)]
+        taken = [int(name) for name in names if name.isdecimal()]
+        version = join(export_dir, str(1 + max(taken, default=0)))
         try:
             _rename(join(export_dir, candidate), version)
         except OSError:
@@ -56,13 +63,21 @@ def refuse(export_dir: str, candidate: str) -> str:
     return aside
 
 
+def write_report(version_dir: str, report: dict[str, Any]) -> None:
+    """Keeps what the verification of a version or candidate has found."""
+    path = join(version_dir, REPORT)
+    if not _is_remote(path):
+        os.makedirs(os.path.dirname(path), exist_ok=True)  # whatever is missing of a candidate
+    write_text(path, json.dumps(report, indent=2) + "\n")
+
+
 def check_candidate(export_dir: str, candidate: str) -> None:
     """Raises InputError unless it is the name of a candidate there."""
     require(
         candidate.startswith(CANDIDATE) and "/" not in candidate,
         f"{candidate}: no candidate's name; they start with {CANDIDATE}",
     )
-    require(holds_model(join(export_dir, candidate)), f"{export_dir}: no {candidate} in it")
+    require(exists(join(export_dir, candidate)), f"{export_dir}: no {candidate} in it")
 
 
 def load_info(version_dir: str) -> ModelInfo:

@@ -38,7 +38,6 @@ _CANDIDATE = flags.DEFINE_string(
 )
 
 REFERENCES = "assets.extra/reference_answers.json"
-REPORT = "verification.json"
 _REJECTED = "rejected.jsonl"
 
 
@@ -196,23 +195,17 @@ def table(found: list[Check]) -> str:
     return "\n".join(lines)
 
 
-def main(argv: list[str]) -> int:
-    require(len(argv) == 1, f"{' '.join(argv[1:])}: flags only, such as --export_dir=export")
-    export_dir, dataset_dir = _EXPORT_DIR.value.rstrip("/"), _DATASET_DIR.value.rstrip("/")
-    candidate = _CANDIDATE.value
-    if candidate is not None:
-        export_folder.check_candidate(export_dir, candidate)
-    name = candidate or str(export_folder.newest_version(export_dir))
+def compared(path: str, dataset_dir: str) -> list[Check]:
+    """Asks a version or candidate, and prints the table.
+
+    Raises:
+        InputError: it can't be loaded, or the dataset or the audio is not what it is asked about.
+    """
     info = load_dataset_info(dataset_dir)
-    try:
-        model = ExportedModel(export_folder.join(export_dir, name))
-    except InputError as error:
-        if candidate is None:
-            raise
-        raise InputError(f"{error}; set aside: {export_folder.refuse(export_dir, name)}") from None
+    model = ExportedModel(path)
     require(
         model.info.signal == info.config.spectrogram,
-        f"{dataset_dir}: its pictures are not made as those that {model.path} was trained on",
+        f"{dataset_dir}: its pictures are not made as those that {path} was trained on",
     )
 
     # ---- what is asked about
@@ -234,9 +227,9 @@ def main(argv: list[str]) -> int:
         )
     references = None
     if model.info.dataset_fingerprint == info.fingerprint:
-        path = export_folder.join(model.path, REFERENCES)
-        require(export_folder.exists(path), f"{model.path}: not a whole export (no {REFERENCES})")
-        references = json.loads(export_folder.read_text(path))
+        answers = export_folder.join(path, REFERENCES)
+        require(export_folder.exists(answers), f"{path}: not a whole export (no {REFERENCES})")
+        references = json.loads(export_folder.read_text(answers))
 
     # ---- ask
     found = list(checks(model, records, songs, references))
@@ -245,21 +238,47 @@ def main(argv: list[str]) -> int:
         print("(the model was trained on another dataset, so its own answers are not compared)")
     if songs is not None and songs.missing:
         print(f"({songs.missing} tracks have no file in {_AUDIO_DIR.value})")
+    return found
+
+
+def problem_of(path: str, found: list[Check]) -> str | None:
+    """What is wrong with a version by its lines of the table, in words; None if nothing is."""
     failed = [line.name for line in found if not line.passed]
-    if candidate is not None:
-        rows = [line._asdict() | {"passed": line.passed} for line in found]
-        for row in rows:  # JSON has no infinity
-            row["difference"] = row["difference"] if np.isfinite(row["difference"]) else None
-        report = {"limit": LIMIT, "passed": not failed, "checks": rows}
-        path = export_folder.join(model.path, f"assets.extra/{REPORT}")
-        export_folder.write_text(path, json.dumps(report, indent=2) + "\n")
-    if failed:
-        aside = f"; set aside: {export_folder.refuse(export_dir, name)}" if candidate else ""
-        raise InputError(f"{model.path} did not pass: {'; '.join(failed)}{aside}")
-    if candidate is not None:
-        print(f"passed: {export_folder.release(export_dir, name)}")
-    else:
-        print(f"passed: {model.path}")
+    return f"{path} did not pass: {'; '.join(failed)}" if failed else None
+
+
+def report_of(found: list[Check], problem: str | None) -> dict[str, Any]:
+    """What is kept beside a candidate."""
+    rows = [line._asdict() | {"passed": line.passed} for line in found]
+    for row in rows:  # JSON has no infinity
+        row["difference"] = row["difference"] if np.isfinite(row["difference"]) else None
+    return {"limit": LIMIT, "passed": problem is None, "problem": problem, "checks": rows}
+
+
+def main(argv: list[str]) -> int:
+    require(len(argv) == 1, f"{' '.join(argv[1:])}: flags only, such as --export_dir=export")
+    export_dir, dataset_dir = _EXPORT_DIR.value.rstrip("/"), _DATASET_DIR.value.rstrip("/")
+    candidate = _CANDIDATE.value
+    if candidate is None:
+        path = export_folder.join(export_dir, str(export_folder.newest_version(export_dir)))
+        problem = problem_of(path, compared(path, dataset_dir))
+        require(problem is None, str(problem))
+        print(f"passed: {path}")
+        return 0
+
+    export_folder.check_candidate(export_dir, candidate)
+    path, found = export_folder.join(export_dir, candidate), []
+    try:
+        found = compared(path, dataset_dir)
+        problem = problem_of(path, found)
+    except InputError as error:
+        problem = str(error)
+    except Exception as error:  # whatever it is, the candidate can't be let go
+        problem = f"{path}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    export_folder.write_report(path, report_of(found, problem))
+    if problem is not None:
+        raise InputError(f"{problem}; set aside: {export_folder.refuse(export_dir, candidate)}")
+    print(f"passed: {export_folder.release(export_dir, candidate)}")
     return 0
 
 

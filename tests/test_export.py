@@ -14,9 +14,10 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
 from beam_pipelines import audio, dataset_reader, records
+from beam_pipelines.command import InputError
 from serving import verification
 from serving.exported_model import ExportedModel
-from trainer import dataset, devices, loop, model_folder
+from trainer import dataset, devices, export, loop, model_folder
 
 TOLERANCE = 1e-3
 
@@ -209,6 +210,20 @@ def test_a_warm_up_that_is_answered_with_nan_is_refused(made):
             writer.write(log.SerializeToString())
     check = verification.Verifier(ExportedModel(str(path))).warm_up_file()
     assert np.isnan(check.difference) and not check.passed
+
+
+def test_a_candidate_that_brings_its_process_down_is_set_aside(made, dataset_dir, tmp_path):
+    def crash(count):
+        with tf.control_dependencies([tf.raw_ops.Abort(error_msg="down")]):
+            return uniform(count)
+
+    path = made(crash)
+    aside = tmp_path / ".refused-made"
+    with pytest.raises(InputError, match=f"ended with -6.*set aside: {aside}"):
+        export.let_go(path.name, str(tmp_path), str(dataset_dir))
+    report = json.loads((aside / "assets.extra" / "verification.json").read_text())
+    assert not report["passed"] and "ended with -6" in report["problem"]
+    assert not path.exists()
 
 
 def test_model_info(exported, dataset_dir, model_dir):

@@ -86,7 +86,7 @@ def test_what_kubernetes_tries_again():
 
 @pytest.mark.integration
 def test_the_image_has_all_that_a_training_imports(tmp_path):
-    """What its .dockerignore lets through stands alone."""
+    """What its .dockerignore lets through stands alone, the verification of its export included."""
     lines = (ROOT / "trainer" / "Dockerfile.dockerignore").read_text().split()
     wanted = [line.removeprefix("!") for line in lines if line.startswith("!")]
     listing = subprocess.run(
@@ -97,8 +97,12 @@ def test_the_image_has_all_that_a_training_imports(tmp_path):
         if any(fnmatch.fnmatch(name, w) and name.count("/") == w.count("/") for w in wanted):
             (tmp_path / name).parent.mkdir(exist_ok=True)
             shutil.copy(ROOT / name, tmp_path / name)
-    code = "import trainer.training; print([m.__file__ for n, m in sys.modules.items() if n in {}])"
-    modules = {"trainer.training", "beam_pipelines.command", "beam_pipelines.records"}
+    code = (
+        "import trainer.training, serving.verify\n"
+        "print([m.__file__ for n, m in sys.modules.items() if n in {}])"
+    )
+    modules = {"trainer.training", "serving.verify", "beam_pipelines.command",
+               "beam_pipelines.records"}  # fmt: skip
     found = subprocess.run(
         [sys.executable, "-c", f"import sys; {code.format(sorted(modules))}"],
         cwd=tmp_path,

@@ -103,20 +103,52 @@ def test_a_candidate_with_other_weights_is_set_aside(candidates, dataset_dir, tm
     aside = tmp_path / first.replace("candidate", "refused")
     result = verify(tmp_path, dataset_dir, f"--candidate={first}")
     assert_refused(result, "as the network before its export", aside)
-    report = json.loads((aside / "assets.extra" / "verification.json").read_text())
-    assert not report["passed"]
+    report = report_beside(aside)
+    assert not report["passed"] and "as the network before its export" in report["problem"]
     assert export_folder.versions(str(tmp_path)) == []
 
+
+def report_beside(aside):
+    return json.loads((aside / "assets.extra" / "verification.json").read_text())
+
+
+def test_whatever_stops_the_verification_is_said_and_sets_the_candidate_aside(
+    candidates, dataset_dir, tmp_path
+):
+    first, second = candidates
     (tmp_path / second / "variables" / "variables.index").write_bytes(b"")
-    result = verify(tmp_path, dataset_dir, f"--candidate={second}")
-    assert_refused(result, "not a whole export", "refused")
+    empty, bare = tmp_path / "empty", ".candidate-bare"
+    shutil.copytree(dataset_dir, empty)
+    values = json.loads((empty / "dataset_info.json").read_text())
+    for split in values["splits"].values():
+        split["num_examples"] = 0
+    (empty / "dataset_info.json").write_text(json.dumps(values))
+    (tmp_path / bare).mkdir()
+    for candidate, dataset, problem in (
+        (second, dataset_dir, "not a whole export"),
+        (first, empty, "the dataset has no examples"),
+        (bare, dataset_dir, "no model_info.json"),
+    ):
+        aside = tmp_path / candidate.replace("candidate", "refused")
+        result = verify(tmp_path, dataset, f"--candidate={candidate}")
+        assert_refused(result, problem, f"set aside: {aside}")
+        report = report_beside(aside)
+        assert not report["passed"] and problem in report["problem"]
+        assert not (tmp_path / candidate).exists()
+
+    # What nobody thought of, and another try of a candidate.
+    (tmp_path / first.replace("candidate", "refused")).rename(tmp_path / first)
+    (tmp_path / first / "assets.extra" / "reference_answers.json").write_text("{")
+    result = verify(tmp_path, dataset_dir, f"--candidate={first}")
+    assert_refused(result, "JSONDecodeError", "set aside")
+
     assert_refused(verify(tmp_path, dataset_dir, f"--candidate={second}"), f"no {second}")
     assert_refused(verify(tmp_path, dataset_dir, "--candidate=../x"), "no candidate's name")
     assert_refused(verify(tmp_path, dataset_dir), "no exported model")
 
 
 def test_numbers_rise(tmp_path):
-    for name in (".candidate-a", ".candidate-b", "9", "10", "11.bad", ".tmp-x"):
+    for name in (".candidate-a", ".candidate-b", ".candidate-c", "9", "10", "11.bad", ".tmp-x"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "saved_model.pb").touch()
     (tmp_path / "12").mkdir()  # being copied there by somebody else
@@ -124,3 +156,10 @@ def test_numbers_rise(tmp_path):
     assert export_folder.newest_version(str(tmp_path)) == 10
     assert export_folder.release(str(tmp_path), ".candidate-a") == str(tmp_path / "13")
     assert export_folder.release(str(tmp_path), ".candidate-b") == str(tmp_path / "14")
+    (tmp_path / "14").rename(tmp_path / ".withdrawn-14")  # how a version is taken back
+    assert export_folder.newest_version(str(tmp_path)) == 13
+    assert export_folder.release(str(tmp_path), ".candidate-c") == str(tmp_path / "15")
+
+
+def test_versions_of_nothing(tmp_path):
+    assert export_folder.versions(str(tmp_path / "none")) == []

@@ -22,6 +22,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 from beam_pipelines import spectrogram
 from beam_pipelines.command import InputError
 from beam_pipelines.dataset_info import DatasetInfo
+from serving import export_folder
 from trainer import dataset, front_end, model_card
 from trainer.network import build_network
 from trainer.train_config import TrainConfig
@@ -149,7 +150,7 @@ def write_candidate(
         model.set_weights(weights)
         references = reference_answers(model, info, dataset_dir)
     served = ServedModel(model, info)
-    name = f".candidate-{uuid.uuid4().hex}"
+    name = f"{export_folder.CANDIDATE}{uuid.uuid4().hex}"
     candidate = tf.io.gfile.join(export_dir, name)
     tf.saved_model.save(served, candidate, signatures=served.signatures)
     extra = tf.io.gfile.join(candidate, "assets.extra")
@@ -191,8 +192,13 @@ def let_go(candidate: str, export_dir: str, dataset_dir: str) -> str:
     )
     print(result.stdout, end="", flush=True)
     if result.returncode:
-        problem = result.stderr.strip() or f"exit code {result.returncode}"
-        raise InputError(f"the export is not let go: {problem.splitlines()[-1]}")
+        problem = (result.stderr.strip() or f"exit code {result.returncode}").splitlines()[-1]
+        path = export_folder.join(export_dir, candidate)
+        if export_folder.exists(path):  # it was killed, or a graph brought its process down
+            problem = f"serving.verify ended with {result.returncode}: {problem}"
+            export_folder.write_report(path, {"passed": False, "problem": problem})
+            problem += f"; set aside: {export_folder.refuse(export_dir, candidate)}"
+        raise InputError(f"the export is not let go: {problem}")
     return result.stdout.splitlines()[-1].removeprefix("passed: ")
 
 
@@ -213,18 +219,6 @@ def reference_answers(
         for picture, values in zip(data.numpy(), probabilities, strict=True):
             answers[hashlib.sha256(picture).hexdigest()] = [float(value) for value in values]
     return answers
-
-
-def versions(export_dir: str) -> list[int]:
-    """The numbers that are taken in an export folder, rising."""
-    names = tf.io.gfile.listdir(export_dir) if tf.io.gfile.isdir(export_dir) else []
-    return sorted(int(name.rstrip("/")) for name in names if name.rstrip("/").isdecimal())
-
-
-def newest_version(export_dir: str) -> str | None:
-    """The path of the highest version, None where there is none."""
-    taken = versions(export_dir)
-    return tf.io.gfile.join(export_dir, str(taken[-1])) if taken else None
 
 
 def warmup_requests(info: DatasetInfo) -> list[prediction_log_pb2.PredictionLog]:

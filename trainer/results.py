@@ -17,7 +17,8 @@ import configs
 from beam_pipelines import command
 from beam_pipelines.command import require
 from beam_pipelines.dataset_info import DatasetInfo
-from trainer import dataset, evaluation, export, model_folder, plots, table
+from serving import export_folder
+from trainer import dataset, evaluation, model_folder, plots, table
 from trainer.network import POSTER_ACCURACY
 from trainer.train_config import TrainConfig
 
@@ -102,8 +103,12 @@ class Training:
 
     def _exported(self) -> dict[str, Any] | None:
         """What the newest export says of itself, None where there is none."""
-        version = export.newest_version(f"{self.model_dir}/export")
-        text = version and model_folder.read_text(version, "assets.extra/model_info.json")
+        export_dir = f"{self.model_dir}/export"
+        versions = export_folder.versions(export_dir)
+        if not versions:
+            return None
+        newest = export_folder.join(export_dir, str(versions[-1]))
+        text = model_folder.read_text(newest, "assets.extra/model_info.json")
         return json.loads(text) if text else None
 
 

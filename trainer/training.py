@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from beam_pipelines.command import InputError, require
 from beam_pipelines.dataset_config import SPLITS
+from serving import export_folder
 from trainer import (
     damaged_records,
     dataset,
@@ -240,9 +241,9 @@ def train(
     say(f"report: {page}")
 
     # ---- export
-    version = export.newest_version(export_dir)
-    if had_ended and version is not None:
-        say(f"exported before: {version}")
+    versions = export_folder.versions(export_dir)
+    if had_ended and versions:
+        say(f"exported before: {export_folder.join(export_dir, str(versions[-1]))}")
         return True
     weights = trainer.model.get_weights()
     exported = export.export_model(weights, config, info, test, export_dir, dataset_dir=dataset_dir)
