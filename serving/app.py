@@ -23,6 +23,10 @@ _EXPORT_DIR = flags.DEFINE_string(
 _TF_SERVING = flags.DEFINE_string(
     "tf_serving", None, "host:port of TensorFlow Serving's gRPC, which serves the same export."
 )
+_TF_SERVING_VERSION = flags.DEFINE_string(
+    "tf_serving_version", None, "The number or label (such as stable) of the version to ask there; "
+    "without it the server takes its newest."
+)  # fmt: skip
 _HOST = flags.DEFINE_string(
     "host", "127.0.0.1", "The address to listen on; 0.0.0.0 lets other machines in."
 )
@@ -66,6 +70,10 @@ def allow_connections(count: int) -> None:
 
 def main(argv: list[str]) -> int:
     require(len(argv) == 1, f"{' '.join(argv[1:])}: flags only, such as --export_dir=export")
+    require(
+        _TF_SERVING.value or not _TF_SERVING_VERSION.value,
+        "--tf_serving_version: of which server? --tf_serving names it",
+    )
     limits = Limits(**{name: holder.value for name, holder in _LIMITS.items()})
     allow_connections(limits.connections)
     export_folder.newest_version(_EXPORT_DIR.value)  # before TensorFlow takes its time
@@ -77,7 +85,11 @@ def main(argv: list[str]) -> int:
 
     decoders = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     host = model_host.ModelHost(
-        _EXPORT_DIR.value, tf_serving=_TF_SERVING.value, count=decoders, limits=limits
+        _EXPORT_DIR.value,
+        tf_serving=_TF_SERVING.value,
+        tf_serving_version=_TF_SERVING_VERSION.value,
+        count=decoders,
+        limits=limits,
     )
     app = gateway.application(
         gateway.Gateway(host, limits, decoders=decoders), poll_seconds=_POLL.value

@@ -79,8 +79,8 @@ class Client:
             that DNS has for the host share the requests.
         info: of the model; the `model_info.json` of any version that hears alike.
         model_name: as the server's config has it.
-        version: a number or a label (`stable`, `canary`) of the server's config; without it the
-            server takes the newest.
+        version: a number (digits too) or a label (`stable`, `canary`) of the server's config;
+            without it the server takes the newest.
         deadline_seconds: of a `predict`, all its requests and attempts included.
         attempts: how often a request is sent to a server that is unavailable, with pauses of
             0.1 s, 0.2 s, 0.4 s and so on between.
@@ -101,6 +101,8 @@ class Client:
             scheme in ("grpc", "http", "https") and bool(address),
             f"{target}: no server's address; it is grpc://host:8500 or http://host:8501",
         )
+        if isinstance(version, str) and version.isdecimal():
+            version = int(version)
         self.info = info
         self._target = target
         self._deadline_seconds = deadline_seconds

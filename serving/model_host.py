@@ -78,7 +78,14 @@ class Generation:
     """
 
     def __init__(
-        self, export_dir: str, version: int, *, tf_serving: str | None, count: int, limits: Limits
+        self,
+        export_dir: str,
+        version: int,
+        *,
+        tf_serving: str | None,
+        tf_serving_version: str | None,
+        count: int,
+        limits: Limits,
     ):
         path = export_folder.join(export_dir, str(version))
         self.version = version
@@ -89,7 +96,7 @@ class Generation:
                 model.warm_up("spectrogram")
                 ask, threads, self._health = _asker(model), 1, None
             else:
-                client = Client(f"grpc://{tf_serving}", self.info)
+                client = Client(f"grpc://{tf_serving}", self.info, version=tf_serving_version)
                 parts.callback(client.close)
                 self._health = _Health(tf_serving)
                 parts.callback(self._health.close)
@@ -146,8 +153,9 @@ class ModelHost:
 
     Args:
         export_dir: with the versions.
-        tf_serving: host:port of a server that answers in place of this process, whose own config
-            decides on the version then.
+        tf_serving: host:port of a server that answers in place of this process.
+        tf_serving_version: number or label of the version that is asked there; without it the
+            server's own config decides.
         count: songs that are decoded at once.
         limits: of a song.
 
@@ -155,9 +163,22 @@ class ModelHost:
         InputError: there is no version, or it can't be loaded.
     """
 
-    def __init__(self, export_dir: str, *, tf_serving: str | None, count: int, limits: Limits):
+    def __init__(
+        self,
+        export_dir: str,
+        *,
+        tf_serving: str | None,
+        tf_serving_version: str | None,
+        count: int,
+        limits: Limits,
+    ):
         self._export_dir = export_dir
-        self._options = {"tf_serving": tf_serving, "count": count, "limits": limits}
+        self._options = {
+            "tf_serving": tf_serving,
+            "tf_serving_version": tf_serving_version,
+            "count": count,
+            "limits": limits,
+        }
         self._lock = threading.Lock()
         self._users: dict[Generation, int] = {}
         # The state of the version that could not be loaded, and when that was.

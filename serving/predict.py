@@ -14,7 +14,7 @@ import numpy as np
 from absl import flags
 
 from beam_pipelines import command
-from beam_pipelines.command import InputError
+from beam_pipelines.command import InputError, require
 from serving import client, export_folder, song
 from serving.client import Client, FileAnswer
 from serving.exported_model import ExportedModel
@@ -25,6 +25,10 @@ _EXPORT_DIR = flags.DEFINE_string(
 _TF_SERVING = flags.DEFINE_string(
     "tf_serving", None, "host:port of TensorFlow Serving's gRPC, which serves the same export."
 )
+_TF_SERVING_VERSION = flags.DEFINE_string(
+    "tf_serving_version", None, "The number or label (such as stable) of the version to ask there; "
+    "without it the server takes its newest."
+)  # fmt: skip
 
 
 def predict_here(export_dir: str, paths: list[str]) -> Iterator[FileAnswer]:
@@ -40,11 +44,13 @@ def predict_here(export_dir: str, paths: list[str]) -> Iterator[FileAnswer]:
             yield client.file_answer(path, probabilities, model.info)
 
 
-def predict_there(tf_serving: str, export_dir: str, paths: list[str]) -> Iterator[FileAnswer]:
-    """The answer about each file, from a server."""
-    version = export_folder.newest_version(export_dir)
-    info = export_folder.load_info(export_folder.join(export_dir, str(version)))
-    with Client(f"grpc://{tf_serving}", info) as server:
+def predict_there(
+    tf_serving: str, version: str | None, export_dir: str, paths: list[str]
+) -> Iterator[FileAnswer]:
+    """The answer about each file, from a version on a server."""
+    newest = export_folder.newest_version(export_dir)
+    info = export_folder.load_info(export_folder.join(export_dir, str(newest)))
+    with Client(f"grpc://{tf_serving}", info, version=version) as server:
         answers = server.predict_files(paths)
         while True:
             with command.kept_back_stderr():
@@ -65,9 +71,13 @@ def line(answer: FileAnswer) -> str:
 def main(argv: list[str]) -> int:
     if len(argv) < 2:
         raise InputError("no file is named; python -m serving.predict --export_dir=export song.mp3")
+    require(
+        _TF_SERVING.value or not _TF_SERVING_VERSION.value,
+        "--tf_serving_version: of which server? --tf_serving names it",
+    )
     export_dir, paths = _EXPORT_DIR.value, argv[1:]
     if _TF_SERVING.value:
-        answers = predict_there(_TF_SERVING.value, export_dir, paths)
+        answers = predict_there(_TF_SERVING.value, _TF_SERVING_VERSION.value, export_dir, paths)
     else:
         answers = predict_here(export_dir, paths)
     exit_code = 0

@@ -52,6 +52,7 @@ class Model:
         unavailable: so many of the next requests are answered with UNAVAILABLE.
         delay_seconds: before each answer.
         num_requests: that came, refused ones included.
+        answered: the version behind each answer.
     """
 
     def __init__(self, export_dir: pathlib.Path, labels: dict[str, int] | None = None):
@@ -61,6 +62,7 @@ class Model:
         self.unavailable = 0
         self.delay_seconds = 0.0
         self.num_requests = 0
+        self.answered = []
 
     def predict(self, version: str | None, signature: str, inputs: dict) -> tuple[dict, int]:
         """Outputs by name, and the version.
@@ -94,6 +96,7 @@ class Model:
             outputs = function(**tensors)
         except (KeyError, TypeError, ValueError, tf.errors.InvalidArgumentError) as error:
             raise ValueError(str(error)[:500]) from None
+        self.answered.append(number)
         return {name: value.numpy() for name, value in outputs.items()}, number
 
     def version(self, asked: str | None) -> int:

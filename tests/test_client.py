@@ -12,6 +12,7 @@ import http.server
 import itertools
 import json
 import pathlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -26,11 +27,12 @@ import soundfile
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from beam_pipelines.command import InputError
-from serving import song, verification
+from serving import predict, song, verification
 from serving.client import Client, ServerError
 from tests import model_server
-from tests.conftest import run_module
+from tests.conftest import assert_refused, run_module
 from tests.paths import ROOT
+from tests.running_app import running_app
 
 TOLERANCE = 1e-3
 
@@ -351,6 +353,39 @@ def test_serving_predict_asks_a_server(ours, model_dir, library):
         one, other = json.loads(one), json.loads(other)
         assert one["file"] == other["file"] and one["label"] == other["label"]
         assert one["probabilities"] == pytest.approx(other["probabilities"], abs=TOLERANCE)
+
+
+@pytest.fixture
+def rolling(model_dir, tmp_path):
+    """A server within a roll: 2 is loaded for the canary, and stable is 1 yet."""
+    for number in ("1", "2"):
+        shutil.copytree(model_dir / "export" / "1", tmp_path / number)
+    model = model_server.Model(tmp_path, {"stable": 1, "canary": 2})
+    with model_server.serve_in_process(model) as server:
+        yield tmp_path, model, server.grpc[7:]
+
+
+def test_a_label_stays_with_its_version_while_a_newer_one_is_loaded(rolling, library):
+    export_dir, model, address = rolling
+    paths = [str(path) for path in songs(library, 1)]
+    for version, expected in (("stable", 1), ("1", 1), ("canary", 2), (None, 2)):
+        (answer,) = predict.predict_there(address, version, str(export_dir), paths)
+        assert answer.error is None
+        assert model.answered.pop() == expected
+
+
+@pytest.mark.integration
+def test_the_flag_of_a_version(rolling, library):
+    export_dir, model, address = rolling
+    (path,) = songs(library, 1)
+    flags = (f"--export_dir={export_dir}", "--tf_serving_version=stable")
+    asked = run_module("serving.predict", *flags, f"--tf_serving={address}", path)
+    assert asked.returncode == 0, asked.stderr
+    assert model.answered == [1]
+    with running_app(export_dir, f"--tf_serving={address}", flags[1]) as app:
+        assert app.predict(path.read_bytes()).json["version"] == "1"
+    for refused in (run_module("serving.predict", *flags, path), run_module("serving.app", *flags)):
+        assert_refused(refused, "--tf_serving names it")
 
 
 @pytest.mark.parametrize("modules", ["serving.verify", "serving.app", "serving.gateway"])
