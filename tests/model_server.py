@@ -5,6 +5,7 @@ run against it.
 """
 
 import base64
+import collections
 import concurrent.futures
 import contextlib
 import http.server
@@ -45,6 +46,10 @@ class Server(NamedTuple):
     rest: str
 
 
+class ShapesDifferError(Exception):
+    """Requests that came at once do not fit into one batch."""
+
+
 class Model:
     """What is served: the versions of an export folder, and a fault to play.
 
@@ -63,6 +68,7 @@ class Model:
         self.delay_seconds = 0.0
         self.num_requests = 0
         self.answered = []
+        self._shapes = collections.Counter()  # of the requests that are here now
 
     def predict(self, version: str | None, signature: str, inputs: dict) -> tuple[dict, int]:
         """Outputs by name, and the version.
@@ -71,9 +77,11 @@ class Model:
             LookupError: there is no such version or signature.
             ConnectionError: as `unavailable` demands.
             ValueError: the inputs do not fit.
+            ShapesDifferError: they do not fit into a batch with another request's.
         """
         self.num_requests += 1
-        time.sleep(self.delay_seconds)
+        with self._beside_others(signature, inputs):
+            time.sleep(self.delay_seconds)
         if self.unavailable:
             self.unavailable -= 1
             raise ConnectionError("Servable not ready")
@@ -98,6 +106,23 @@ class Model:
             raise ValueError(str(error)[:500]) from None
         self.answered.append(number)
         return {name: value.numpy() for name, value in outputs.items()}, number
+
+    @contextlib.contextmanager
+    def _beside_others(self, signature: str, inputs: dict) -> Iterator[None]:
+        """Holds a place in a batch, which TensorFlow Serving fills with one shape alone."""
+        shape = (signature, *(np.shape(value)[1:] for value in inputs.values()))
+        self._shapes[shape] += 1
+        try:
+            there = {other for other, count in self._shapes.items() if count}
+            yield
+            there |= {other for other, count in self._shapes.items() if count}
+        finally:
+            self._shapes[shape] -= 1
+        if any(other[0] == signature for other in there - {shape}):
+            raise ShapesDifferError(
+                f"Tensors with name '{signature}' from different tasks have different shapes and "
+                "padding is turned off. Set pad_variable_length_inputs to true"
+            )
 
     def version(self, asked: str | None) -> int:
         there = export_folder.versions(str(self._export_dir))
@@ -127,6 +152,8 @@ class _Servicer(prediction_service_pb2_grpc.PredictionServiceServicer):
             )
         except ConnectionError as error:
             context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        except ShapesDifferError as error:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         except LookupError as error:
             context.abort(grpc.StatusCode.NOT_FOUND, str(error))
         except ValueError as error:
@@ -182,6 +209,8 @@ def _rest_handler(model: Model):
                 )
             except ConnectionError as error:
                 return self._send(503, {"error": str(error)})
+            except ShapesDifferError as error:
+                return self._send(412, {"error": str(error)})
             except LookupError as error:
                 return self._send(404, {"error": str(error)})
             except ValueError as error:

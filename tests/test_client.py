@@ -24,8 +24,10 @@ import grpc
 import numpy as np
 import pytest
 import soundfile
+import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
+from beam_pipelines import audio
 from beam_pipelines.command import InputError
 from serving import predict, song, verification
 from serving.client import Client, ServerError
@@ -151,6 +153,36 @@ def test_rest_by_rows_and_wav_as_the_readme_shows(server, exported, library):
     for prediction in predictions:
         np.testing.assert_allclose(prediction["probabilities"], expected, atol=TOLERANCE)
         assert prediction["label"] == exported.info.class_names[expected.argmax()]
+
+
+def test_waveforms_share_a_batch_if_they_are_cut_or_padded_as_the_readme_says(
+    ours, model, exported
+):
+    random, params = np.random.default_rng(0), exported.info.signal
+    lengths = (params.num_samples // 3, 2 * params.num_samples + 17)
+    waveforms = [random.normal(0, 0.1, length).astype(np.float32) for length in lengths]
+    windows = [audio.even_windows(w, num_samples=params.num_samples)[0] for w in waveforms]
+    channel = grpc.insecure_channel(ours.grpc[7:])
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+
+    def ask(waveform):
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = "popularity"
+        request.inputs["waveform"].CopyFrom(tf.make_tensor_proto(waveform[np.newaxis]))
+        try:
+            return tf.make_ndarray(stub.Predict(request).outputs["probabilities"])[0]
+        except grpc.RpcError as error:
+            return error.code()
+
+    model.delay_seconds = 0.5
+    try:
+        with channel, concurrent.futures.ThreadPoolExecutor(2) as pool:
+            assert set(pool.map(ask, waveforms)) == {grpc.StatusCode.FAILED_PRECONDITION}
+            together = list(pool.map(ask, windows))
+    finally:
+        model.delay_seconds = 0.0
+    alone = [exported.probabilities_of_waveforms(w[np.newaxis])[0] for w in waveforms]
+    np.testing.assert_allclose(together, alone, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "rest"])
