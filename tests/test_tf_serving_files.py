@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -92,12 +93,22 @@ def manifest(kind: str) -> dict:
 
 
 def test_models_and_labels():
-    config = read("models.config", model_server_config_pb2.ModelServerConfig())
-    (model,) = config.model_config_list.config
-    assert model.name == MODEL_NAME
-    served = set(model.model_version_policy.specific.versions)
-    assert model.version_labels.keys() == {"stable", "canary"}
-    assert set(model.version_labels.values()) <= served
+    """The same on both, but for where the export lies."""
+    by_file = {}
+    for name in ("models.config", "kubernetes/models.config"):
+        config = read(name, model_server_config_pb2.ModelServerConfig())
+        (model,) = config.model_config_list.config
+        assert model.name == MODEL_NAME
+        served = set(model.model_version_policy.specific.versions)
+        assert model.version_labels.keys() == {"stable", "canary"}
+        assert set(model.version_labels.values()) <= served
+        by_file[name] = model
+    plain, kubernetes = by_file.values()
+    compose = yaml.safe_load((FOLDER / "compose.yaml").read_text())["services"]["tf_serving"]
+    assert plain.base_path in {volume["target"] for volume in compose["volumes"]}
+    assert kubernetes.base_path.startswith("gs://BUCKET/")
+    kubernetes.base_path = plain.base_path
+    assert kubernetes == plain
 
 
 def test_batches_are_those_that_the_export_is_warm_for():
@@ -132,26 +143,48 @@ def test_compose_is_one(tmp_path):
 
 
 def test_manifests_are_kubernetes():
+    """Whatever is applied together is of Kubernetes' own kinds, and asks for nothing else."""
     resources = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())["resources"]
-    files = {f"kubernetes/{path.name}" for path in (FOLDER / "kubernetes").iterdir()}
-    assert set(resources) == files
-    kinds = set()
-    for values in manifests():
-        kinds.add(values["kind"])
-        if values["kind"] != "PodMonitor":  # the Prometheus operator's, not Kubernetes' own
+    files = {f"kubernetes/{path.name}" for path in (FOLDER / "kubernetes").glob("*.yaml")}
+    assert files - set(resources) == {"kubernetes/monitoring.yaml"}
+    for path in resources:
+        for values in yaml.safe_load_all((FOLDER / path).read_text()):
             kubernetes_validate.validate(values, KUBERNETES, strict=True)
-    assert {"Deployment", "Service", "PersistentVolumeClaim", "PodMonitor"} <= kinds
+    pod = manifest("Deployment")["spec"]["template"]["spec"]
+    assert pod["serviceAccountName"] == manifest("ServiceAccount")["metadata"]["name"]
+    (generated,) = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())["configMapGenerator"]
+    for volume in pod["volumes"]:
+        assert "emptyDir" in volume or volume["configMap"]["name"] == generated["name"]
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not on the PATH")
+def test_kubectl_builds_them():
+    built = subprocess.run(
+        ["kubectl", "kustomize", FOLDER], capture_output=True, text=True, check=False
+    )
+    assert built.returncode == 0, built.stderr
+    found = list(yaml.safe_load_all(built.stdout))
+    for values in found:
+        kubernetes_validate.validate(values, KUBERNETES, strict=True)
+    (config,) = [values["data"] for values in found if values["kind"] == "ConfigMap"]
+    assert config["models.config"] == (FOLDER / "kubernetes" / "models.config").read_text()
 
 
 def test_flags_and_files_fit(monitoring):
-    """The same flags on both, each with a file that is there; the scrapes where the metrics are."""
+    """The flags of both, each with a file that is there; the scrapes where the metrics are."""
     (container,) = manifest("Deployment")["spec"]["template"]["spec"]["containers"]
     compose = yaml.safe_load((FOLDER / "compose.yaml").read_text())["services"]["tf_serving"]
-    ports = {"--port=8500", "--rest_api_port=8501"}
-    assert set(container["args"]) == set(compose["command"]) | ports
-    generator = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())["configMapGenerator"]
+    assert set(container["args"]) - set(compose["command"]) == {
+        "--port=8500",
+        "--rest_api_port=8501",
+        "--file_system_poll_wait_seconds=10",
+        "--grpc_channel_arguments=grpc.max_connection_age_ms=60000",
+    }
+    assert set(compose["command"]) <= set(container["args"])
+    (generated,) = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())["configMapGenerator"]
+    files = dict(file.split("=") if "=" in file else (file, file) for file in generated["files"])
     for path in re.findall(r"=/config/(\S+)", " ".join(container["args"])):
-        assert (FOLDER / path).exists() and path in generator[0]["files"]
+        assert (FOLDER / path).exists() and (FOLDER / files[path]).exists()
     assert container["image"] == compose["image"]
     pinned = re.search(r"tensorflow-serving-api==(\S+)", (ROOT / "constraints.txt").read_text())
     assert container["image"] == f"tensorflow/serving:{pinned[1]}"
@@ -168,6 +201,8 @@ def test_flags_and_files_fit(monitoring):
 
 def test_selectors_find_the_pods():
     labels = manifest("Deployment")["spec"]["template"]["metadata"]["labels"]
+    kustomization = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
+    assert manifest("PodMonitor")["metadata"]["namespace"] == kustomization["namespace"]
     for kind in ("Deployment", "PodDisruptionBudget", "PodMonitor"):
         assert manifest(kind)["spec"]["selector"]["matchLabels"] == labels
     assert manifest("Service")["spec"]["selector"] == labels
