@@ -44,6 +44,7 @@ _TURNS_FOR_THE_MODEL = 1
 # How long an answer about being ready is good for.
 _READY_SECONDS = 1.0
 
+_NO_MODEL = "The model server does not answer; try again soon."
 _ADVICE = {
     "empty_file": "The file is empty.",
     "too_long": "The song is too long.",
@@ -205,9 +206,7 @@ class Gateway:
             self._observe("model", started)
         except ServerError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
-            raise Refusal(
-                503, "no_model", "The model server does not answer; try again soon.", retry_after=5
-            ) from None
+            raise Refusal(503, "no_model", _NO_MODEL, retry_after=5) from None
         return prediction
 
     def _prediction(self, generation: Generation, song: Song, answers: Answers) -> Prediction:
@@ -329,14 +328,14 @@ class _Headers:
                 headers["Content-Security-Policy"] = (
                     f"default-src 'self'; script-src {scripts}; "
                     "style-src 'self' 'unsafe-inline'; img-src 'self' data:; media-src blob:; "
-                    "frame-ancestors 'none'"
+                    "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
                 )
             await send(message)
 
         await self._app(scope, receive, send_more)
 
 
-def application(gateway: Gateway, *, poll_seconds: float) -> FastAPI:
+def application(gateway: Gateway, *, poll_seconds: float) -> _Headers:
     """The app that uvicorn runs."""
 
     @contextlib.asynccontextmanager
@@ -353,8 +352,6 @@ def application(gateway: Gateway, *, poll_seconds: float) -> FastAPI:
         lifespan=lifespan,
         redoc_url=None,
     )
-
-    app.add_middleware(_Headers, telemetry=gateway.telemetry)
 
     def error(status: int, code: str, message: str, headers=None) -> JSONResponse:
         answer = {"error": {"code": code, "message": message}}
@@ -383,6 +380,10 @@ def application(gateway: Gateway, *, poll_seconds: float) -> FastAPI:
         first = problem.errors()[0]
         where = ".".join(map(str, first["loc"]))
         return error(400, "unreadable", f"{where}: {first['msg']}")
+
+    @app.exception_handler(Exception)
+    async def bug(_: Request, __: Exception):  # and the log has its traceback
+        return error(500, "bug", "The server has a bug; its log says more.")
 
     @app.post(
         "/v1/predict",
@@ -425,9 +426,7 @@ def application(gateway: Gateway, *, poll_seconds: float) -> FastAPI:
     async def readyz() -> dict:
         """A model is loaded and warm, here or in TensorFlow Serving."""
         if not await gateway.is_ready():
-            raise Refusal(
-                503, "no_model", "The model server does not answer; try again soon.", retry_after=5
-            )
+            return error(503, "no_model", _NO_MODEL, {"Retry-After": "5"})
         return {"status": "ready", "version": gateway.host.version}
 
     @app.get("/metrics", response_class=Response)
@@ -441,4 +440,5 @@ def application(gateway: Gateway, *, poll_seconds: float) -> FastAPI:
         return FileResponse(PAGE / "index.html")
 
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
-    return app
+    # Around all of it, what Starlette answers after an error included.
+    return _Headers(app, telemetry=gateway.telemetry)

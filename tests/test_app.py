@@ -14,12 +14,14 @@ import time
 import numpy as np
 import pytest
 import soundfile
+import uvicorn
 
 from beam_pipelines import spectrogram
-from serving import song
+from serving import connections, gateway, model_host, song
+from serving.limits import Limits
 from tests import model_server, processes
 from tests.conftest import assert_refused, run_module
-from tests.running_app import multipart, running_app
+from tests.running_app import RunningApp, multipart, running_app
 
 TOLERANCE = 1e-3
 
@@ -250,7 +252,9 @@ def test_health_metrics_and_documentation(app, mp3):
         for kind in ("src=", "href="):
             for found in page.body.decode().split(kind)[1:]:
                 assert "//" not in found.split(">")[0]  # no asset from another host
-        assert "default-src 'self'" in page.headers["content-security-policy"]
+        policy = page.headers["content-security-policy"]
+        for part in ("default-src 'self'", "base-uri 'none'", "form-action", "object-src 'none'"):
+            assert part in policy
     model = app.ask("GET", "/v1/model").json
     assert model["max_upload_mb"] == 2 and model["class_names"] == ["low", "medium", "high"]
 
@@ -378,6 +382,31 @@ def test_on_tf_serving(model_dir, exported, mp3):
         with model_server.serve_in_process(model, grpc_port=port):
             assert app.predict(mp3).status == 200
             wait_until_ready_says(200)
+
+
+def test_a_bug_is_counted_and_has_the_headers(model_dir):
+    """Here: whatever comes of asking a host that was closed."""
+    limits = Limits()
+    host = model_host.ModelHost(str(model_dir / "export"), tf_serving=None, count=1, limits=limits)
+    host.close()
+    app = gateway.application(gateway.Gateway(host, limits, decoders=1), poll_seconds=60)
+    server = uvicorn.Server(
+        uvicorn.Config(app, http=connections.protocol(limits), lifespan="off", log_level="critical")
+    )
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
+        thread.start()
+        try:
+            there = RunningApp(None, f"http://127.0.0.1:{sock.getsockname()[1]}/", [])
+            answer = there.ask("GET", "/v1/model")
+            refused(answer, 500, "bug", "log")
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert there.metric('fma_requests_total{route="/v1/model",status="500"}') == 1
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 def test_what_can_not_start(model_dir, tmp_path):

@@ -3,7 +3,9 @@
 import os
 import re
 
+import numpy as np
 import pytest
+import soundfile
 
 from tests import browser as browser_maker
 from tests.paths import ROOT
@@ -84,8 +86,12 @@ def test_a_song(page, app, song):
     page.set_input_files("#file", song)
     page.wait_for_selector("#result", state="visible")
     assert page.inner_text("#song") == song.name
+    assert page.evaluate("document.activeElement.id") == "song"
     answer = app.predict(song.read_bytes(), query="?explain=true").json
     assert page.inner_text("#label") == answer["label"]
+    share = f"{100 * answer['probabilities'][answer['label']]:.1f} %"
+    told = page.get_by_role("status").inner_text()
+    assert told == f"The answer for {song.name}: {answer['label']}, {share}."
     shown = page.locator("#bars dd").all_inner_texts()
     assert shown == [f"{100 * value:.1f} %" for value in answer["probabilities"].values()]
     widths = [bar.evaluate("b => b.getBoundingClientRect().width")
@@ -135,6 +141,57 @@ def brightness(page, *, second: int) -> float:
     )
 
 
+def test_the_answer_along_a_long_song(page, app, tmp_path, song):
+    """Each column can be read without its colors, by eye and by ear."""
+    samples, rate = soundfile.read(song, dtype="float32", always_2d=True)
+    long = tmp_path / "long.mp3"
+    soundfile.write(long, np.concatenate([samples.mean(axis=1)] * 5), rate)
+    page.set_input_files("#file", long)
+    page.wait_for_selector("#along", state="visible")
+    assert page.locator("#legend li").all_inner_texts() == ["low", "medium", "high"]
+    looks = [
+        item.evaluate("i => getComputedStyle(i).backgroundImage")
+        for item in page.locator("#legend i").all()
+    ]
+    assert len(set(looks)) == 3
+    windows = app.predict(long.read_bytes()).json["windows"]
+    heard = page.get_attribute("#windows", "aria-label").split(", ")
+    assert [text.split()[1] for text in heard] == [window["label"] for window in windows]
+    assert "of 30 seconds" in page.inner_text("#along .note")
+    shoot(page, "along")
+
+
+def test_edges_can_be_seen(page):
+    """Of what can be used: a contrast of 3 at least (WCAG 1.4.11), in the light and in the dark."""
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        edge, ground = page.evaluate(
+            """() => [getComputedStyle(document.getElementById("drop")).borderTopColor,
+                      getComputedStyle(document.body).backgroundColor]"""
+        )
+        darker, lighter = sorted(map(luminance, (edge, ground)))
+        assert (lighter + 0.05) / (darker + 0.05) >= 3
+        shoot(page, scheme)
+
+
+def luminance(color: str) -> float:
+    """The relative luminance, as WCAG has it, of "rgb(r, g, b)"."""
+    levels = np.array([int(level) / 255 for level in re.findall(r"\d+", color)[:3]])
+    linear = np.where(levels <= 0.03928, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def test_a_model_that_is_not_ready(page, app, song):
+    """Its error is not taken for what the model says of itself."""
+    answer = {"error": {"code": "no_model", "message": "The model server does not answer."}}
+    page.route("**/v1/model", lambda route: route.fulfill(json=answer, status=503))
+    page.goto(app.url)
+    page.wait_for_load_state("networkidle")
+    assert page.inner_text("#limits") == "mp3, wav, flac or ogg"
+    page.set_input_files("#file", song)
+    page.wait_for_selector("#result", state="visible")
+
+
 def test_a_text_file_named_mp3(page, tmp_path, song):
     text = tmp_path / "notes.mp3"
     text.write_text("Not a song at all.")
@@ -151,7 +208,7 @@ def test_a_text_file_named_mp3(page, tmp_path, song):
 def test_a_file_that_is_too_large_is_not_sent(page, tmp_path):
     sent = []
     page.on("request", lambda request: sent.append(request.url))
-    page.locator("#limits", has_text="3 MB").wait_for()
+    page.locator("#limits", has_text="3 MB and 15 minutes").wait_for()
     large = tmp_path / "large.wav"
     large.write_bytes(bytes(3_100_000))
     page.set_input_files("#file", large)

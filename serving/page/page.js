@@ -5,7 +5,7 @@ const $ = (id) => document.getElementById(id);
 const LEAST_WEIGHT = 0.005;
 const MAX_ATTEMPTS = 4;
 
-let limits = { max_upload_mb: Infinity };
+let limits = { max_upload_mb: Infinity }; // what /v1/model says
 let shown = null; // the prediction on the page
 let asking = new AbortController();
 
@@ -13,6 +13,8 @@ const percent = (value) => `${(100 * value).toFixed(1)} %`;
 const css = (share) => `${100 * share}%`;
 const clock = (seconds) =>
   `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
+const duration = (seconds) =>
+  `${seconds % 60 ? clock(seconds) : seconds / 60} minutes`;
 const sleep = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
 
 function element(name, text = "", className = "") {
@@ -22,11 +24,11 @@ function element(name, text = "", className = "") {
   return made;
 }
 
-function say(status, error = "") {
+/** Both places are always there, empty or not, so that a screen reader hears what comes into them. */
+function say(status, { error = "", busy = false } = {}) {
   $("status").textContent = status;
-  $("status").hidden = !status;
+  $("status").classList.toggle("busy", busy);
   $("error").textContent = error;
-  $("error").hidden = !error;
 }
 
 // ---- ask
@@ -37,21 +39,24 @@ async function take(file) {
   $("result").hidden = true;
   if ($("player").src) URL.revokeObjectURL($("player").src);
   if (file.size > limits.max_upload_mb * 1e6) {
-    return say("", `This file is too large; up to ${limits.max_upload_mb} MB.`);
+    return say("", { error: `This file is too large; up to ${limits.max_upload_mb} MB.` });
   }
   try {
     const prediction = await ask(file, asking.signal);
-    say("");
+    const { label, probabilities } = prediction;
+    say(`The answer for ${file.name}: ${label}, ${percent(probabilities[label])}.`);
     $("player").src = URL.createObjectURL(file);
     show(file.name, prediction);
+    // On to the answer, unless whoever waited has gone elsewhere.
+    if ([document.body, $("file")].includes(document.activeElement)) $("song").focus();
   } catch (error) {
-    if (error.name !== "AbortError") say("", error.message);
+    if (error.name !== "AbortError") say("", { error: error.message });
   }
 }
 
 async function ask(file, signal) {
   for (let attempt = 1; ; attempt++) {
-    say(`Listening to ${file.name} …`);
+    say(`Listening to ${file.name} …`, { busy: true });
     const body = new FormData();
     body.append("file", file);
     let response;
@@ -64,7 +69,7 @@ async function ask(file, signal) {
     if (response.ok) return response.json();
     const wait = Number(response.headers.get("Retry-After"));
     if (wait && attempt < MAX_ATTEMPTS) {
-      say(`The server is busy; trying again in ${wait} s …`);
+      say(`The server is busy; trying again in ${wait} s …`, { busy: true });
       await sleep(wait);
       if (signal.aborted) throw new DOMException("", "AbortError");
       continue;
@@ -97,7 +102,7 @@ function show(name, prediction) {
   drawWindows();
 }
 
-const color = (place) => ["low", "medium", "high"][Math.min(place, 2)];
+const color = (place) => `class-${place % 3}`;
 const span = () => {
   const { start } = shown.windows[shown.middle];
   return { start, seconds: shown.explanation.at(-1).end - start };
@@ -236,6 +241,13 @@ function drawWindows() {
     shown.windows.map(({ start, label, probabilities }) =>
       `${clock(start)}: ${label} ${percent(probabilities[label])}`).join(", "),
   );
+  $("legend").replaceChildren(
+    ...Object.keys(shown.probabilities).map((label, place) => {
+      const item = element("li", label);
+      item.prepend(element("i", "", color(place)));
+      return item;
+    }),
+  );
   $("windows").replaceChildren(
     ...shown.windows.map(({ start, end, probabilities }, place) => {
       const stack = element("div", "", place === shown.middle ? "stack middle" : "stack");
@@ -293,18 +305,21 @@ for (const event of ["dragover", "dragleave", "drop"]) {
 }
 $("highlight").addEventListener("change", () => shown && drawPicture());
 
-const model = await fetch("v1/model").then((response) => response.json(), () => null);
-if (model) {
+const response = await fetch("v1/model").catch(() => null);
+if (response?.ok) {
+  const model = await response.json();
   limits = model;
   $("limits").textContent =
-    `mp3, wav, flac or ogg, up to ${model.max_upload_mb} MB and ${model.max_seconds / 60} minutes`;
+    `mp3, wav, flac or ogg, up to ${model.max_upload_mb} MB and ${duration(model.max_seconds)}`;
+  const window = `${Math.round(model.window_seconds)} seconds`;
+  $("window").textContent = ` of ${window}`;
   const { evaluation } = model;
   const names = model.class_names;
   const edges = model.thresholds.map((edge) => edge.toLocaleString("en"));
   const meaning = names.map((name, place) =>
     place < edges.length ? `${name}: below ${edges[place]}` : `${name}: from ${edges.at(-1)} on`);
   $("model").textContent =
-    `(Listens: ${meaning.join(", ")}.) ` +
+    `It hears the middle ${window}, and its answers mean, in listens, ${meaning.join(", ")}. ` +
     (evaluation
       ? `Model version ${model.version} is right about ${percent(evaluation.accuracy)} of songs ` +
         "that it was not trained on."
