@@ -9,7 +9,7 @@ import gc
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import grpc
 import numpy as np
@@ -94,14 +94,16 @@ class Generation:
             if tf_serving is None:
                 model = ExportedModel(path)
                 model.warm_up("spectrogram")
-                ask, threads, self._health = _asker(model), 1, None
+                self._health = None
+                self._batcher = Batcher(
+                    lambda pictures: Answers(model.probabilities_of_pictures(pictures), model.name)
+                )
             else:
                 client = Client(f"grpc://{tf_serving}", self.info, version=tf_serving_version)
                 parts.callback(client.close)
                 self._health = _Health(tf_serving)
                 parts.callback(self._health.close)
-                ask, threads = client.predict, _REMOTE_THREADS
-            self._batcher = Batcher(ask, threads=threads)
+                self._batcher = Batcher(client.predict, threads=_REMOTE_THREADS)
             parts.callback(self._batcher.close)
             # Last, since of all this they cost the most.
             self._decoders = Decoders(self.info, count=count, limits=limits)
@@ -119,10 +121,6 @@ class Generation:
     def submit(self, pictures: np.ndarray):
         """The future Answers about pictures uint8 [batch, height, width]."""
         return self._batcher.submit(pictures)
-
-
-def _asker(model: ExportedModel) -> Callable[[np.ndarray], Answers]:
-    return lambda pictures: Answers(model.probabilities_of_pictures(pictures), model.name)
 
 
 class _Health:

@@ -312,7 +312,7 @@ if (response?.ok) {
   $("limits").textContent =
     `mp3, wav, flac or ogg, up to ${model.max_upload_mb} MB and ${duration(model.max_seconds)}`;
   const window = `${Math.round(model.window_seconds)} seconds`;
-  $("window").textContent = ` of ${window}`;
+  $("window").textContent = `, ${window} long`;
   const { evaluation } = model;
   const names = model.class_names;
   const edges = model.thresholds.map((edge) => edge.toLocaleString("en"));
