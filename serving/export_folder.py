@@ -84,7 +84,7 @@ def load_info(version_dir: str) -> ModelInfo:
     """The model_info.json of a version; InputError where it has none."""
     path = join(version_dir, f"assets.extra/{FILE_NAME}")
     try:
-        return ModelInfo.from_json(read_text(path), name=path)
+        return ModelInfo.from_json(read_bytes(path), name=path)
     except FileNotFoundError:
         raise InputError(f"{version_dir}: not a whole export (no {FILE_NAME})") from None
 

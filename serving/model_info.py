@@ -33,7 +33,7 @@ class ModelInfo:
     evaluation: dict[str, Any] | None
 
     @classmethod
-    def from_json(cls, text: str, *, name: str = FILE_NAME) -> "ModelInfo":
+    def from_json(cls, text: str | bytes, *, name: str = FILE_NAME) -> "ModelInfo":
         """Of the text of a `model_info.json`, called `name` in messages.
 
         Raises:
@@ -44,6 +44,8 @@ class ModelInfo:
             values = {field.name: values[field.name] for field in dataclasses.fields(cls)}
             signal = config_of(SpectrogramParams, values["signal"], name="signal")
             names, thresholds = tuple(values["class_names"]), tuple(values["thresholds"])
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        except InputError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{name}: not a {FILE_NAME} ({error!r})") from None
         return cls(**values | {"signal": signal, "class_names": names, "thresholds": thresholds})

@@ -1,11 +1,14 @@
 """Predictions as a command, in a process that knows neither Beam nor the trainer."""
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 
+from beam_pipelines.command import InputError
+from serving import export_folder
 from tests.conftest import run_module
 from tests.paths import ROOT
 
@@ -62,3 +65,12 @@ def test_no_model_and_no_file(model_dir, tmp_path):
     )
     result = run_module("serving.predict", f"--export_dir={model_dir / 'export'}")
     assert result.returncode == 1 and "no file is named" in result.stderr
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[]", b'{"class_names": 3}'])
+def test_a_damaged_description_is_named(tmp_path, content):
+    path = tmp_path / "assets.extra" / "model_info.json"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=re.escape(f"{path}: not a model_info.json")):
+        export_folder.load_info(str(tmp_path))
