@@ -83,7 +83,7 @@ class Generation:
         version: int,
         *,
         tf_serving: str | None,
-        tf_serving_version: str | None,
+        tf_serving_version: str | None = None,
         count: int,
         limits: Limits,
     ):
@@ -166,7 +166,7 @@ class ModelHost:
         export_dir: str,
         *,
         tf_serving: str | None,
-        tf_serving_version: str | None,
+        tf_serving_version: str | None = None,
         count: int,
         limits: Limits,
     ):

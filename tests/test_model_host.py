@@ -46,7 +46,7 @@ def test_a_damaged_version_is_tried_once_until_it_changes(export_dir):
         add(export_dir, "2", lambda folder: (folder / warm_up).write_bytes(b"garbage " * 9))
         refuses("warmup_requests: damaged")
         (export_dir / "2" / "assets.extra" / "model_info.json").write_bytes(b"\xff")
-        refuses("2: can't be served .*UnicodeDecodeError")
+        refuses("model_info.json: not a model_info.json .*UnicodeDecodeError")
         (export_dir / "2" / "saved_model.pb").write_bytes(b"x")
         shutil.copy(
             export_dir / "1" / "assets.extra" / "model_info.json", export_dir / "2" / "assets.extra"
