@@ -33,9 +33,6 @@ _TRAINER = [
     "scikit-learn>=1.5",
     "scipy>=1.13",
     "tensorboard>=2.18",
-    # Its last release has no wheel for Python 3.13, and without one the masks of SpecAugment
-    # are refused with a message.
-    "tensorflow-io>=0.37; python_version < '3.13'",
     "tensorflow-serving-api>=2.18,<3",
 ]
 _SERVING = [
@@ -65,6 +62,8 @@ _DEV = [
     "pyyaml>=6",
     "ruff>=0.9",
     "schemathesis>=4",
+    # Its last release has no wheel for Python 3.13.
+    "tensorflow-io>=0.37; python_version < '3.13'",
     "trustme>=1.2",
 ]
 

@@ -1,38 +1,48 @@
-"""SpecAugment (Park et al., 2019): blanks a random band and a random stretch of a picture."""
+"""SpecAugment (Park et al., 2019): blanks a random band and a random stretch of a picture.
 
-import importlib
-import warnings
+The masks are those of `tensorflow_io.audio.freq_mask` and `time_mask`: a width drawn evenly, then
+a start, and zeros. These are not called, since they draw from generators that go on from one pass
+to the next, alike in every worker, and that no checkpoint has. Here each record's masks depend on
+its place in the epoch and on nothing that was drawn before.
+"""
 
 import tensorflow as tf
 
-from beam_pipelines.command import InputError
 
-
-def masker(*, freq_mask: int, time_mask: int):
-    """A function that masks a picture uint8 [height, width], with tensorflow-io's masks.
+def mask(
+    pictures: tf.Tensor, places: tf.Tensor, *, freq_mask: int, time_mask: int, seed: int
+) -> tf.Tensor:
+    """Pictures uint8 [batch, height, width], masked.
 
     Args:
-        freq_mask: at most so many mel bands are blanked.
-        time_mask: at most so many columns are blanked.
-
-    Raises:
-        InputError: tensorflow-io is not installed.
+        pictures: to be masked.
+        places: int64 [batch], of the records in their epoch.
+        freq_mask: at most so many mel bands are blanked, no more than there are.
+        time_mask: at most so many columns are blanked, no more than there are.
+        seed: of the epoch.
     """
-    try:
-        with warnings.catch_warnings():
-            # Its compiled ops are not for this TensorFlow, and it warns; the masks need none.
-            warnings.simplefilter("ignore", UserWarning)
-            audio = importlib.import_module("tensorflow_io").audio
-    except ImportError as error:
-        raise InputError(
-            f"config.freq_mask and config.time_mask need tensorflow-io ({error}); it has wheels "
-            "for Python 3.10 to 3.12, so use one of these or set both to 0"
-        ) from None
+    # A width and a start for each of the two, from 0 to 1.
+    drawn = tf.map_fn(
+        lambda place: tf.random.stateless_uniform([4], tf.stack([seed, place]), dtype=tf.float64),
+        places,
+        fn_output_signature=tf.TensorSpec([4], tf.float64),
+    )
+    height, width = pictures.shape[1:]
+    bands = blanked(drawn[:, 0], drawn[:, 1], size=height, limit=freq_mask)
+    columns = blanked(drawn[:, 2], drawn[:, 3], size=width, limit=time_mask)
+    return tf.where(bands[:, :, None] | columns[:, None, :], tf.zeros([], tf.uint8), pictures)
 
-    def mask(picture: tf.Tensor) -> tf.Tensor:
-        masked = tf.transpose(picture)  # tensorflow-io's have time first
-        # Its masks are drawn below, not up to, their parameter.
-        masked = audio.freq_mask(masked, freq_mask + 1)
-        return tf.transpose(audio.time_mask(masked, time_mask + 1))
 
-    return mask
+def blanked(width: tf.Tensor, start: tf.Tensor, *, size: int, limit: int) -> tf.Tensor:
+    """Which of `size` rows are blanked, bool [batch, size].
+
+    Args:
+        width: float64 [batch], 0 ≤ … < 1: evenly over the widths 0 to `limit`.
+        start: the same over the starts 0 to `size` − width − 1, of a whole mask 0.
+        size: how many rows there are.
+        limit: at most so many are blanked, no more than `size`.
+    """
+    widths = tf.cast(width * (limit + 1), tf.int32)
+    starts = tf.cast(start * tf.cast(size - widths, tf.float64), tf.int32)
+    rows = tf.range(size)
+    return (rows >= starts[:, None]) & (rows < (starts + widths)[:, None])

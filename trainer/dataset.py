@@ -1,5 +1,6 @@
 """Streams a dataset by tf.data; it learns from `dataset_info.json` what there is to read."""
 
+import functools
 from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
@@ -89,24 +90,23 @@ def batches(
         num_replicas: the number of batches is a multiple of this, one for each replica in a step.
         local_replicas: which of the replicas get their batches from here; all unless given.
         shuffle_buffer: records that a shuffle holds; 0 reads in the stored order.
-        seed, epoch: decide the order of a shuffle, and nothing else does.
+        seed, epoch: decide the order of a shuffle, and nothing else does but the seed of
+            `tf.random.set_seed`, which a training sets once, to its own.
         first_step: how many steps are left out at the beginning.
-        freq_mask, time_mask: see `augment.masker`; 0 and 0 leave the pictures as they are.
+        freq_mask, time_mask: see `augment.mask`; 0 and 0 leave the pictures as they are. What is
+            masked depends on seed, epoch and place alone.
     """
     num_examples = info.splits[split].num_examples
     if not num_examples:
         raise InputError(f"{dataset_dir}: the split {split} has no examples")
     local = list(range(num_replicas) if local_replicas is None else local_replicas)
-    masked = bool(freq_mask or time_mask)
-    # The masks are drawn one after another, so those of steps left out must be drawn as well.
-    left_out = 0 if masked else first_step
     records = read_records(
         info, dataset_dir, split, shuffle_buffer=shuffle_buffer, seed=seed, epoch=epoch
     )
     filler = read_records(info, dataset_dir, split).take(1)
     step_size = batch_size * num_replicas
     records = records.concatenate(filler.repeat(-num_examples % step_size))
-    records = records.skip(left_out * step_size)
+    records = records.skip(first_step * step_size)
     parsed_size = batch_size * max(1, _RECORDS_PARSED_AT_ONCE // batch_size)
     if len(local) == num_replicas:
         serialized = records.batch(parsed_size)
@@ -121,6 +121,9 @@ def batches(
     if names is None:
         names = [name for name in info.features if name != "spectrogram"]
     parse = parser(info, names=names)
+    mask = functools.partial(
+        augment.mask, freq_mask=freq_mask, time_mask=time_mask, seed=_seed(seed, epoch)
+    )
 
     def with_places(number, serialized):
         here = number * parsed_size + tf.range(tf.size(serialized, out_type=tf.int64))
@@ -129,24 +132,18 @@ def batches(
             batch // len(local),
             tf.gather(tf.constant(local, tf.int64), batch % len(local)),
         )
-        places = ((left_out + step) * num_replicas + replica) * batch_size + within
+        places = ((first_step + step) * num_replicas + replica) * batch_size + within
         weights = tf.cast(places < num_examples, tf.float32)
-        return parse(serialized) | {"place": places, "weight": weights}
+        values = parse(serialized) | {"place": places, "weight": weights}
+        if freq_mask or time_mask:
+            values["spectrogram"] = mask(values["spectrogram"], places)
+        return values
 
     parsed = (
         serialized.enumerate()
         .map(with_places, num_parallel_calls=tf.data.AUTOTUNE)
         .rebatch(batch_size, drop_remainder=True)
     )
-    if masked:
-        tf.random.set_seed(_seed(seed, epoch))  # tensorflow-io's masks take no seed of their own
-        mask = augment.masker(freq_mask=freq_mask, time_mask=time_mask)
-        parsed = parsed.map(
-            lambda batch: (
-                batch
-                | {"spectrogram": tf.map_fn(mask, batch["spectrogram"], parallel_iterations=1)}
-            )
-        ).skip(first_step * len(local))
     options = tf.data.Options()
     # As many calls at once as there are cores are right from the first record on; the thread that
     # would look for a better number is waited for at the end of each pass, for up to 0.3 s.
@@ -232,5 +229,5 @@ def decode_pictures(data: tf.Tensor, shape: tuple[int, int]) -> tf.Tensor:
 
 
 def _seed(seed: int, epoch: int) -> int:
-    """A seed for tf.data, whose own 0 would mean a random one."""
+    """A seed for an epoch; never 0, which tf.data takes for a random one."""
     return int(np.random.default_rng([seed, epoch, 1]).integers(1, 2**31))

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from beam_pipelines.command import require
 from beam_pipelines.dataset_info import DatasetInfo
-from trainer import augment, dataset
+from trainer import dataset
 from trainer.checkpoints import Arrays, Damaged
 from trainer.devices import is_chief, local_replicas
 from trainer.network import build_network
@@ -82,8 +82,6 @@ class Trainer:
             ("time_mask", config.time_mask, width),
         ):
             require(value <= limit, f"config.{name}: {value}, the pictures have {limit}")
-        if config.freq_mask or config.time_mask:
-            augment.masker(freq_mask=config.freq_mask, time_mask=config.time_mask)
         self.config = config
         self.info = info
         self.strategy = strategy
