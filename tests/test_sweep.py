@@ -54,7 +54,7 @@ def test_a_sweep_goes_on(without_test, tmp_path):
     comes after some that are made to look perfect.
     """
     folder = tmp_path
-    asked = iter([False, True])  # each epoch is one call of the compiled steps
+    asked = iter([False, True])  # each epoch is one call of the compiled steps, then validation
     assert sweep(without_test, folder, num_trials=2, stop_asked=lambda: next(asked)) is None
     assert not (folder / "sweep.json").exists()
     assert sweep(without_test, folder, num_trials=2).best["batch_size"] in SPACE.batch_sizes
@@ -84,6 +84,10 @@ def test_a_sweep_goes_on(without_test, tmp_path):
     assert "6 trials: 5 to the end, 1 stopped early" in found.table
     assert found.table == (folder / "sweep.md").read_text()
     assert (folder / "sweep.png").read_bytes().startswith(b"\x89PNG")
+
+    asked = iter([True])  # within a seventh
+    assert sweep(without_test, folder, num_trials=7, stop_asked=lambda: next(asked)) is None
+    assert sweep(without_test, folder, num_trials=3).table == found.table  # as many as there are
 
     with pytest.raises(InputError, match="another sweep: seed is 0 there and 1 here"):
         sweep(without_test, folder, num_trials=6, seed=1)

@@ -135,7 +135,7 @@ def run(
     with damaged_records.named(info, dataset_dir):
         while True:
             number = next_number(study)
-            if number == num_trials:
+            if number >= num_trials:
                 break
             study.sampler = optuna.samplers.TPESampler(
                 n_startup_trials=startup_trials,
@@ -285,6 +285,7 @@ def write(study: optuna.Study, output_dir: str, identity: dict[str, Any]) -> Fou
     trials = [
         of_trial(trial, folder_of(output_dir, trial.number))
         for trial in study.get_trials(deepcopy=False)
+        if trial.state.is_finished()  # one may have been stopped, and now fewer asked for
     ]
     ended = [trial for trial in trials if trial["outcome"] == "to the end"]
     require(
