@@ -162,6 +162,13 @@ def test_learning_rates():
                 expected = 0.05 * (1 + np.cos(np.pi * (step - 150) / 850))
             assert float(rate(step)) == pytest.approx(expected, abs=1e-7)
     assert loop.learning_rate(dataclasses.replace(config, warmup_epochs=0.0), 100) == 0.1
+    for name in ("constant", "cosine"):
+        short = dataclasses.replace(
+            config, learning_rate_schedule=name, epochs=1, warmup_epochs=0.99
+        )
+        with pytest.raises(InputError, match=r"warmup_epochs: 0\.99 leave none of 25 steps"):
+            loop.learning_rate(short, 25)
+        assert float(loop.learning_rate(short, 100)(99)) == pytest.approx(0.1)
 
 
 def test_the_waiting_for_data_is_seen(dataset_dir, monkeypatch):

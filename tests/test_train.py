@@ -208,6 +208,7 @@ def test_refusals(model_dir, dataset_dir, tmp_path):
     new = tmp_path / "model"
     assert_refused(train(dataset_dir, new, "--config.learnin_rate=1"), "learnin_rate")
     assert_refused(train(dataset_dir, new, "--config.batch_size=0"), "config.batch_size: 0")
+    assert_refused(train(dataset_dir, new, "--config.seed=4294967296"), "config.seed: 4294967296")
     assert_refused(train(dataset_dir, new, "--config.network.color=blue"), "config.network.color")
     assert_refused(train(tmp_path / "none", new), "none: no such folder")
     (tmp_path / "unfinished").mkdir()

@@ -345,13 +345,22 @@ def class_weights(info: DatasetInfo, how: str) -> np.ndarray:
 
 
 def learning_rate(config: TrainConfig, steps_an_epoch: int):
-    """The learning rate of each step, as Keras takes it: a number or a schedule."""
+    """The learning rate of each step, as Keras takes it: a number or a schedule.
+
+    Raises:
+        InputError: the warm-up is all there is.
+    """
     schedules = keras.optimizers.schedules
+    num_steps = config.epochs * steps_an_epoch
     warmup_steps = round(config.warmup_epochs * steps_an_epoch)
+    require(
+        warmup_steps < num_steps,
+        f"config.warmup_epochs: {config.warmup_epochs:g} leave none of {num_steps} steps",
+    )
     if config.learning_rate_schedule == "cosine":
         return schedules.CosineDecay(
             0.0 if warmup_steps else config.learning_rate,
-            decay_steps=config.epochs * steps_an_epoch - warmup_steps,
+            decay_steps=num_steps - warmup_steps,
             warmup_target=config.learning_rate if warmup_steps else None,
             warmup_steps=warmup_steps,
         )

@@ -74,6 +74,7 @@ class TrainConfig:
         ):
             value = getattr(self, name)
             require(value >= 0, f"config.{name}: {value} is below 0")
+        require(self.seed < 2**32, f"config.seed: {self.seed} is not below 2³²")
         require(0 <= self.dropout < 1, f"config.dropout: {self.dropout} is not in 0 ≤ … < 1")
         require(
             self.warmup_epochs < self.epochs,
