@@ -122,6 +122,15 @@ def test_damage_anywhere_adds_up(copy, tmp_path):
         shard.write_bytes(good)
 
 
+def test_a_missing_shard_is_refused(copy, tmp_path):
+    folder, (shard, *_) = copy
+    info = dataset.load_info(str(folder))
+    shard.unlink()
+    (tmp_path / "copies").mkdir()
+    with pytest.raises(InputError, match=f"{shard.name}: the shard is missing"):
+        damaged_records.left_out(info, str(folder), str(tmp_path / "copies"))
+
+
 def test_nothing_damaged_changes_nothing(dataset_dir, tmp_path):
     info = dataset.load_info(str(dataset_dir))
     left, found = damaged_records.left_out(info, str(dataset_dir), str(tmp_path))

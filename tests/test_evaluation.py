@@ -27,8 +27,9 @@ def predictions():
 
 
 TRAINING = {
-    "label": np.array([1, 1, 1, 0, 0, 2]),
-    "genre": np.array([b"Rock", b"Rock", b"Pop", b"Folk", b"Folk", b"Folk"]),
+    b"Rock": np.array([0, 2, 0]),
+    b"Pop": np.array([0, 1, 0]),
+    b"Folk": np.array([2, 0, 1]),
 }
 
 
@@ -115,13 +116,11 @@ def test_calibration_error_by_hand():
     assert evaluation.calibration_error(confidence, correct) == pytest.approx(by_hand)
 
 
-def test_a_tie_of_classes_takes_the_lowest_in_any_order():
-    training = {"label": np.array([2, 0, 0, 2]), "genre": np.array([b"A", b"A", b"B", b"B"])}
+def test_a_tie_of_classes_takes_the_lowest():
+    training = {b"A": np.array([1, 0, 1]), b"B": np.array([1, 0, 1])}
     predictions = {"label": np.array([0, 2]), "genre": np.array([b"A", b"C"])}
-    for order in ([0, 1, 2, 3], [3, 2, 1, 0]):
-        shuffled = {name: values[order] for name, values in training.items()}
-        measured = evaluation.baselines(predictions, shuffled)
-        assert measured == {"majority": 0.5, "genre": 0.5}
+    measured = evaluation.baselines(predictions, training)
+    assert measured == {"majority": 0.5, "genre": 0.5}
 
 
 def test_tracks_of_unknown_artists_are_drawn_one_by_one():

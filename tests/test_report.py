@@ -100,7 +100,7 @@ def make_page(
 ) -> str:
     measured = None
     if predictions is not None:
-        training = {"label": np.array([1, 1, 2]), "genre": np.array([b"Rock", b"Rock", b"Folk"])}
+        training = {b"Rock": np.array([0, 2, 0]), b"Folk": np.array([0, 0, 1])}
         measured = evaluation.evaluate(predictions, training, NAMES)
     return report.page(
         config=config,

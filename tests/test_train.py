@@ -166,6 +166,10 @@ def test_damaged_shards_are_named(dataset_dir, tmp_path):
     result = train(broken, tmp_path / "model", "--skip_damaged", "--config.epochs=1")
     assert result.returncode == 0, result.stderr
     assert "damaged records: 1, left out" in result.stdout
+    folders = [f"--model_dir={tmp_path / 'model'}", f"--dataset_dir={broken}"]
+    result = run_module("trainer.evaluate", *folders, "--skip_damaged")
+    assert result.returncode == 0, result.stderr
+    assert "damaged records: 1, left out" in result.stdout
     shutil.rmtree(tmp_path / "model")
     shard.write_bytes(data[:-10])
     assert_refused(train(broken, tmp_path / "model"), shard, "bytes")

@@ -1,5 +1,7 @@
 """The reader of the trainer: every record once a pass, in an order that seed and epoch decide."""
 
+import collections
+
 import numpy as np
 import pytest
 
@@ -85,6 +87,18 @@ def test_columns_without_pictures(info, dataset_dir):
     counts = np.bincount(columns["label"], minlength=3).tolist()
     assert counts == list(info.splits["train"].class_counts.values())
     assert len(columns["genre"]) == len(columns["label"])
+
+
+def test_labels_by_genre(info, dataset_dir):
+    """As the dataset's other reader counts them."""
+    expected = collections.Counter(
+        (example["genre"], example["label"])
+        for split, example in dataset_reader.read_examples(info, str(dataset_dir))
+        if split == "train"
+    )
+    counts = dataset.count_labels_by_genre(info, str(dataset_dir), "train")
+    found = {(genre, label): n for genre, row in counts.items() for label, n in enumerate(row) if n}
+    assert found == expected
 
 
 def test_what_is_wrong_is_said(dataset_dir, tmp_path):

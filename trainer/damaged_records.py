@@ -4,14 +4,40 @@ import contextlib
 import dataclasses
 import hashlib
 import os
+import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
 from beam_pipelines import dataset_info, records
-from beam_pipelines.command import InputError
+from beam_pipelines.command import InputError, require
 from beam_pipelines.dataset_info import DatasetInfo, Shard
+from trainer import dataset
+
+
+@contextlib.contextmanager
+def dataset_of(
+    dataset_dir: str, *, skip_damaged: bool, say: Callable[[str], None]
+) -> Iterator[tuple[DatasetInfo, str]]:
+    """The description of a dataset and where it lies, on demand without its damaged records.
+
+    Args:
+        dataset_dir: the folder.
+        skip_damaged: whether to look for them first, list them and leave them out.
+        say: prints the list.
+
+    Raises:
+        InputError: the dataset is not whole in another way; see `dataset.load_info`.
+    """
+    if not skip_damaged:
+        yield dataset.load_info(dataset_dir), dataset_dir
+        return
+    info = dataset.load_info(dataset_dir, check_shards_of=())
+    with tempfile.TemporaryDirectory() as copies:
+        left, damaged = left_out(info, dataset_dir, copies)
+        say("\n".join([f"damaged records: {len(damaged):,}, left out", *map(str, damaged)]))
+        yield left, copies
 
 
 @contextlib.contextmanager
@@ -31,8 +57,8 @@ def named(info: DatasetInfo, dataset_dir: str) -> Iterator[None]:
             raise
         more = f" and {len(found) - 3:,} more" if len(found) > 3 else ""
         raise InputError(
-            f"{'; '.join(found[:3])}{more}; --skip_damaged trains without them, and "
-            "beam_pipelines.build_dataset --overwrite makes the dataset anew"
+            f"{'; '.join(found[:3])}{more}; with --skip_damaged trainer.train and trainer.evaluate "
+            "leave them out, and beam_pipelines.build_dataset --overwrite makes the dataset anew"
         ) from None
 
 
@@ -75,11 +101,16 @@ def left_out(
         info: of the dataset.
         dataset_dir: where its shards lie.
         folder: a local one, where the other dataset goes.
+
+    Raises:
+        InputError: a shard is missing, which is no damage that a training should do without.
     """
     splits, found = {}, []
     for name, split in info.splits.items():
         shards, labels = [], Counter()
         for shard in split.shards:
+            path = tf.io.gfile.join(dataset_dir, shard.file)
+            require(tf.io.gfile.exists(path), f"{path}: the shard is missing")
             damaged = []
             for record in scan_shard(info, dataset_dir, shard):
                 if isinstance(record, bytes):
@@ -89,7 +120,7 @@ def left_out(
             if damaged:
                 shard = write_whole_ones(info, dataset_dir, shard, folder)
             else:
-                bring(os.path.join(dataset_dir, shard.file), os.path.join(folder, shard.file))
+                bring(path, os.path.join(folder, shard.file))
             found += damaged
             shards.append(shard)
         splits[name] = dataclasses.replace(

@@ -13,6 +13,9 @@ _DATASET_DIR = flags.DEFINE_string(
     "dataset_dir", None, "Where build_dataset put the dataset.", required=True
 )
 _SPLIT = flags.DEFINE_enum("split", "test", SPLITS, "The split to evaluate on.")
+_SKIP_DAMAGED = flags.DEFINE_bool(
+    "skip_damaged", False, "Look for damaged records first, list them, evaluate without them."
+)
 
 
 def main(argv: list[str]) -> None:
@@ -30,24 +33,27 @@ def main(argv: list[str]) -> None:
             model_folder,
             report,
         )
-    info = dataset.load_info(dataset_dir)
-    config = model_folder.load_config(model_dir, info)
-    trainer = loop.Trainer(config, info, devices.strategy_for("one_device"))
-    model_folder.restore_best(model_dir, trainer.model)
-    with damaged_records.named(info, dataset_dir):
-        answers = trainer.predictions(dataset_dir, split)
-        training = dataset.read_columns(info, dataset_dir, "train", ["label", "genre"])
-    measured = evaluation.evaluate(answers, training, info.class_names)
-    print(report.table(measured, split=split, num_artists=evaluation.num_groups(answers)))
-    print(f"written: {model_folder.write_evaluation(model_dir, split, measured)}")
-    page = report.write(
-        trainer,
-        model_dir=model_dir,
-        dataset_dir=dataset_dir,
-        split=split,
-        predictions=answers,
-        measured=measured,
-    )
+    with damaged_records.dataset_of(dataset_dir, skip_damaged=_SKIP_DAMAGED.value, say=print) as (
+        info,
+        dataset_dir,
+    ):
+        config = model_folder.load_config(model_dir, info)
+        trainer = loop.Trainer(config, info, devices.strategy_for("one_device"))
+        model_folder.restore_best(model_dir, trainer.model)
+        with damaged_records.named(info, dataset_dir):
+            answers = trainer.predictions(dataset_dir, split)
+            heard = dataset.count_labels_by_genre(info, dataset_dir, "train")
+        measured = evaluation.evaluate(answers, heard, info.class_names)
+        print(report.table(measured, split=split, num_artists=evaluation.num_groups(answers)))
+        print(f"written: {model_folder.write_evaluation(model_dir, split, measured)}")
+        page = report.write(
+            trainer,
+            model_dir=model_dir,
+            dataset_dir=dataset_dir,
+            split=split,
+            predictions=answers,
+            measured=measured,
+        )
     print(f"report: {page}")
 
 

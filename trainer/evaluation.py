@@ -1,6 +1,6 @@
 """How good the answers are, and beside what: pure functions of arrays."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ _CALIBRATION_BINS = 10
 
 def evaluate(
     predictions: dict[str, np.ndarray],
-    training: dict[str, np.ndarray],
+    training: Mapping[bytes, np.ndarray],
     class_names: Sequence[str],
 ) -> dict[str, Any]:
     """The evaluation of a split, as it is written to `evaluation.json`.
@@ -27,7 +27,8 @@ def evaluate(
     Args:
         predictions: columns of the split: `probabilities` [examples, classes], and [examples]
             each `label`, `listens`, `artist_id`, `track_id`, `genre` (bytes).
-        training: the columns `label` and `genre` of the training split, for the baselines.
+        training: of the training split, for the baselines: {genre: how many of each class, int
+            [classes]}.
         class_names: in the order of the labels.
     """
     labels, probabilities = predictions["label"], predictions["probabilities"]
@@ -155,20 +156,17 @@ def rank_correlation(expected: np.ndarray, listens: np.ndarray) -> float | None:
 
 
 def baselines(
-    predictions: dict[str, np.ndarray], training: dict[str, np.ndarray]
+    predictions: dict[str, np.ndarray], training: Mapping[bytes, np.ndarray]
 ) -> dict[str, float | None]:
     """Accuracies without listening: the training split's majority class, overall and by genre.
 
     Tracks without a genre are one of their own; a genre that training has none of gets the overall
-    majority; of classes that are as frequent the lowest is taken.
+    majority; of classes that are as frequent the lowest is taken. For the arguments see `evaluate`.
     """
-    if not len(training["label"]):
+    if not training:
         return {"majority": None, "genre": None}
-    majority = np.bincount(training["label"]).argmax()
-    by_genre = {
-        genre: np.bincount(training["label"][training["genre"] == genre]).argmax()
-        for genre in np.unique(training["genre"])
-    }
+    majority = sum(training.values()).argmax()
+    by_genre = {genre: counts.argmax() for genre, counts in training.items()}
     guesses = np.array([by_genre.get(genre, majority) for genre in predictions["genre"]])
     return {
         "majority": float((predictions["label"] == majority).mean()),
