@@ -23,8 +23,8 @@ def strategy_for(name: str) -> tf.distribute.Strategy:
     Raises:
         InputError: TF_CONFIG is missing or not one that it can train by.
     """
-    num_workers = workers_of(os.environ.get("TF_CONFIG", ""))
-    if name == "multi_worker" or (name == "auto" and num_workers > 1):
+    num_workers = num_all_workers()
+    if is_multi_worker(name):
         require(
             num_workers > 0,
             "--strategy=multi_worker: TF_CONFIG does not name the workers; python -m "
@@ -40,6 +40,24 @@ def strategy_for(name: str) -> tf.distribute.Strategy:
     if name == "mirrored" or (name == "auto" and len(names) > 1):
         return tf.distribute.MirroredStrategy(names)
     return tf.distribute.OneDeviceStrategy(names[0])
+
+
+def is_multi_worker(name: str) -> bool:
+    """Whether the strategy of a name is the one for the workers of TF_CONFIG."""
+    return name == "multi_worker" or (name == "auto" and num_all_workers() > 1)
+
+
+def num_all_workers() -> int:
+    """How many workers TF_CONFIG names, 0 where there is none; InputError as `workers_of`."""
+    return workers_of(os.environ.get("TF_CONFIG", ""))
+
+
+def own_and_other_addresses() -> tuple[str, list[str]]:
+    """The `host:port` of this worker and those of the others, as TF_CONFIG names them."""
+    values = json.loads(os.environ["TF_CONFIG"])
+    own = values["cluster"][values["task"]["type"]][int(values["task"]["index"])]
+    addresses = [address for job in values["cluster"].values() for address in job]
+    return own, [address for address in addresses if address != own]
 
 
 def workers_of(tf_config: str) -> int:
@@ -76,9 +94,29 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
     return resolver.task_type == "chief" or (not has_chief and resolver.task_id == 0)
 
 
-def has_other_workers(strategy: tf.distribute.Strategy) -> bool:
-    """Whether other processes train along with this one."""
-    return len(strategy.extended.worker_devices) < strategy.num_replicas_in_sync
+def lost_worker(error: tf.errors.OpError) -> str | None:
+    """What became of another worker, if that is what an error tells; else None.
+
+    TensorFlow's codes (coordination_service.cc, collective_param_resolver_distributed.cc): a worker
+    that can't be reached, or whose heartbeats have stopped, is Unavailable; one that was started
+    again in the meantime Aborted or a FailedPrecondition; what waited for it Cancelled or
+    DeadlineExceeded. Others, such as Internal, may be a mistake of this worker's own.
+    """
+    if num_all_workers() < 2:
+        return None
+    codes = (
+        tf.errors.UnavailableError,
+        tf.errors.AbortedError,
+        tf.errors.CancelledError,
+        tf.errors.DeadlineExceededError,
+    )
+    _, of_collectives, reason = error.message.partition("Collective ops is aborted by: ")
+    restarted = isinstance(error, tf.errors.FailedPreconditionError) and (
+        bool(of_collectives) or "restarted" in error.message
+    )
+    if not (isinstance(error, codes) or restarted):
+        return None
+    return (reason or error.message or type(error).__name__).splitlines()[0]
 
 
 def local_replicas(strategy: tf.distribute.Strategy) -> range:

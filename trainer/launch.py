@@ -10,10 +10,12 @@ passed on, and the workers' checkpoint is waited for.
 
 import contextlib
 import json
+import random
 import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -38,9 +40,12 @@ def main(argv: list[str]) -> int:
         signal.signal(number, group.pass_on)
     for restarts_left in reversed(range(_MAX_RESTARTS.value + 1)):
         worker, code = group.run()
-        if code in (0, 1, EXIT_STOPPED) or group.was_signalled:
+        if code in (0, 1, EXIT_STOPPED):
             return code
         fate = f"worker {worker} died ({code})"
+        if group.was_signalled:
+            print(f"error: {fate} when all were to stop; the same command goes on", file=sys.stderr)
+            return 1
         if not restarts_left:
             break
         print(f"{fate}; all start again, {restarts_left - 1} restarts left", flush=True)
@@ -90,25 +95,44 @@ class Group:
 
     def _first_bad_end(self) -> tuple[int, int]:
         while True:
-            codes = [worker.code() for worker in self._workers]
+            codes = [self._code(worker) for worker in self._workers]
             # Those that stop at a checkpoint do so one after the other.
-            ends = (None, 0, EXIT_STOPPED) if None in codes else (0,)
-            for index, code in enumerate(codes):
-                if code not in ends:
-                    return index, code
+            expected = (None, 0, EXIT_STOPPED) if None in codes else (0,)
+            ends = [(index, code) for index, code in enumerate(codes) if code not in expected]
+            if ends:
+                return worst(ends)
             if None not in codes:
                 return 0, 0
             time.sleep(0.1)
 
+    def _code(self, worker: Child) -> int | None:
+        """The exit code of a worker; one that had not begun to listen dies of the signal."""
+        code = worker.code()
+        return EXIT_STOPPED if self.was_signalled and code == -signal.SIGTERM else code
+
+
+def worst(ends: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Of the ends of workers, (number, exit code), the one that tells most of what went wrong.
+
+    A death, after which the others may have stopped; then a refusal.
+    """
+    return min(ends, key=lambda end: {EXIT_STOPPED: 2, 1: 1}.get(end[1], 0))
+
 
 def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody listens on."""
+    """Ports of this machine that nobody listens on.
+
+    They are below those that systems give to outgoing connections, one of which might have taken
+    the port by the time the worker listens.
+    """
     with contextlib.ExitStack() as sockets:
         ports = []
-        for _ in range(count):
-            listener = sockets.enter_context(socket.socket())
-            listener.bind(("localhost", 0))
-            ports.append(listener.getsockname()[1])
+        candidates = iter(random.sample(range(20_000, 32_768), 12_768))
+        while len(ports) < count:
+            port = next(candidates)
+            with contextlib.suppress(OSError):
+                sockets.enter_context(socket.create_server(("", port)))
+                ports.append(port)
         return ports
 
 

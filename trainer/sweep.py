@@ -21,7 +21,7 @@ from ml_collections import config_flags
 
 from beam_pipelines import command
 from beam_pipelines.command import require
-from trainer.stop_signal import EXIT_STOPPED, StopSignal
+from trainer.stop_signal import EXIT_STOPPED, Stopped, StopSignal
 from trainer.train_config import TrainConfig
 
 _CONFIG = command.define_config("configs/six_conv_rgb.py")
@@ -53,6 +53,15 @@ def main(argv: list[str]) -> int:
     require(len(argv) == 1, f"{' '.join(argv[1:])}: flags only, such as --output_dir=sweep")
     stop = StopSignal()
     stop.listen()
+    try:
+        return sweep(stop)
+    except Stopped:
+        print("stopped as asked, before a trial began; the same command goes on", flush=True)
+        return EXIT_STOPPED
+
+
+def sweep(stop: StopSignal) -> int:
+    """Searches as the flags say; the exit code."""
     config = TrainConfig.from_dict(command.config_values(_CONFIG))
     output_dir = _OUTPUT_DIR.value.rstrip("/")
     require("://" not in output_dir, f"--output_dir={output_dir}: must be on a local disk")
@@ -63,6 +72,7 @@ def main(argv: list[str]) -> int:
     }
     with command.kept_back_stderr():
         from trainer import search  # here, since a mistake in a flag should not wait for it
+    stop.answer_between_steps()
     found = search.run(
         config,
         search.Space(**ranges),

@@ -11,7 +11,7 @@ from absl import flags
 
 from beam_pipelines import command
 from beam_pipelines.command import require
-from trainer.stop_signal import EXIT_STOPPED, StopSignal
+from trainer.stop_signal import EXIT_STOPPED, Stopped, StopSignal
 from trainer.train_config import STRATEGIES, TrainConfig
 
 _CONFIG = command.define_config("configs/six_conv_rgb.py")
@@ -40,11 +40,21 @@ def main(argv: list[str]) -> int:
     require(len(argv) == 1, f"{' '.join(argv[1:])}: flags only, such as --model_dir=model")
     stop = StopSignal()
     stop.listen()
+    try:
+        finished = train(stop)
+    except Stopped:
+        print("stopped as asked, before a step was done; the same command goes on", flush=True)
+        finished = False
+    return 0 if finished else EXIT_STOPPED
+
+
+def train(stop: StopSignal) -> bool:
+    """Trains as the flags say; whether it came to the end."""
     config = TrainConfig.from_dict(command.config_values(_CONFIG))
-    with command.kept_back_stderr():
+    with command.kept_back_stderr(), stop.held_back():
         from trainer import training  # here, since a mistake in a flag should not wait for it
     model_dir = _MODEL_DIR.value.rstrip("/")
-    finished = training.run(
+    return training.run(
         config,
         dataset_dir=_DATASET_DIR.value.rstrip("/"),
         model_dir=model_dir,
@@ -53,7 +63,6 @@ def main(argv: list[str]) -> int:
         skip_damaged=_SKIP_DAMAGED.value,
         stop=stop,
     )
-    return 0 if finished else EXIT_STOPPED
 
 
 if __name__ == "__main__":

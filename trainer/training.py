@@ -2,7 +2,6 @@
 
 import dataclasses
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +11,6 @@ import numpy as np
 import tensorflow as tf
 
 from beam_pipelines.command import InputError, require
-from beam_pipelines.dataset_config import SPLITS
 from serving import export_folder
 from trainer import (
     damaged_records,
@@ -24,6 +22,7 @@ from trainer import (
     loop,
     model_folder,
     plots,
+    rendezvous,
     report,
     table,
 )
@@ -51,42 +50,45 @@ def run(
     Raises:
         InputError: something the user gave does not fit.
     """
-    distribution = devices.strategy_for(strategy)
-    stop.listen()  # again, since TensorFlow takes SIGTERM for itself where there are workers
-    say = print_now if devices.is_chief(distribution) else print_nothing
-    info = dataset.load_info(dataset_dir, check_shards_of=() if skip_damaged else SPLITS)
-    with tempfile.TemporaryDirectory() as copies:
-        if skip_damaged:
-            info, damaged = damaged_records.left_out(info, dataset_dir, copies)
-            dataset_dir = copies
-            say("\n".join([f"damaged records: {len(damaged):,}, left out", *map(str, damaged)]))
-        require(
-            info.splits["train"].num_examples > 0,
-            f"{dataset_dir}: the training split has no examples",
-        )
-        model_folder.check(model_dir, config, info)
-        keras.utils.set_random_seed(config.seed)
-        if config.deterministic:
-            tf.config.experimental.enable_op_determinism()
-        trainer = Trainer(config, info, distribution)
-        try:
+    if devices.is_multi_worker(strategy) and devices.num_all_workers() > 1:
+        own, others = devices.own_and_other_addresses()
+        print_now(f"waiting for {len(others) + 1} workers")
+        rendezvous.meet(own, others)
+    try:
+        with stop.held_back():
+            distribution = devices.strategy_for(strategy)
+        say = print_now if devices.is_chief(distribution) else print_nothing
+        with damaged_records.dataset_of(dataset_dir, skip_damaged=skip_damaged, say=say) as (
+            info,
+            dataset_dir,
+        ):
+            require(
+                info.splits["train"].num_examples > 0,
+                f"{dataset_dir}: the training split has no examples",
+            )
+            model_folder.check(model_dir, config, info)
+            keras.utils.set_random_seed(config.seed)
+            if config.deterministic:
+                tf.config.experimental.enable_op_determinism()
+            trainer = Trainer(config, info, distribution)
+            stop.answer_between_steps()
             with damaged_records.named(info, dataset_dir):
                 finished = train(
                     trainer, dataset_dir, model_dir, export_dir, stop_asked=stop.has_come, say=say
                 )
-            # All leave together: a chief that dies at its export is started again with the others.
-            trainer.of_chief(0)
-        except tf.errors.UnavailableError as error:
-            if not devices.has_other_workers(distribution):
-                raise
-            reason = error.message.partition("Collective ops is aborted by: ")[2] or error.message
-            print(
-                f"stopped, since another worker is gone ({reason.splitlines()[0]}); the same "
-                "command for all goes on at the last checkpoint",
-                file=sys.stderr,
-            )
-            return False
-        return finished
+            # All leave together, and as the chief does: one that dies at its export, or is asked
+            # to stop before it, is started again with the others.
+            return bool(trainer.of_chief(int(finished)))
+    except tf.errors.OpError as error:
+        lost = devices.lost_worker(error)
+        if lost is None:
+            raise
+        print(
+            f"stopped, since another worker is gone ({lost}); the same command for all goes on at "
+            "the last checkpoint",
+            file=sys.stderr,
+        )
+        return False
 
 
 class Diverged(InputError):
