@@ -30,7 +30,7 @@ def test_the_newest_stay_and_are_read_as_written(tmp_path, arrays):
     checkpoints = Checkpoints(str(tmp_path / "new"), keep=2)
     assert checkpoints.numbers() == []
     for number in (9, 10, 11):
-        checkpoints.save(number, arrays | {"number": np.array(number)})
+        checkpoints.save(arrays | {"number": np.array(number)}, number=number)
     checkpoints.wait()
     assert checkpoints.numbers() == [10, 11]
     assert_equal(checkpoints.load(10), arrays | {"number": np.array(10)})
@@ -42,7 +42,7 @@ def test_the_newest_stay_and_are_read_as_written(tmp_path, arrays):
 
 def test_damage_anywhere_is_found_or_harmless(tmp_path, arrays):
     checkpoints = Checkpoints(str(tmp_path))
-    checkpoints.save(1, arrays)
+    checkpoints.save(arrays)
     checkpoints.wait()
     path = tmp_path / "ckpt-1.npz"
     good, draw, found = path.read_bytes(), random.Random(0), 0
@@ -62,6 +62,6 @@ def test_damage_anywhere_is_found_or_harmless(tmp_path, arrays):
 def test_a_folder_that_can_not_be_written(tmp_path, arrays):
     (tmp_path / "file").touch()
     checkpoints = Checkpoints(str(tmp_path / "file" / "folder"))
-    checkpoints.save(1, arrays)
+    checkpoints.save(arrays)
     with pytest.raises(InputError, match="folder: can't be written"):
         checkpoints.wait()

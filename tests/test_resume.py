@@ -22,6 +22,15 @@ FLAGS = [
     "--config.batch_size=2",
     "--config.steps_per_call=2",
     "--config.checkpoint_seconds=0",  # after every call
+    # All that has a state of its own, or depends on where in the training a step is.
+    "--config.learning_rate_schedule=cosine",
+    "--config.warmup_epochs=1.5",
+    "--config.clip_norm=0.5",
+    "--config.class_weights=balanced",
+    "--config.freq_mask=20",
+    "--config.time_mask=30",
+    "--config.patience=20",
+    "--config.precision=mixed_bfloat16",
 ]
 ONE = ["trainer.train", *FLAGS, "--strategy=one_device"]
 MIRRORED = ["trainer.train", *FLAGS, "--strategy=mirrored"]
@@ -69,7 +78,7 @@ def assert_same(ours: dict, expected: dict) -> None:
 
 
 def kill_at_random(command, draw: random.Random, *, steps: tuple[float, float]) -> bool:
-    """Starts a training and kills all its processes in the first seconds after its first line.
+    """Starts a training and kills all its processes in the first seconds of its steps.
 
     Returns:
         whether it was killed, and had not ended before.
@@ -77,7 +86,8 @@ def kill_at_random(command, draw: random.Random, *, steps: tuple[float, float]) 
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    process.stdout.readline()
+    while "network: " not in process.stdout.readline():
+        pass
     time.sleep(draw.uniform(*steps))
     ended = process.poll() is not None
     workers = children(process.pid)

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from beam_pipelines.command import InputError
+from trainer import whole_file
 
 _DIGEST_SIZE = hashlib.sha256().digest_size
 
@@ -45,13 +46,19 @@ class Checkpoints:
         found = [name.removeprefix("ckpt-").removesuffix(".npz") for name in names]
         return sorted(int(number) for number in found if number.isdecimal())
 
-    def save(self, number: int, arrays: Arrays) -> None:
+    def save(self, arrays: Arrays, *, number: int | None = None) -> None:
         """Begins to write a checkpoint, once the one before is written.
+
+        Args:
+            arrays: by name.
+            number: one more than the highest unless given.
 
         Raises:
             InputError: the one before could not be written.
         """
         self.wait()
+        if number is None:
+            number = max(self.numbers(), default=0) + 1
         self._being_written = self._thread.submit(self._write, number, arrays)
 
     def wait(self) -> None:
@@ -81,17 +88,20 @@ class Checkpoints:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
 
+    def remove(self, number: int) -> None:
+        tf.io.gfile.remove(self.path(number))
+
     def path(self, number: int) -> str:
-        return tf.io.gfile.join(self.folder, f"ckpt-{number}.npz")
+        return tf.io.gfile.join(self.folder, self._name(number))
+
+    def _name(self, number: int) -> str:
+        return f"ckpt-{number}.npz"
 
     def _write(self, number: int, arrays: Arrays) -> None:
         data = io.BytesIO()
         np.savez(data, **arrays)
         data.write(hashlib.sha256(data.getbuffer()).digest())
         tf.io.gfile.makedirs(self.folder)
-        temporary = tf.io.gfile.join(self.folder, f".writing-ckpt-{number}.npz")
-        with tf.io.gfile.GFile(temporary, "wb") as file:
-            file.write(data.getvalue())
-        tf.io.gfile.rename(temporary, self.path(number), overwrite=True)
+        whole_file.write(self.folder, self._name(number), data.getvalue())
         for old in self.numbers()[: -self._keep]:
-            tf.io.gfile.remove(self.path(old))
+            self.remove(old)

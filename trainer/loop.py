@@ -210,12 +210,15 @@ class Trainer:
         }
 
     @tf.function
-    def predict_step(self, iterator):
-        """Of the next batches of all replicas: probabilities [batch, classes], place, weight."""
+    def predict_step(self, iterator, stop: tf.Tensor):
+        """Of the next batches of all replicas: probabilities [batch, classes], place, weight.
+
+        And [replicas], whether the worker of each was asked to `stop`.
+        """
 
         def predict(batch):
             logits = self.model(batch["spectrogram"], training=False)
-            return tf.nn.softmax(logits), batch["place"], batch["weight"]
+            return tf.nn.softmax(logits), batch["place"], batch["weight"], stop[tf.newaxis]
 
         answers = self.strategy.run(predict, args=(next(iterator),))
         return tuple(self.strategy.gather(answer, axis=0) for answer in answers)
@@ -306,11 +309,19 @@ class Trainer:
                 position=position, waited_seconds=float(waited), stop=bool(totals["stop"] > 0)
             )
 
-    def predictions(self, dataset_dir: str, split: str) -> dict[str, np.ndarray]:
+    def predictions(
+        self, dataset_dir: str, split: str, *, stop_asked=lambda: False
+    ) -> dict[str, np.ndarray] | None:
         """The network's answer for every example of a split, exactly once, in the stored order.
 
+        Args:
+            dataset_dir: where the shards lie.
+            split: which.
+            stop_asked: whether this worker has been asked to stop.
+
         Returns:
-            `probabilities` float32 [examples, classes] and the scalar columns of the records.
+            `probabilities` float32 [examples, classes] and the scalar columns of the records; None
+            in every worker if one was asked to stop before the end.
         """
         names = [name for name in self.info.features if name != "spectrogram"]
         columns = dataset.read_columns(self.info, dataset_dir, split, names)
@@ -320,7 +331,10 @@ class Trainer:
         iterator = iter(self.distributed(split, dataset_dir))
         num_steps = dataset.num_steps(self.info, split, global_batch_size=self.config.batch_size)
         for _ in range(num_steps):
-            answer, place, weight = (value.numpy() for value in self.predict_step(iterator))
+            of_replicas = self.predict_step(iterator, tf.constant(int(stop_asked())))
+            answer, place, weight, stop = (value.numpy() for value in of_replicas)
+            if stop.any():
+                return None
             kept = weight > 0
             probabilities[place[kept]] = answer[kept]
             answers[place[kept]] += 1

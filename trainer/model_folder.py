@@ -13,6 +13,7 @@
 All of it may be on gs://.
 """
 
+import contextlib
 import json
 from typing import Any
 
@@ -22,7 +23,8 @@ import tensorflow as tf
 
 from beam_pipelines.command import InputError, differences, require
 from beam_pipelines.dataset_info import DatasetInfo
-from trainer.checkpoints import Checkpoints
+from trainer import whole_file
+from trainer.checkpoints import Arrays, Checkpoints, Damaged
 from trainer.train_config import TrainConfig
 
 _TRAINING = "training.json"
@@ -35,11 +37,8 @@ def path(model_dir: str, name: str) -> str:
 
 
 def write_bytes(model_dir: str, name: str, data: bytes) -> None:
-    """Writes a file under a temporary name, then renames it."""
-    temporary = path(model_dir, f".tmp-{name}")
-    with tf.io.gfile.GFile(temporary, "wb") as file:
-        file.write(data)
-    tf.io.gfile.rename(temporary, path(model_dir, name), overwrite=True)
+    """Writes a file, so that it is there whole or not at all."""
+    whole_file.write(model_dir, name, data)
 
 
 def write_text(model_dir: str, name: str, text: str) -> None:
@@ -47,11 +46,14 @@ def write_text(model_dir: str, name: str, text: str) -> None:
 
 
 def read_text(model_dir: str, name: str) -> str | None:
-    """The text of a file, None where there is none."""
+    """The text of a file, None where there is none; InputError if it is none."""
     if not tf.io.gfile.exists(path(model_dir, name)):
         return None
-    with tf.io.gfile.GFile(path(model_dir, name)) as file:
-        return file.read()
+    try:
+        with tf.io.gfile.GFile(path(model_dir, name)) as file:
+            return file.read()
+    except UnicodeDecodeError as error:
+        raise _damaged(model_dir, name, error) from None
 
 
 def check(model_dir: str, config: TrainConfig, info: DatasetInfo) -> None:
@@ -60,7 +62,9 @@ def check(model_dir: str, config: TrainConfig, info: DatasetInfo) -> None:
     if text is None or not newest_checkpoints(model_dir).numbers():
         return  # nothing has been trained there yet
     found = differences(
-        json.loads(text), _identity(config, info), ignore=config.settings_that_may_change
+        _of_json(model_dir, _TRAINING, text),
+        _identity(config, info),
+        ignore=config.settings_that_may_change,
     )
     require(
         not found,
@@ -107,7 +111,7 @@ def load_config(model_dir: str, info: DatasetInfo) -> TrainConfig:
     text = read_text(model_dir, _TRAINING)
     if text is None:
         raise InputError(f"{model_dir}: no {_TRAINING}; --model_dir is what trainer.train made")
-    values = json.loads(text)
+    values = _of_json(model_dir, _TRAINING, text)
     config = TrainConfig.from_dict(values["config"])
     expected = _identity(config, info)["dataset"]
     found = differences(values["dataset"], expected)
@@ -127,7 +131,7 @@ def _identity(config: TrainConfig, info: DatasetInfo) -> dict[str, Any]:
 
 
 def newest_checkpoints(model_dir: str) -> Checkpoints:
-    """The states that a training goes on from, numbered by the steps done."""
+    """The states that a training goes on from, numbered as they were written."""
     return Checkpoints(path(model_dir, "checkpoints"))
 
 
@@ -139,7 +143,8 @@ def best_checkpoints(model_dir: str) -> Checkpoints:
 def save_best(model_dir: str, epoch: int, model: keras.Model) -> None:
     """Writes the weights of an epoch, counted from 1; returns when they are written."""
     checkpoints = best_checkpoints(model_dir)
-    checkpoints.save(epoch, {weight.path: np.array(weight) for weight in model.weights})
+    weights = {weight.path: np.array(weight) for weight in model.weights}
+    checkpoints.save(weights, number=epoch)
     checkpoints.wait()
 
 
@@ -150,19 +155,34 @@ def restore_best(model_dir: str, model: keras.Model) -> None:
         InputError: no epoch is finished yet, or the weights are damaged.
     """
     history = read_history(model_dir)
-    epoch = best_epoch(history) if history else None
-    checkpoints = best_checkpoints(model_dir)
-    require(
-        epoch in checkpoints.numbers(), f"{model_dir}: no finished epoch yet; run trainer.train"
-    )
-    arrays = checkpoints.load(epoch)
+    require(bool(history), f"{model_dir}: no finished epoch yet; run trainer.train")
+    arrays = _best_weights(model_dir, best_epoch(history))
     for weight in model.weights:
         weight.assign(arrays[weight.path])
 
 
+def _best_weights(model_dir: str, epoch: int) -> Arrays:
+    """The weights of the best epoch, which a state to go on from may have too."""
+    best, newest = best_checkpoints(model_dir), newest_checkpoints(model_dir)
+    problem = f"{best.path(epoch)}: the checkpoint is missing"
+    try:
+        if epoch in best.numbers():
+            return best.load(epoch)
+    except Damaged as error:
+        problem = str(error)
+    for number in reversed(newest.numbers()):
+        with contextlib.suppress(Damaged):
+            state = newest.load(number)
+            if state["position/epoch"] == epoch and state["position/step"] == 0:
+                return {name.removeprefix("model/"): array for name, array in state.items()}
+    raise InputError(
+        f"{problem}, and with it the best epoch; trainer.train with another --model_dir trains anew"
+    )
+
+
 def read_history(model_dir: str) -> list[dict[str, Any]]:
-    """The metrics of each epoch so far."""
-    return [json.loads(line) for line in (read_text(model_dir, _HISTORY) or "").splitlines()]
+    """The metrics of each epoch so far; InputError if the file is damaged."""
+    return _read_lines(model_dir, _HISTORY)
 
 
 def write_history(model_dir: str, history: list[dict[str, Any]]) -> None:
@@ -172,8 +192,8 @@ def write_history(model_dir: str, history: list[dict[str, Any]]) -> None:
 
 
 def read_throughput(model_dir: str) -> list[dict[str, Any]]:
-    """How fast each epoch was."""
-    return [json.loads(line) for line in (read_text(model_dir, _THROUGHPUT) or "").splitlines()]
+    """How fast each epoch was; InputError if the file is damaged."""
+    return _read_lines(model_dir, _THROUGHPUT)
 
 
 def write_throughput(model_dir: str, line: dict[str, Any]) -> None:
@@ -208,7 +228,7 @@ def read_evaluation(model_dir: str, split: str) -> dict[str, Any]:
     """The evaluation of a split; InputError where there is none."""
     text = read_text(model_dir, _name_of_split(split, "evaluation.json"))
     require(text is not None, f"{model_dir}: not evaluated on {split}; run trainer.evaluate")
-    return json.loads(text)
+    return _of_json(model_dir, _name_of_split(split, "evaluation.json"), text)
 
 
 def write_report(model_dir: str, split: str, html: str) -> str:
@@ -228,3 +248,23 @@ def _name_of_split(split: str, name: str) -> str:
         return name
     stem, _, suffix = name.rpartition(".")
     return f"{stem}_{split}.{suffix}"
+
+
+def _read_lines(model_dir: str, name: str) -> list[dict[str, Any]]:
+    """The values of a file of JSON lines, none where there is none."""
+    text = read_text(model_dir, name) or ""
+    return [_of_json(model_dir, name, line) for line in text.splitlines()]
+
+
+def _of_json(model_dir: str, name: str, text: str) -> dict[str, Any]:
+    """The values of what a training wrote as JSON; InputError naming the file if it did not."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise _damaged(model_dir, name, error) from None
+
+
+def _damaged(model_dir: str, name: str, error: ValueError) -> InputError:
+    return InputError(
+        f"{path(model_dir, name)}: damaged ({error}); bring it back, or take another folder"
+    )

@@ -10,7 +10,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from beam_pipelines import dataset_info
 from beam_pipelines.command import InputError, require
+from beam_pipelines.dataset_info import DatasetInfo
 from serving import export_folder
 from trainer import (
     damaged_records,
@@ -27,7 +29,7 @@ from trainer import (
     table,
 )
 from trainer.board import Board
-from trainer.checkpoints import Checkpoints, Damaged
+from trainer.checkpoints import Arrays, Checkpoints, Damaged
 from trainer.loop import Position, Trainer
 from trainer.stop_signal import StopSignal
 from trainer.train_config import TrainConfig
@@ -92,15 +94,21 @@ def run(
 
 
 class Diverged(InputError):
-    """A training whose loss is not finite any more."""
+    """A training whose loss or weights are not finite any more."""
+
+    def __init__(self, position: Position):
+        super().__init__(
+            f"epoch {position.epoch + 1}: the loss is not finite; start anew with a lower "
+            "--config.learning_rate and another --model_dir"
+        )
 
 
 def begin(trainer: Trainer, model_dir: str, say) -> tuple[Position, list[dict[str, Any]]]:
     """Claims the folder for a training and restores what is in it: where it stopped, its history.
 
     Raises:
-        InputError: the folder holds more epochs than the config asks for, all its checkpoints are
-            damaged, or it can't be written.
+        InputError: the folder holds more epochs than the config asks for, all its checkpoints or
+            its history are damaged, or it can't be written.
     """
     config, info = trainer.config, trainer.info
     say(
@@ -113,9 +121,15 @@ def begin(trainer: Trainer, model_dir: str, say) -> tuple[Position, list[dict[st
         config.epochs >= position.epoch + (position.step > 0),
         f"config.epochs: {config.epochs}, but {model_dir} has been trained for {position.epoch}",
     )
+    history = model_folder.read_history(model_dir)[: position.epoch]
+    require(
+        len(history) == position.epoch,
+        f"{model_dir}: metrics.jsonl has {len(history)} of the {position.epoch} epochs that are "
+        "trained; bring it back, or take another --model_dir",
+    )
     if devices.is_chief(trainer.strategy):
         model_folder.claim(model_dir, config, info)
-    return position, model_folder.read_history(model_dir)[: position.epoch]
+    return position, history
 
 
 def fit(
@@ -154,6 +168,13 @@ def fit(
         board = Board(model_dir)
         if not history:
             board.show_samples(info, dataset_dir)
+
+    def stop_here() -> None:
+        if is_chief:
+            save(trainer, newest, position)
+        newest.wait()
+        say("stopped as asked; the checkpoint is written and the same command goes on")
+
     goes_on = True
     while goes_on and not has_ended(config, history):
         epoch = EpochClock(trainer, position)
@@ -161,26 +182,29 @@ def fit(
         for progress in trainer.train_epoch(dataset_dir, position, stop_asked=stop_asked):
             position = progress.position
             epoch.update(progress, say)
-            if is_chief and (progress.stop or time.monotonic() - saved > config.checkpoint_seconds):
+            if not np.isfinite(position.loss):
+                raise Diverged(position)
+            if progress.stop:
+                return stop_here()
+            if is_chief and time.monotonic() - saved > config.checkpoint_seconds:
                 save(trainer, newest, position)
                 saved = time.monotonic()
-            if progress.stop:
-                newest.wait()
-                say("stopped as asked; the checkpoint is written and the same command goes on")
-                return None
         throughput = epoch.throughput()
         validation = None
         if info.splits["validation"].num_examples:
-            validation = trainer.predictions(dataset_dir, "validation")
+            validation = trainer.predictions(dataset_dir, "validation", stop_asked=stop_asked)
+            if validation is None:
+                return stop_here()
         line = metrics_line(trainer, position, validation)
         history = [*history, line]
         epoch.end(line, throughput, say)
         position = Position(epoch=position.epoch + 1)
         if is_chief:
-            model_folder.write_history(model_dir, history)
-            model_folder.write_throughput(model_dir, throughput)
+            # First what the history will speak of, then the history that the checkpoint needs.
             if model_folder.best_epoch(history) == position.epoch:
                 model_folder.save_best(model_dir, position.epoch, trainer.model)
+            model_folder.write_history(model_dir, history)
+            model_folder.write_throughput(model_dir, throughput)
             save(trainer, newest, position)
             board.show_epoch(line, throughput, validation, class_names=info.class_names)
             if throughput["utilisation"] < 0.9 and not stage_was_said:
@@ -215,7 +239,10 @@ def train(
     model_folder.restore_best(model_dir, trainer.model)
     answers = None
     if info.splits["test"].num_examples:
-        answers = trainer.predictions(dataset_dir, "test")
+        answers = trainer.predictions(dataset_dir, "test", stop_asked=stop_asked)
+        if answers is None:
+            say("stopped as asked, at the evaluation; the same command goes on")
+            return False
     if not is_chief:
         return True
     curves = plots.learning_curves(
@@ -247,6 +274,9 @@ def train(
     if had_ended and versions:
         say(f"exported before: {export_folder.join(export_dir, str(versions[-1]))}")
         return True
+    if stop_asked():
+        say("stopped as asked, before the export; the same command goes on")
+        return False
     weights = trainer.model.get_weights()
     exported = export.export_model(weights, config, info, test, export_dir, dataset_dir=dataset_dir)
     say(f"exported: {exported}")
@@ -264,20 +294,27 @@ def has_ended(config: TrainConfig, history: list[dict]) -> bool:
 def resume(trainer: Trainer, newest: Checkpoints, say) -> Position:
     """Restores the newest whole checkpoint, the same one in every worker; where it was made.
 
+    The chief removes the damaged ones after it, which would be taken for newer than those to come.
+
     Raises:
         InputError: there are checkpoints, and all are damaged.
     """
     numbers = newest.numbers()
     chosen = None
     if devices.is_chief(trainer.strategy):
+        damaged = []
         for number in reversed(numbers):
             try:
                 newest.load(number)
             except Damaged as error:
+                damaged.append(number)
                 say(f"{error}; trying the one before")
             else:
                 chosen = number
                 break
+        if chosen is not None:
+            for number in damaged:
+                newest.remove(number)
     # 0: there is none, since a checkpoint's number is at least 1; −1: all are damaged.
     chosen = trainer.of_chief(chosen or (-1 if numbers else 0))
     if chosen == 0:
@@ -289,13 +326,34 @@ def resume(trainer: Trainer, newest: Checkpoints, say) -> Position:
     position = Position(**{name: state[f"position/{name}"].item() for name in fields})
     within = f" and {position.step} of {trainer.steps_an_epoch} steps" if position.step else ""
     say(f"resumed after epoch {position.epoch}{within} of {trainer.config.epochs}")
+    if position.step and str(state.get("examples")) != examples_of(trainer.info):
+        # Other records are in another order, of which nobody knows which have been seen.
+        say(f"epoch {position.epoch + 1} starts anew, since other records are damaged than before")
+        position = Position(epoch=position.epoch)
     return position
 
 
 def save(trainer: Trainer, newest: Checkpoints, position: Position) -> None:
-    """Begins to write the newest checkpoint."""
+    """Begins to write the newest checkpoint.
+
+    Raises:
+        Diverged: it would hold what is not finite, which nothing could go on from.
+    """
     place = {f"position/{k}": np.array(v) for k, v in dataclasses.asdict(position).items()}
-    newest.save(position.epoch * trainer.steps_an_epoch + position.step, trainer.state() | place)
+    state = trainer.state()
+    if not is_finite(state):
+        raise Diverged(position)
+    newest.save(state | place | {"examples": np.array(examples_of(trainer.info))})
+
+
+def examples_of(info: DatasetInfo) -> str:
+    """What stands for the training examples and their order: the same only if these are."""
+    return dataset_info.fingerprint(info.config, {"train": info.splits["train"]})
+
+
+def is_finite(state: Arrays) -> bool:
+    """Whether no float of a state is infinite or not a number."""
+    return all(np.isfinite(array).all() for array in state.values())
 
 
 def metrics_line(trainer: Trainer, position: Position, validation: dict | None) -> dict:
@@ -307,15 +365,14 @@ def metrics_line(trainer: Trainer, position: Position, validation: dict | None) 
         validation: the answers on that split, None if it has no examples.
 
     Raises:
-        Diverged: the loss is not finite.
+        Diverged: a loss or the weights after it are not finite.
     """
     measured = {"loss": None, "accuracy": None}
     if validation is not None:
         measured = evaluation.loss_and_accuracy(validation)
-    if not np.isfinite([position.means["loss"], measured["loss"] or 0]).all():
-        raise Diverged(
-            f"epoch {position.epoch + 1}: the loss is not finite; lower --config.learning_rate"
-        )
+    losses = [position.means["loss"], measured["loss"] or 0]
+    if not (np.isfinite(losses).all() and is_finite(trainer.state())):
+        raise Diverged(position)
     return {
         "epoch": position.epoch + 1,
         **position.means,
