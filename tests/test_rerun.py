@@ -181,6 +181,7 @@ def test_retry_tries_only_what_was_rejected_or_missing(dataset_dir, library, tmp
     assert files_of(out) == files_of(fresh)
 
 
+@pytest.mark.integration
 def test_what_was_mended_after_too_many_rejects_is_tried_again(library, tmp_path):
     audio, out = tmp_path / "audio", tmp_path / "out"
     shutil.copytree(library.audio_dir, audio)
@@ -200,6 +201,7 @@ def test_what_was_mended_after_too_many_rejects_is_tried_again(library, tmp_path
     assert files_of(out) == files_of(tmp_path / "at once")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("flags", [["--retry_rejected"], []])
 def test_a_killed_retry_goes_on(dataset_dir, library, tmp_path, flags):
     out = tmp_path / "out"
@@ -216,7 +218,10 @@ def test_a_killed_retry_goes_on(dataset_dir, library, tmp_path, flags):
     assert files_of(out) == files_of(dataset_dir)
 
 
-@pytest.mark.parametrize(("damage", "finished"), [("gone", True), ("cut", False)])
+@pytest.mark.parametrize(
+    ("damage", "finished"),
+    [("gone", True), pytest.param("cut", False, marks=pytest.mark.integration)],
+)
 def test_a_shard_that_is_not_whole_is_made_again(dataset_dir, library, tmp_path, damage, finished):
     out = tmp_path / "out"
     arguments = (library.tracks_csv, library.audio_dir, out, SPLIT)
@@ -265,6 +270,7 @@ def test_a_damaged_description_is_named(tmp_path, content):
     assert work.mode is output_folder.Mode.NEW
 
 
+@pytest.mark.integration
 def test_a_damaged_note_or_plan(dataset_dir, library, tmp_path):
     out = tmp_path / "out"
     arguments = (library.tracks_csv, library.audio_dir, out, SPLIT)

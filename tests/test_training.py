@@ -101,7 +101,14 @@ def kill():
     raise Killed
 
 
-@pytest.mark.parametrize("calls", [1, 3, 8])
+@pytest.mark.parametrize(
+    "calls",
+    [
+        pytest.param(1, marks=pytest.mark.integration),
+        3,
+        pytest.param(8, marks=pytest.mark.integration),
+    ],
+)
 def test_every_example_once_an_epoch_after_a_kill(made, tmp_path, calls):
     """Not one twice and none left out, of those that the checkpoint and what follows it saw."""
     run = Training(made, tmp_path / "model", epochs=1)
@@ -120,6 +127,7 @@ def test_every_example_once_an_epoch_after_a_kill(made, tmp_path, calls):
     assert collections.Counter(seen + run.trainer.pictures) == everything
 
 
+@pytest.mark.integration
 def test_a_resume_with_other_records_damaged(made, tmp_path):
     """Its checkpoints are the newest, and an epoch is not gone on with in another order."""
     run = Training(made, tmp_path / "model")
@@ -144,6 +152,7 @@ def test_a_resume_with_other_records_damaged(made, tmp_path):
     assert len(again.trainer.pictures) == 44 - 6 * 4
 
 
+@pytest.mark.integration
 def test_asked_to_stop_at_the_validation(made, tmp_path):
     whole = Training(made, tmp_path / "whole", epochs=1)
     expected = whole.run()
