@@ -105,7 +105,8 @@ def work(output_dir: str, mine: dict, *, overwrite: bool, retry_rejected: bool) 
         if sizes.get(shard.file) != shard.bytes
     ]
     if damaged:
-        why = f"{len(damaged):,} shards are missing or cut ({damaged[0]}), and are made again"
+        more = f" and {len(damaged) - 3:,} more" if len(damaged) > 3 else ""
+        why = f"missing or cut, and made again: {', '.join(damaged[:3])}{more}"
         return Work(Mode.RETRY, attempt + 1, why)
     return Work(Mode.FINISHED)
 
