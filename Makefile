@@ -9,7 +9,7 @@ export AUDIO_DIR TRACKS_CSV
 .PHONY: demo test test-integration soak bench lint format lock clean
 
 demo: .venv/installed
-	$(BIN)/python -m tests.demo.run --output_dir=demo \
+	$(BIN)/python -m examples.demo --output_dir=demo \
 	    --audio_dir="$$AUDIO_DIR" --tracks_csv="$$TRACKS_CSV"
 
 test: .venv/installed

@@ -75,7 +75,9 @@ setup(
     long_description_content_type="text/markdown",
     python_requires=">=3.10,<3.14",
     package_data={"serving": ["page/*", "tf_serving/*", "tf_serving/kubernetes/*"]},
-    packages=find_packages(include=["beam_pipelines*", "trainer*", "serving*", "configs*"]),
+    packages=find_packages(
+        include=["common*", "beam_pipelines*", "trainer*", "serving*", "configs*"]
+    ),
     install_requires=["absl-py>=2", "ml_collections>=1", "numpy>=1.26"],
     extras_require={
         "worker": _WORKER,

@@ -21,18 +21,11 @@ from absl import flags
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_pipelines import (
-    catalogue,
-    command,
-    dataset_reader,
-    engines,
-    output_folder,
-    pipeline,
-    report,
-    storage,
-)
-from beam_pipelines.command import InputError
-from beam_pipelines.dataset_config import SUBSETS, DatasetConfig
+from beam_pipelines import engines, output_folder, pipeline
+from beam_pipelines.card import summary
+from common import catalogue, command, dataset_reader, files
+from common.dataset_config import SUBSETS, DatasetConfig
+from common.errors import UserFacingError
 
 _CONFIG = command.define_config("configs/dataset_artist.py")
 _TRACKS_CSV = flags.DEFINE_string("tracks_csv", None, "FMA's tracks.csv.", required=True)
@@ -59,38 +52,44 @@ _LOOKS_IN_A_BUCKET = 200
 
 
 def check_inputs(*, tracks_csv: str, audio_dir: str, output_dir: str, subset: str) -> None:
-    """Raises InputError, before anything is changed, for what can be seen from here."""
+    """Raises UserFacingError, before anything is changed, for what can be seen from here."""
     try:
-        with storage.open_to_read(tracks_csv) as file:
+        with files.open_to_read(tracks_csv) as file:
             tracks = catalogue.read_tracks(file, name=tracks_csv, subset=subset)
             first = next(tracks, None)
             if first is None:
-                raise InputError(f"{tracks_csv}: no tracks in subset {subset}")
+                raise UserFacingError(f"{tracks_csv}: no tracks in subset {subset}")
             check_audio(itertools.chain([first], tracks), audio_dir, example=first.path)
     except FileNotFoundError:
-        raise InputError(f"{tracks_csv}: no such file; --tracks_csv is the catalogue") from None
+        raise UserFacingError(
+            f"{tracks_csv}: no such file; --tracks_csv is the catalogue"
+        ) from None
     except OSError as error:
-        raise InputError(f"{tracks_csv}: can't be read ({error.strerror or error})") from None
+        raise UserFacingError(f"{tracks_csv}: can't be read ({error.strerror or error})") from None
     try:
-        storage.check_writable(output_dir)
+        files.check_writable(output_dir)
     except OSError as error:
-        raise InputError(f"{output_dir}: can't be written ({error.strerror or error})") from None
+        raise UserFacingError(
+            f"{output_dir}: can't be written ({error.strerror or error})"
+        ) from None
 
 
 def check_audio(tracks: Iterable[catalogue.Track], audio_dir: str, *, example: str) -> None:
-    """Raises InputError unless some track has its file, in the audio folder or elsewhere."""
-    if storage.is_remote(audio_dir):
+    """Raises UserFacingError unless some track has its file, in the audio folder or elsewhere."""
+    if files.is_remote(audio_dir):
         tracks = itertools.islice(tracks, _LOOKS_IN_A_BUCKET)
     count = 0
     for track in tracks:
         if has_audio(track, audio_dir):
             return
         count += 1
-    if not storage.has_files(audio_dir):
-        is_empty = not storage.is_remote(audio_dir) and storage.exists(audio_dir)
+    if not files.has_files(audio_dir):
+        is_empty = not files.is_remote(audio_dir) and files.exists(audio_dir)
         problem = "holds no files" if is_empty else "no such folder"
-        raise InputError(f"{audio_dir}: {problem}; --audio_dir is the folder that has {example}")
-    raise InputError(
+        raise UserFacingError(
+            f"{audio_dir}: {problem}; --audio_dir is the folder that has {example}"
+        )
+    raise UserFacingError(
         f"{audio_dir}: none of the first {count:,} tracks of the catalogue has its file there, "
         f"such as {example}"
     )
@@ -98,19 +97,19 @@ def check_audio(tracks: Iterable[catalogue.Track], audio_dir: str, *, example: s
 
 def has_audio(track: catalogue.Track, audio_dir: str) -> bool:
     try:
-        return storage.exists(storage.join(audio_dir, track.path))
+        return files.exists(files.join(audio_dir, track.path))
     except OSError as error:
-        if storage.may_pass(error):
+        if files.may_pass(error):
             raise
         return False  # no name that a file there could have
 
 
-def input_error_in(error: BaseException) -> InputError | None:
-    """The InputError of a worker, which arrives as text inside another error's traceback."""
-    found = re.findall(r"InputError: (.*?)(?: \[while running|\n|$)", f"{error}\n{error!r}")
-    if isinstance(error, InputError):
+def input_error_in(error: BaseException) -> UserFacingError | None:
+    """The UserFacingError of a worker, which arrives as text inside another error's traceback."""
+    found = re.findall(r"UserFacingError: (.*?)(?: \[while running|\n|$)", f"{error}\n{error!r}")
+    if isinstance(error, UserFacingError):
         found.insert(0, re.sub(r" \[while running.*", "", str(error), flags=re.DOTALL))
-    return InputError(found[0]) if found else None
+    return UserFacingError(found[0]) if found else None
 
 
 class Progress:
@@ -134,7 +133,7 @@ class Progress:
         while not self._stop.wait(self._every_seconds):
             try:
                 progress = output_folder.progress(self._output_dir)
-            except (OSError, InputError):  # the job itself says what is wrong
+            except (OSError, UserFacingError):  # the job itself says what is wrong
                 continue
             if progress is None or progress[0] == shown:
                 continue
@@ -156,7 +155,7 @@ def job_of_flags() -> pipeline.Job:
     }
     paths = {name: path if path == "/" else path.rstrip("/") for name, path in paths.items()}
     check_inputs(**paths, subset=config.subset)
-    catalog_sha256 = storage.sha256(paths["tracks_csv"])
+    catalog_sha256 = files.sha256(paths["tracks_csv"])
     return pipeline.Job(
         config=config,
         catalog_sha256=catalog_sha256,
@@ -203,7 +202,7 @@ def run(job: pipeline.Job, options: PipelineOptions) -> str | None:
             if clear is None:
                 raise
             raise clear from None
-        return report.counters(result.metrics().query())
+        return summary.counters(result.metrics().query())
 
 
 def main(argv: list[str]) -> None:
@@ -221,7 +220,7 @@ def main(argv: list[str]) -> None:
             print("the job is prepared, and was not started")
             return
         print(counters)
-    print(report.table(dataset_reader.load_info(job.output_dir)))
+    print(summary.table(dataset_reader.load_info(job.output_dir)))
 
 
 if __name__ == "__main__":

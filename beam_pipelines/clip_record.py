@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from beam_pipelines import audio, labels_and_splits, records, spectrogram
-from beam_pipelines.catalogue import Track
-from beam_pipelines.dataset_config import DatasetConfig
+from common import audio, labels, records, spectrogram
+from common.catalogue import Track
+from common.dataset_config import DatasetConfig
 
 
 def waveform_of(data: bytes, config: DatasetConfig) -> np.ndarray:
@@ -38,7 +38,7 @@ def record_of(
     return records.encode_example(
         {
             "spectrogram": spectrogram.picture(window, config.spectrogram).tobytes(),
-            "label": labels_and_splits.label_of(track.listens, thresholds),
+            "label": labels.label_of(track.listens, thresholds),
             "listens": track.listens,
             "track_id": track.track_id,
             "artist_id": track.artist_id,

@@ -9,14 +9,14 @@ import sys
 import time
 from typing import NamedTuple
 
-from beam_pipelines.catalogue import Track
-from beam_pipelines.contained_process import (
+from common.catalogue import Track
+from common.contained_process import (
     ContainedProcess,
     Crashed,
     allow_processor_seconds,
     answer_requests,
 )
-from beam_pipelines.dataset_config import DatasetConfig
+from common.dataset_config import DatasetConfig
 
 # Of a processor, so that what is rejected does not depend on what else the machine does. The
 # longest song that is taken (audio.MAX_SECONDS) needs less than half of it.
@@ -79,7 +79,8 @@ class Decoder(ContainedProcess):
 def main() -> None:
     """Answers until stdin ends."""
     # Here, so that a worker that only starts this process does not load what it needs.
-    from beam_pipelines import clip_record, spectrogram
+    from beam_pipelines import clip_record
+    from common import spectrogram
 
     config = DatasetConfig.from_dict(json.loads(sys.argv[1]))
     spectrogram.mel_filter_bank(config.spectrogram)

@@ -28,7 +28,7 @@ from apache_beam.options.pipeline_options import (
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from beam_pipelines.command import InputError
+from common.errors import UserFacingError
 
 _SETUP_FILE = pathlib.Path(__file__).resolve().parent.parent / "setup.py"
 
@@ -37,7 +37,7 @@ def options(arguments: list[str]) -> PipelineOptions:
     """Beam's options: what was asked for, and the rest as the engine needs it.
 
     Raises:
-        InputError: a flag is neither the command's nor Beam's, or the engine can't run so.
+        UserFacingError: a flag is neither the command's nor Beam's, or the engine can't run so.
     """
     # It says in lines of its own what is refused below, and where it starts Flink or Prism.
     for module in ("options.pipeline_options", "utils.subprocess_server"):
@@ -46,7 +46,7 @@ def options(arguments: list[str]) -> PipelineOptions:
     known = asked.get_all_options()
     for name in asked.get_all_options(retain_unknown_options=True):
         if name not in known:
-            raise InputError(f"--{name}: neither this command nor Beam has such a flag")
+            raise UserFacingError(f"--{name}: neither this command nor Beam has such a flag")
     if known["runner"] in (None, "DirectRunner", "FnApiRunner"):
         return PipelineOptions([*arguments, *_direct(arguments)])
     if known["runner"] == "FlinkRunner":
@@ -68,11 +68,11 @@ def is_only_prepared(options: PipelineOptions) -> bool:
     )
 
 
-def input_error_in(error: Exception) -> InputError | None:
+def input_error_in(error: Exception) -> UserFacingError | None:
     """What to do if the error is that Beam could not download an engine."""
     if "Unable to fetch remote" not in str(error):
         return None
-    return InputError(
+    return UserFacingError(
         f"{' '.join(str(error).split())} (--flink_job_server_jar or --prism_location names one "
         "that is here already)"
     )
@@ -89,14 +89,14 @@ def _direct(arguments: list[str]) -> list[str]:
 def _check_flink(options: PipelineOptions) -> None:
     portable, flink = options.view_as(PortableOptions), options.view_as(FlinkRunnerOptions)
     if not flink.flink_master.startswith("[") and not portable.environment_type:
-        raise InputError(
+        raise UserFacingError(
             f"--flink_master={flink.flink_master} is a cluster: --environment_type=DOCKER "
             "--environment_config=IMAGE name what its workers run (beam_pipelines/Dockerfile)"
         )
     java_home = os.environ.get("JAVA_HOME")
     java = os.path.join(java_home, "bin", "java") if java_home else "java"
     if not portable.job_endpoint and not shutil.which(java):
-        raise InputError(f"{java}: no such program; Flink needs Java 11 or 17")
+        raise UserFacingError(f"{java}: no such program; Flink needs Java 11 or 17")
 
 
 def _dataflow(options: PipelineOptions) -> list[str]:
@@ -112,7 +112,7 @@ def _dataflow(options: PipelineOptions) -> list[str]:
     ):
         return more
     if not _SETUP_FILE.exists():
-        raise InputError(
+        raise UserFacingError(
             "--sdk_container_image is not given, and there is no checkout whose package workers "
             "could install (beam_pipelines/Dockerfile makes the image)"
         )

@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 from absl import flags
 
-from beam_pipelines import command, dataset_contents, dataset_reader, report, storage
-from beam_pipelines.command import InputError
+from beam_pipelines.card import contents, summary
+from common import command, dataset_reader, files
+from common.errors import UserFacingError
 
 _DATASET_DIR = flags.DEFINE_string(
     "dataset_dir", None, "Where build_dataset put the dataset.", required=True
@@ -25,40 +26,40 @@ _VERIFY = flags.DEFINE_bool("verify", False, "Check every shard's SHA-256 and nu
 
 
 def write(path: str, writer: Callable[[str], str]) -> str:
-    """What `writer` returns for a path; InputError if it can't write there."""
+    """What `writer` returns for a path; UserFacingError if it can't write there."""
     try:
         return writer(path)
     except OSError as error:
-        raise InputError(f"{path}: can't be written ({error.strerror or error})") from None
+        raise UserFacingError(f"{path}: can't be written ({error.strerror or error})") from None
 
 
 def main(_: list[str]) -> None:
     dataset_dir = _DATASET_DIR.value.rstrip("/")
     info = dataset_reader.load_info(dataset_dir)
-    print(report.table(info))
+    print(summary.table(info))
     if _VERIFY.value:
         found = dataset_reader.damage(info, dataset_dir)
         if found:
-            raise InputError("; ".join(found))
+            raise UserFacingError("; ".join(found))
         num_shards = sum(len(split.shards) for split in info.splits.values())
         print(f"verified: {num_shards} shards, every checksum and count as described")
-    contents = dataset_contents.read(info, dataset_dir)
-    print(f"\n{report.contents_table(contents, info)}")
+    held = contents.read(info, dataset_dir)
+    print(f"\n{summary.contents_table(held, info)}")
     if not (_OUTPUT.value or _CARD.value):
         return
     # Loads matplotlib, which the tables do without.
-    from beam_pipelines import dataset_card, dataset_plots
+    from beam_pipelines.card import data_card, plots
 
     def sheet(path: str) -> str:
         folder, _, name = path.rpartition("/")
-        storage.write_atomically(folder or ".", name, dataset_plots.contact_sheet(info, contents))
+        files.write_atomically(folder or ".", name, plots.contact_sheet(info, held))
         return path
 
     print()
     if _OUTPUT.value:
         print(f"contact sheet: {write(_OUTPUT.value, sheet)}")
     if _CARD.value:
-        path = write(_CARD.value, lambda path: dataset_card.write(info, contents, path))
+        path = write(_CARD.value, lambda path: data_card.write(info, held, path))
         print(f"data card: {path}")
 
 

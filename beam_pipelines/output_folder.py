@@ -15,9 +15,10 @@ import json
 import re
 from typing import Any, NamedTuple
 
-from beam_pipelines import dataset_info, storage
-from beam_pipelines.command import InputError, differences
-from beam_pipelines.dataset_config import SPLITS, DatasetConfig
+from common import dataset_info, files
+from common.config import differences
+from common.dataset_config import SPLITS, DatasetConfig
+from common.errors import UserFacingError
 
 REJECTED_FILE = "rejected.jsonl"
 CARD_FILE = "dataset_card.md"
@@ -59,24 +60,26 @@ def work(output_dir: str, mine: dict, *, overwrite: bool, retry_rejected: bool) 
     """What a run of the dataset `mine` (its identity) is to do.
 
     Raises:
-        InputError: the folder holds another dataset, there is none whose rejected clips could be
-            tried again, or a file in it is damaged.
+        UserFacingError: the folder holds another dataset, there is none whose rejected clips
+            could be tried again, or a file in it is damaged.
     """
     if overwrite:
         return Work(Mode.NEW)
-    sizes = storage.sizes_in(output_dir)
+    sizes = files.sizes_in(output_dir)
     plan = _read_json(output_dir, _PLAN_FILE)
     info = None
     if dataset_info.FILE_NAME in sizes:
         info = dataset_info.DatasetInfo.from_json(
-            storage.read_bytes(storage.join(output_dir, dataset_info.FILE_NAME)),
-            name=storage.join(output_dir, dataset_info.FILE_NAME),
+            files.read_bytes(files.join(output_dir, dataset_info.FILE_NAME)),
+            name=files.join(output_dir, dataset_info.FILE_NAME),
         )
     if info is None and plan is None:
         if retry_rejected:
-            raise InputError(f"{output_dir}: no dataset whose rejected clips could be tried again")
+            raise UserFacingError(
+                f"{output_dir}: no dataset whose rejected clips could be tried again"
+            )
         if any(map(_is_shard, sizes)):
-            raise InputError(
+            raise UserFacingError(
                 f"{output_dir}: shards of unknown origin ({dataset_info.FILE_NAME} is missing); "
                 "take another --output_dir, or --overwrite replaces them"
             )
@@ -86,7 +89,7 @@ def work(output_dir: str, mine: dict, *, overwrite: bool, retry_rejected: bool) 
         theirs = identity(info.config, info.catalog_sha256, info.versions)
     found = differences({key: theirs.get(key) for key in mine}, mine)
     if found:
-        raise InputError(
+        raise UserFacingError(
             f"{output_dir} holds another dataset: {'; '.join(found)}; take another --output_dir, "
             "or --overwrite replaces it"
         )
@@ -120,11 +123,11 @@ def prepare(output_dir: str, run: Work, plan: dict[str, Any], *, run_id: str) ->
         plan: the identity of the dataset, and how much there is to do.
         run_id: of this run. A runner may prepare it a second time, when shards are done already.
     """
-    storage.make_folder(output_dir)
-    sizes = storage.sizes_in(output_dir)
+    files.make_folder(output_dir)
+    sizes = files.sizes_in(output_dir)
     try:
         before = _read_json(output_dir, _PLAN_FILE) or {}
-    except InputError:  # a damaged one is to be replaced
+    except UserFacingError:  # a damaged one is to be replaced
         before = {}
     if before.get("run_id") == run_id:
         return
@@ -132,19 +135,19 @@ def prepare(output_dir: str, run: Work, plan: dict[str, Any], *, run_id: str) ->
     # tells what it is; then the description goes, without which the folder is unfinished.
     ended = run.mode is Mode.GO_ON and before.get("ended", False)
     plan = plan | {"attempt": run.attempt, "run_id": run_id, "ended": ended}
-    storage.write_atomically(output_dir, _PLAN_FILE, json.dumps(plan).encode())
-    storage.delete(output_dir, [name for name in sizes if name == dataset_info.FILE_NAME])
+    files.write_atomically(output_dir, _PLAN_FILE, json.dumps(plan).encode())
+    files.delete(output_dir, [name for name in sizes if name == dataset_info.FILE_NAME])
     if run.mode is Mode.NEW:
-        storage.delete(output_dir, [name for name in sizes if _is_shard(name)])
+        files.delete(output_dir, [name for name in sizes if _is_shard(name)])
     if run.mode is not Mode.GO_ON:
-        storage.delete(output_dir, [name for name in sizes if name.startswith(_DONE_PREFIX)])
-    storage.delete(output_dir, [n for n in sizes if _is_temporary(n) or _is_card(n)])
+        files.delete(output_dir, [name for name in sizes if name.startswith(_DONE_PREFIX)])
+    files.delete(output_dir, [n for n in sizes if _is_temporary(n) or _is_card(n)])
 
 
 def end_unfinished(output_dir: str) -> None:
     """Notes that a run came to its end and its dataset was not taken."""
     plan = _read_json(output_dir, _PLAN_FILE)
-    storage.write_atomically(output_dir, _PLAN_FILE, json.dumps(plan | {"ended": True}).encode())
+    files.write_atomically(output_dir, _PLAN_FILE, json.dumps(plan | {"ended": True}).encode())
 
 
 def clear(output_dir: str, info: dataset_info.DatasetInfo) -> None:
@@ -155,11 +158,11 @@ def clear(output_dir: str, info: dataset_info.DatasetInfo) -> None:
         is_note = name.startswith(_DONE_PREFIX) or name == _PLAN_FILE
         return is_note or _is_temporary(name) or (_is_shard(name) and name not in mine)
 
-    storage.delete(output_dir, [name for name in storage.names_in(output_dir) if goes(name)])
+    files.delete(output_dir, [name for name in files.names_in(output_dir) if goes(name)])
 
 
 def _is_temporary(name: str) -> bool:
-    return name.startswith(storage.TEMPORARY_PREFIX)
+    return name.startswith(files.TEMPORARY_PREFIX)
 
 
 def _is_card(name: str) -> bool:
@@ -175,7 +178,7 @@ def progress(output_dir: str) -> tuple[int, dict[str, Any]] | None:
     plan = _read_json(output_dir, _PLAN_FILE)
     if plan is None:
         return None
-    return sum(name.startswith(_DONE_PREFIX) for name in storage.names_in(output_dir)), plan
+    return sum(name.startswith(_DONE_PREFIX) for name in files.names_in(output_dir)), plan
 
 
 def digest(*parts: Any) -> str:
@@ -187,37 +190,37 @@ def read_done(output_dir: str, shard: str, made_of: str) -> dict[str, Any] | Non
     """What went into a shard, if it is done, whole and made of the same (a digest)."""
     try:
         done = _read_json(output_dir, f"{_DONE_PREFIX}{shard}.json")
-    except InputError:  # it is only a note of what can be done again
+    except UserFacingError:  # it is only a note of what can be done again
         return None
     if done is None or done["made_of"] != made_of:
         return None
-    whole = storage.size_of(storage.join(output_dir, shard)) == done["shard"]["bytes"]
+    whole = files.size_of(files.join(output_dir, shard)) == done["shard"]["bytes"]
     return done if whole else None
 
 
 def write_done(output_dir: str, shard: str, done: dict[str, Any]) -> None:
-    storage.write_atomically(output_dir, f"{_DONE_PREFIX}{shard}.json", json.dumps(done).encode())
+    files.write_atomically(output_dir, f"{_DONE_PREFIX}{shard}.json", json.dumps(done).encode())
 
 
 def write_rejected(output_dir: str, rejected: list[tuple[int, str]]) -> None:
     """Writes the list of rejected clips, (id, line of JSON) each, sorted by id."""
-    with storage.atomic_file(output_dir, REJECTED_FILE) as file:
+    with files.atomic_file(output_dir, REJECTED_FILE) as file:
         for _, line in sorted(rejected):
             file.write(line.encode() + b"\n")
 
 
 def write_info(output_dir: str, info: dataset_info.DatasetInfo) -> None:
     """Finishes a dataset."""
-    storage.write_atomically(output_dir, dataset_info.FILE_NAME, info.to_json().encode())
+    files.write_atomically(output_dir, dataset_info.FILE_NAME, info.to_json().encode())
     clear(output_dir, info)
 
 
 def _read_json(output_dir: str, name: str) -> dict[str, Any] | None:
-    """A file of JSON, None where there is none; InputError where it is damaged."""
-    path = storage.join(output_dir, name)
+    """A file of JSON, None where there is none; UserFacingError where it is damaged."""
+    path = files.join(output_dir, name)
     try:
-        return json.loads(storage.read_bytes(path))
+        return json.loads(files.read_bytes(path))
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise InputError(f"{path}: damaged ({error}); --overwrite begins anew") from None
+        raise UserFacingError(f"{path}: damaged ({error}); --overwrite begins anew") from None

@@ -19,18 +19,11 @@ from apache_beam.metrics import Metrics
 from apache_beam.pvalue import AsDict, AsList, AsSingleton, TaggedOutput
 from apache_beam.utils.shared import Shared
 
-from beam_pipelines import (
-    audio,
-    catalogue,
-    dataset_info,
-    labels_and_splits,
-    output_folder,
-    records,
-    storage,
-)
-from beam_pipelines.command import InputError
-from beam_pipelines.dataset_config import SPLITS, DatasetConfig
+from beam_pipelines import output_folder, splits_and_shards
 from beam_pipelines.decoder_process import Decoder
+from common import audio, catalogue, dataset_info, files, hashing, labels, records
+from common.dataset_config import SPLITS, DatasetConfig
+from common.errors import UserFacingError
 
 # The largest file that is taken: what a worker has room for, and 40 minutes of a CD are.
 MAX_BYTES = 400_000_000
@@ -69,22 +62,22 @@ class ReadCatalogue(beam.DoFn):
 
     def process(self, path: str):
         config = self._config
-        with storage.open_to_read(path) as file:
+        with files.open_to_read(path) as file:
             tracks = catalogue.read_tracks(file, name=path, subset=config.subset)
             for track in tracks:
-                order = labels_and_splits.stable_hash(
-                    str(track.track_id), salt=f"{config.salt}/order"
-                )
+                order = hashing.stable_hash(str(track.track_id), salt=f"{config.salt}/order")
                 yield self._split(track, path), order, track.packed()
 
     def _split(self, track: catalogue.Track, path: str) -> str:
         config = self._config
         if config.split_by == "official":
             if not track.split:
-                raise InputError(f"{path}: config.split_by is official, and it has no such column")
+                raise UserFacingError(
+                    f"{path}: config.split_by is official, and it has no such column"
+                )
             return track.split
-        group = labels_and_splits.group_of(track.track_id, track.artist_id, by=config.split_by)
-        return labels_and_splits.split_of(group, config.split_sizes, salt=config.salt)
+        group = splits_and_shards.group_of(track.track_id, track.artist_id, by=config.split_by)
+        return splits_and_shards.split_of(group, config.split_sizes, salt=config.salt)
 
 
 class PlanShards(beam.DoFn):
@@ -99,7 +92,7 @@ class PlanShards(beam.DoFn):
     def process(self, _, rows_in_split: dict[str, int], thresholds: tuple[int, ...]):
         job = self._job
         names = [
-            labels_and_splits.shard_name(split, index, num_shards)
+            splits_and_shards.shard_name(split, index, num_shards)
             for split in SPLITS
             for num_shards in [shard_count(rows_in_split.get(split, 0), job.config)]
             for index in range(num_shards)
@@ -113,7 +106,7 @@ class PlanShards(beam.DoFn):
 
 def shard_count(num_rows: int, config: DatasetConfig) -> int:
     """How many shards the clips of so many rows are written to."""
-    return labels_and_splits.shard_count(num_rows * config.clips_per_track)
+    return splits_and_shards.shard_count(num_rows * config.clips_per_track)
 
 
 def assign_to_shard(
@@ -122,8 +115,8 @@ def assign_to_shard(
     """(split, order, track) → (name of the shard, (order, track))."""
     split, order, track = row
     num_shards = shard_count(rows_in_split[split], config)
-    index = labels_and_splits.shard_of(order, num_shards)
-    return labels_and_splits.shard_name(split, index, num_shards), (order, track)
+    index = splits_and_shards.shard_of(order, num_shards)
+    return splits_and_shards.shard_name(split, index, num_shards), (order, track)
 
 
 class WriteShard(beam.DoFn):
@@ -169,10 +162,10 @@ class WriteShard(beam.DoFn):
     def _write(self, name: str, tracks: list[catalogue.Track], thresholds: tuple[int, ...]) -> dict:
         """Writes a shard; the summary of it that `process` hands on."""
         kept = self._records_there(name) if self._job.work.attempt else {}
-        labels, written, rejected = Counter(), [], []
+        label_counts, written, rejected = Counter(), [], []
         missing_audio = num_bytes = 0
         sha256 = hashlib.sha256()
-        with storage.atomic_file(self._job.output_dir, name) as file:
+        with files.atomic_file(self._job.output_dir, name) as file:
             for track in tracks:
                 try:
                     new = kept.get(track.track_id) or self._decode(track, thresholds)
@@ -188,18 +181,18 @@ class WriteShard(beam.DoFn):
                     file.write(record)
                     sha256.update(record)
                     num_bytes += len(record)
-                labels[labels_and_splits.label_of(track.listens, thresholds)] += len(new)
+                label_counts[labels.label_of(track.listens, thresholds)] += len(new)
                 written.append(track)
         return {
             "shard": {
                 "split": name.partition(".")[0],
                 "file": name,
-                "num_examples": labels.total()
-                if hasattr(labels, "total")
-                else sum(labels.values()),
+                "num_examples": sum(label_counts.values()),
                 "bytes": num_bytes,
                 "sha256": sha256.hexdigest(),
-                "labels": [labels[label] for label in range(len(self._job.config.class_names))],
+                "labels": [
+                    label_counts[label] for label in range(len(self._job.config.class_names))
+                ],
                 "num_tracks": len(written),
                 "missing_audio": missing_audio,
                 "rejected": dict(Counter(line["reason"] for line in rejected)),
@@ -210,13 +203,13 @@ class WriteShard(beam.DoFn):
 
     def _decode(self, track: catalogue.Track, thresholds: tuple[int, ...]) -> list[bytes]:
         """The records of a track; FileNotFoundError or ClipError if it has none."""
-        path = storage.join(self._job.audio_dir, track.path)
+        path = files.join(self._job.audio_dir, track.path)
         try:
-            data = storage.read_bytes(path, at_most=MAX_BYTES)
+            data = files.read_bytes(path, at_most=MAX_BYTES)
         except FileNotFoundError:
             raise
         except OSError as error:
-            if storage.is_remote(path) and storage.may_pass(error):
+            if files.is_remote(path) and files.may_pass(error):
                 raise  # the runner tries again
             raise audio.ClipError("undecodable", f"can't be read: {error.strerror}") from None
         Metrics.counter("audio", "bytes read").inc(len(data))
@@ -232,7 +225,7 @@ class WriteShard(beam.DoFn):
         """The records of a shard that is there already, by track; none if it is not whole."""
         by_track = {}
         try:
-            with storage.open_to_read(storage.join(self._job.output_dir, name)) as file:
+            with files.open_to_read(files.join(self._job.output_dir, name)) as file:
                 for record in records.read_records(file, name=name):
                     track_id = records.decode_example(record)["track_id"]
                     by_track.setdefault(track_id, []).append(record)
@@ -276,10 +269,10 @@ class Finish(beam.DoFn):
         if not info.num_examples or num_rejected > job.max_reject_fraction * num_tracks:
             output_folder.end_unfinished(job.output_dir)
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in info.rejected.items())
-            raise InputError(
+            raise UserFacingError(
                 f"{num_rejected:,} of {num_tracks:,} tracks were rejected ({reasons}), more than "
                 f"--max_reject_fraction={job.max_reject_fraction:g} allows; they are listed in "
-                f"{storage.join(job.output_dir, output_folder.REJECTED_FILE)}. With a larger "
+                f"{files.join(job.output_dir, output_folder.REJECTED_FILE)}. With a larger "
                 "fraction the same command takes the rest; with --retry_rejected it tries them "
                 "again"
             )
@@ -410,5 +403,5 @@ def class_thresholds(pipeline: beam.Pipeline, rows: beam.PCollection, config: Da
         # Catalogues have far fewer different counts than tracks.
         | "count listens" >> beam.combiners.Count.PerElement()
         | "gather counts" >> beam.combiners.ToList()
-        | "quantiles" >> beam.Map(labels_and_splits.thresholds_at, quantiles=config.quantiles)
+        | "quantiles" >> beam.Map(labels.thresholds_at, quantiles=config.quantiles)
     )

@@ -24,10 +24,10 @@ from google.auth.exceptions import GoogleAuthError
 from google.cloud import storage
 from google.cloud.storage import transfer_manager
 
-from beam_pipelines import command
-from beam_pipelines.command import InputError
-from beam_pipelines.library_files import LibraryFile, Stream, open_library
-from beam_pipelines.report import aligned
+from beam_pipelines.card.summary import aligned
+from beam_pipelines.upload.library_files import LibraryFile, Stream, open_library
+from common import command
+from common.errors import UserFacingError
 
 _SOURCE = flags.DEFINE_string(
     "source", None, "A folder, such as fma_small, or a zip of one.", required=True
@@ -112,15 +112,15 @@ def open_bucket(destination: str) -> tuple[storage.Bucket, str]:
     """The bucket of a gs:// path, and what the names of its objects are to begin with.
 
     Raises:
-        InputError: it is no such path, or there are no credentials.
+        UserFacingError: it is no such path, or there are no credentials.
     """
     match = re.fullmatch(r"gs://([a-z0-9][-_.a-z0-9]{1,220}[a-z0-9])(?:/(.*?))?/*", destination)
     if match is None:
-        raise InputError(f"{destination}: --destination is gs://bucket/folder")
+        raise UserFacingError(f"{destination}: --destination is gs://bucket/folder")
     try:
         client = storage.Client(project=None)
     except GoogleAuthError as error:
-        raise InputError(
+        raise UserFacingError(
             f"{destination}: no credentials ({_one_line(error)}); "
             "`gcloud auth application-default login` makes some"
         ) from None
@@ -131,15 +131,15 @@ def checksums_there(bucket: storage.Bucket, prefix: str) -> dict[str, tuple[int,
     """Size and CRC32C of each object whose name begins with the prefix.
 
     Raises:
-        InputError: there is no such bucket, or it does not answer.
+        UserFacingError: there is no such bucket, or it does not answer.
     """
     try:
         found = bucket.list_blobs(prefix=prefix, fields="items(name,size,crc32c),nextPageToken")
         return {blob.name: (blob.size, _crc32c_of(blob)) for blob in found}
     except NotFound:
-        raise InputError(f"gs://{bucket.name}: no such bucket") from None
+        raise UserFacingError(f"gs://{bucket.name}: no such bucket") from None
     except (GoogleAPIError, GoogleAuthError) as error:
-        raise InputError(f"gs://{bucket.name}: can't be listed ({_one_line(error)})") from None
+        raise UserFacingError(f"gs://{bucket.name}: can't be listed ({_one_line(error)})") from None
 
 
 def upload(
@@ -260,7 +260,7 @@ def main(_: list[str]) -> None:
     for file, reason in outcome.failed.items():
         print(f"failed: {file.name}: {reason}")
     if outcome.failed:
-        raise InputError(
+        raise UserFacingError(
             f"{len(outcome.failed) + len(outcome.not_tried):,} of {len(library.files):,} files "
             f"are not in {_DESTINATION.value}; the same command tries them again"
         )

@@ -12,10 +12,9 @@ import resource
 
 from absl import flags
 
-from beam_pipelines import command
-from beam_pipelines.command import InputError, require
-from serving import export_folder
-from serving.limits import Limits
+from common import command, export_folder
+from common.errors import UserFacingError, require
+from serving.web.limits import Limits
 
 _EXPORT_DIR = flags.DEFINE_string(
     "export_dir", None, "Where trainer.train put the export.", required=True
@@ -56,7 +55,7 @@ _OTHER_FILES = 256
 
 
 def allow_connections(count: int) -> None:
-    """Raises this process's limit of open files; InputError where the system has a lower one."""
+    """Raises the limit of open files; UserFacingError where the system has a lower one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = count + _OTHER_FILES
     if soft != resource.RLIM_INFINITY and soft < needed:
@@ -81,7 +80,8 @@ def main(argv: list[str]) -> int:
 
     import uvicorn
 
-    from serving import connections, gateway, model_host
+    from serving.model import model_host
+    from serving.web import connections, gateway
 
     decoders = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     host = model_host.ModelHost(
@@ -119,7 +119,7 @@ def main(argv: list[str]) -> int:
 
 
 def bound(host: str, port: int):
-    """A socket that has its address, and listens later; InputError where it can't have it."""
+    """A socket that has its address, and listens later; UserFacingError where it can't have it."""
     import socket
 
     try:
@@ -129,7 +129,7 @@ def bound(host: str, port: int):
         sock.bind((host, port))
     except (OSError, OverflowError) as error:
         problem = getattr(error, "strerror", None) or str(error)
-        raise InputError(
+        raise UserFacingError(
             f"--host={host} --port={port}: can't listen there ({problem}); take another --port"
         ) from None
     return sock

@@ -25,10 +25,10 @@ from typing import NamedTuple
 import grpc
 import numpy as np
 
-from beam_pipelines import audio, command
-from beam_pipelines.command import InputError, require
-from serving import song
-from serving.model_info import ModelInfo
+from common import audio, command
+from common.errors import UserFacingError, require
+from common.model_info import ModelInfo
+from serving.model import song
 
 MODEL_NAME = "popularity"
 # The most pictures of a request: TensorFlow Serving refuses more than the max_batch_size of
@@ -41,7 +41,7 @@ _SIGNATURE = "spectrogram"
 _LONGEST_ANSWER = 1 << 20
 
 
-class ServerError(InputError):
+class ServerError(UserFacingError):
     """The server did not answer; the message says what to do.
 
     `is_busy` if it may answer the same question later.
@@ -123,7 +123,7 @@ class Client:
         """The answers about pictures uint8 [batch, height, width], MAX_BATCH in a request.
 
         Raises:
-            InputError: there are no pictures.
+            UserFacingError: there are no pictures.
             ServerError: there is no answer before the deadline, or it is an error.
         """
         require(len(pictures) > 0, "no pictures to ask about")
@@ -161,7 +161,7 @@ class Client:
         Files are decoded on all cores and sent `batch_size` at a time.
 
         Raises:
-            InputError: `batch_size` is less than 1.
+            UserFacingError: `batch_size` is less than 1.
             ServerError: as `predict` does.
         """
         require(batch_size >= 1, f"batch_size is {batch_size}; it is at least 1")
@@ -285,7 +285,7 @@ class _Rest:
             url = urllib.parse.urlsplit(self._target)
             self._host, self._port = url.hostname, url.port
         except ValueError as error:
-            raise InputError(f"{target}: no server's address ({error})") from None
+            raise UserFacingError(f"{target}: no server's address ({error})") from None
         self._path = f"{url.path}/v1/models/{model_name}{which}:predict"
         secure = url.scheme == "https"
         self._connection = http.client.HTTPSConnection if secure else http.client.HTTPConnection

@@ -13,11 +13,12 @@ from collections.abc import Iterator
 import numpy as np
 from absl import flags
 
-from beam_pipelines import command
-from beam_pipelines.command import InputError, require
-from serving import client, export_folder, song
+from common import command, export_folder
+from common.errors import UserFacingError, require
+from serving import client
 from serving.client import Client, FileAnswer
-from serving.exported_model import ExportedModel
+from serving.model import song
+from serving.model.exported_model import ExportedModel
 
 _EXPORT_DIR = flags.DEFINE_string(
     "export_dir", None, "Where trainer.train put the export.", required=True
@@ -70,7 +71,9 @@ def line(answer: FileAnswer) -> str:
 
 def main(argv: list[str]) -> int:
     if len(argv) < 2:
-        raise InputError("no file is named; python -m serving.predict --export_dir=export song.mp3")
+        raise UserFacingError(
+            "no file is named; python -m serving.predict --export_dir=export song.mp3"
+        )
     require(
         _TF_SERVING.value or not _TF_SERVING_VERSION.value,
         "--tf_serving_version: of which server? --tf_serving names it",

@@ -14,12 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from beam_pipelines import catalogue, command, dataset_info
-from beam_pipelines.command import InputError, require
-from beam_pipelines.dataset_info import DatasetInfo
-from serving import export_folder
-from serving.exported_model import ExportedModel
-from serving.verification import LIMIT, Check, Record, Verifier, guarded
+from common import catalogue, command, dataset_info, export_folder
+from common.dataset_info import DatasetInfo
+from common.errors import UserFacingError, require
+from serving.model.exported_model import ExportedModel
+from serving.model.verification import LIMIT, Check, Record, Verifier, guarded
 
 _EXPORT_DIR = flags.DEFINE_string(
     "export_dir", None, "Where trainer.train put the export.", required=True
@@ -58,7 +57,7 @@ class Songs(NamedTuple):
 
 
 def read_records(info: DatasetInfo, dataset_dir: str, count: int) -> list[Record]:
-    """The first `count` records of each split; InputError where a shard can't be read."""
+    """The first `count` records of each split; UserFacingError where a shard can't be read."""
     import tensorflow as tf
 
     height, width = info.config.spectrogram.shape
@@ -75,7 +74,9 @@ def read_records(info: DatasetInfo, dataset_dir: str, count: int) -> list[Record
                 pixels = np.frombuffer(picture, np.uint8).reshape(height, width)
                 records.append(Record(track_id, pixels, serialized))
         except tf.errors.OpError as error:
-            raise InputError(f"{dataset_dir}: {' '.join(error.message.split())[:200]}") from None
+            raise UserFacingError(
+                f"{dataset_dir}: {' '.join(error.message.split())[:200]}"
+            ) from None
     return records
 
 
@@ -83,7 +84,7 @@ def read_songs(
     info: DatasetInfo, records: list[Record], *, dataset_dir: str, audio_dir: str, tracks_csv: str
 ) -> Songs:
     """The windows of the songs of records, and what becomes of those that the job rejected."""
-    from beam_pipelines import audio
+    from common import audio
 
     paths = paths_of(tracks_csv, info) if tracks_csv else {}
     by_track = {}
@@ -125,14 +126,14 @@ def windows_of(data: bytes, info: DatasetInfo) -> list[np.ndarray]:
 
 
 def paths_of(tracks_csv: str, info: DatasetInfo) -> dict[int, str]:
-    """The path of each track in a catalogue; InputError unless the dataset was made of it."""
+    """The path of each track in a catalogue; UserFacingError unless the dataset was made of it."""
     import hashlib
     import io
 
     try:
         data = export_folder.read_bytes(tracks_csv)
     except OSError as error:
-        raise InputError(f"{tracks_csv}: {error.strerror or 'not found'}") from None
+        raise UserFacingError(f"{tracks_csv}: {error.strerror or 'not found'}") from None
     require(
         hashlib.sha256(data).hexdigest() == info.catalog_sha256,
         f"{tracks_csv}: not the catalogue that the dataset was made of (its SHA-256 differs)",
@@ -199,7 +200,7 @@ def compared(path: str, dataset_dir: str) -> list[Check]:
     """Asks a version or candidate, and prints the table.
 
     Raises:
-        InputError: it can't be loaded, or the dataset or the audio is not what it is asked about.
+        UserFacingError: it can't be loaded, or the dataset or the audio is not its own.
     """
     info = load_dataset_info(dataset_dir)
     model = ExportedModel(path)
@@ -271,24 +272,26 @@ def main(argv: list[str]) -> int:
     try:
         found = compared(path, dataset_dir)
         problem = problem_of(path, found)
-    except InputError as error:
+    except UserFacingError as error:
         problem = str(error)
     except Exception as error:  # whatever it is, the candidate can't be let go
         problem = f"{path}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
     export_folder.write_report(path, report_of(found, problem))
     if problem is not None:
-        raise InputError(f"{problem}; set aside: {export_folder.refuse(export_dir, candidate)}")
+        raise UserFacingError(
+            f"{problem}; set aside: {export_folder.refuse(export_dir, candidate)}"
+        )
     print(f"passed: {export_folder.release(export_dir, candidate)}")
     return 0
 
 
 def load_dataset_info(dataset_dir: str) -> DatasetInfo:
-    """The description of a dataset; InputError where there is none."""
+    """The description of a dataset; UserFacingError where there is none."""
     path = export_folder.join(dataset_dir, dataset_info.FILE_NAME)
     try:
         return DatasetInfo.from_json(export_folder.read_text(path), name=path)
     except FileNotFoundError:
-        raise InputError(
+        raise UserFacingError(
             f"{dataset_dir}: no {dataset_info.FILE_NAME}; --dataset_dir is what build_dataset made"
         ) from None
 

@@ -5,8 +5,9 @@ python -m trainer.evaluate --model_dir=model --dataset_dir=dataset --split=test
 
 from absl import flags
 
-from beam_pipelines import command
-from beam_pipelines.dataset_config import SPLITS
+from common import command
+from common.dataset_config import SPLITS
+from common.errors import require
 
 _MODEL_DIR = flags.DEFINE_string("model_dir", None, "What trainer.train made.", required=True)
 _DATASET_DIR = flags.DEFINE_string(
@@ -19,20 +20,14 @@ _SKIP_DAMAGED = flags.DEFINE_bool(
 
 
 def main(argv: list[str]) -> None:
-    command.require(len(argv) == 1, f"{' '.join(argv[1:])}: flags only, such as --split=test")
+    require(len(argv) == 1, f"{' '.join(argv[1:])}: flags only, such as --split=test")
     dataset_dir, model_dir = _DATASET_DIR.value.rstrip("/"), _MODEL_DIR.value.rstrip("/")
     split = _SPLIT.value
     with command.kept_back_stderr():
         # Here, since a mistake in a flag should not wait for TensorFlow.
-        from trainer import (
-            damaged_records,
-            dataset,
-            devices,
-            evaluation,
-            loop,
-            model_folder,
-            report,
-        )
+        from trainer.data import damaged_records, reader
+        from trainer.evaluation import metrics, report
+        from trainer.run import devices, loop, model_folder
     with damaged_records.dataset_of(dataset_dir, skip_damaged=_SKIP_DAMAGED.value, say=print) as (
         info,
         dataset_dir,
@@ -42,9 +37,9 @@ def main(argv: list[str]) -> None:
         model_folder.restore_best(model_dir, trainer.model)
         with damaged_records.named(info, dataset_dir):
             answers = trainer.predictions(dataset_dir, split)
-            heard = dataset.count_labels_by_genre(info, dataset_dir, "train")
-        measured = evaluation.evaluate(answers, heard, info.class_names)
-        print(report.table(measured, split=split, num_artists=evaluation.num_groups(answers)))
+            heard = reader.count_labels_by_genre(info, dataset_dir, "train")
+        measured = metrics.evaluate(answers, heard, info.class_names)
+        print(report.table(measured, split=split, num_artists=metrics.num_groups(answers)))
         print(f"written: {model_folder.write_evaluation(model_dir, split, measured)}")
         page = report.write(
             trainer,

@@ -19,10 +19,10 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from beam_pipelines import command
-from beam_pipelines.command import require
-from trainer.child import Child
-from trainer.stop_signal import EXIT_STOPPED
+from common import command
+from common.errors import require
+from trainer.run.child import Child
+from trainer.run.stop_signal import EXIT_STOPPED
 
 _WORKERS = flags.DEFINE_integer("workers", 2, "How many workers.", lower_bound=1)
 _MAX_RESTARTS = flags.DEFINE_integer(

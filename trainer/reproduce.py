@@ -20,10 +20,10 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from beam_pipelines import command
-from beam_pipelines.command import require
-from trainer.child import Child
-from trainer.stop_signal import EXIT_STOPPED
+from common import command
+from common.errors import require
+from trainer.run.child import Child
+from trainer.run.stop_signal import EXIT_STOPPED
 
 _DATASET_DIR = flags.DEFINE_string(
     "dataset_dir",
@@ -68,7 +68,9 @@ def main(argv: list[str]) -> int:
     seeds = numbers_of(_SEEDS.value)
     output_dir = _OUTPUT_DIR.value.rstrip("/")
     with command.kept_back_stderr():
-        from trainer import results  # here, since a mistake in a flag should not wait for it
+        from trainer.experiments import (
+            results,  # here, since a mistake in a flag should not wait for it
+        )
     dataset_dirs = [_DATASET_DIR.value.rstrip("/")]
     if _ARTIST_DATASET_DIR.value:
         dataset_dirs.append(_ARTIST_DATASET_DIR.value.rstrip("/"))

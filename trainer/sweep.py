@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import config_flags
 
-from beam_pipelines import command
-from beam_pipelines.command import require
-from trainer.stop_signal import EXIT_STOPPED, Stopped, StopSignal
+from common import command
+from common.errors import UserFacingError, require
+from trainer.run.stop_signal import EXIT_STOPPED, Stopped, StopSignal
 from trainer.train_config import TrainConfig
 
 _CONFIG = command.define_config("configs/six_conv_rgb.py")
@@ -71,7 +71,9 @@ def sweep(stop: StopSignal) -> int:
         "dropouts": numbers_of(_DROPOUTS, float),
     }
     with command.kept_back_stderr():
-        from trainer import search  # here, since a mistake in a flag should not wait for it
+        from trainer.experiments import (
+            search,  # here, since a mistake in a flag should not wait for it
+        )
     stop.answer_between_steps()
     found = search.run(
         config,
@@ -99,7 +101,7 @@ def numbers_of(holder: flags.FlagHolder, kind: type) -> tuple:
         return tuple(kind(word) for word in holder.value)
     except ValueError:
         words = ",".join(holder.value)
-        raise command.InputError(f"--{holder.name}={words}: not a list of numbers") from None
+        raise UserFacingError(f"--{holder.name}={words}: not a list of numbers") from None
 
 
 def train_command(settings: dict) -> str:

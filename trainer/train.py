@@ -9,9 +9,9 @@ step after a SIGTERM, which ends it with exit code 75 (EX_TEMPFAIL of sysexits.h
 
 from absl import flags
 
-from beam_pipelines import command
-from beam_pipelines.command import require
-from trainer.stop_signal import EXIT_STOPPED, Stopped, StopSignal
+from common import command
+from common.errors import require
+from trainer.run.stop_signal import EXIT_STOPPED, Stopped, StopSignal
 from trainer.train_config import STRATEGIES, TrainConfig
 
 _CONFIG = command.define_config("configs/six_conv_rgb.py")
@@ -52,9 +52,9 @@ def train(stop: StopSignal) -> bool:
     """Trains as the flags say; whether it came to the end."""
     config = TrainConfig.from_dict(command.config_values(_CONFIG))
     with command.kept_back_stderr(), stop.held_back():
-        from trainer import training  # here, since a mistake in a flag should not wait for it
+        from trainer.run import session  # here, since a mistake in a flag should not wait for it
     model_dir = _MODEL_DIR.value.rstrip("/")
-    return training.run(
+    return session.run(
         config,
         dataset_dir=_DATASET_DIR.value.rstrip("/"),
         model_dir=model_dir,

@@ -4,7 +4,8 @@ import dataclasses
 import json
 from typing import Any
 
-from beam_pipelines.command import config_of, require
+from common.config import config_of
+from common.errors import require
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
 COLORS = ("mono", "rgb")
@@ -97,7 +98,7 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainConfig":
-        """Of plain values; raises InputError for a key or value that is not possible."""
+        """Of plain values; raises UserFacingError for a key or value that is not possible."""
         return config_of(cls, values)
 
     def to_dict(self) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from absl import flags
 from apache_beam.coders import VarIntCoder
 from apache_beam.coders.coder_impl import create_InputStream
 
-from beam_pipelines import build_dataset, command, engines, pipeline
+from beam_pipelines import build_dataset, engines, pipeline
+from common import command
 
 _SUM, _SIZES = "beam:metric:element_count:v1", "beam:metric:sampled_byte_size:v1"
 

@@ -17,10 +17,10 @@ import sys
 import tempfile
 import time
 
-from beam_pipelines import contained_process
+from common import contained_process
+from examples import miniature_library as library_maker
 from tests.benchmarks.bar import Bar
-from tests.demo import library as library_maker
-from tests.paths import FMA_SAMPLE
+from tests.support.paths import FMA_SAMPLE
 
 SMALL, LARGE, ROUNDS = 100, 500, 3
 
@@ -68,8 +68,8 @@ def job_seconds(catalog: pathlib.Path, songs: list[pathlib.Path], output: pathli
 def by_own_functions(path: str) -> int:
     """The same functions that the job calls, in a plain process."""
     from beam_pipelines import clip_record
-    from beam_pipelines.catalogue import Track
-    from beam_pipelines.dataset_config import DatasetConfig
+    from common.catalogue import Track
+    from common.dataset_config import DatasetConfig
     from configs import dataset_artist
 
     config = DatasetConfig.from_dict(dataset_artist.get_config().to_dict())

@@ -4,9 +4,9 @@ import pathlib
 
 import numpy as np
 
-from beam_pipelines import dataset_info, records
-from beam_pipelines.dataset_config import DatasetConfig
-from beam_pipelines.dataset_info import DatasetInfo, Shard, Split
+from common import dataset_info, records
+from common.dataset_config import DatasetConfig
+from common.dataset_info import DatasetInfo, Shard, Split
 from configs import dataset_artist
 
 

@@ -7,7 +7,7 @@ import pathlib
 import sys
 import tempfile
 
-from beam_pipelines import dataset_reader
+from common import dataset_reader
 from tests.benchmarks import process_memory
 from tests.benchmarks.bar import Bar
 from tests.benchmarks.scale import make_clips

@@ -12,7 +12,7 @@ import json
 import pathlib
 import sys
 
-from beam_pipelines.report import aligned
+from beam_pipelines.card.summary import aligned
 
 OUTPUT = pathlib.Path("build/bench.json")
 # Each module has `BARS` and `measure()`, which gives their values. They are imported as they are

@@ -44,22 +44,16 @@ from apache_beam.coders import WindowedValueCoder
 from apache_beam.coders.coders import GlobalWindowCoder
 from apache_beam.transforms.window import GlobalWindows
 
-from beam_pipelines import (
-    audio,
-    catalogue,
-    clip_record,
-    dataset_reader,
-    labels_and_splits,
-    pipeline,
-)
-from beam_pipelines.catalogue import Track
-from beam_pipelines.dataset_config import SPLITS, DatasetConfig
+from beam_pipelines import clip_record, pipeline, splits_and_shards
+from beam_pipelines.card.summary import aligned
 from beam_pipelines.output_folder import Mode, Work
-from beam_pipelines.report import aligned
+from common import audio, catalogue, dataset_reader, hashing
+from common.catalogue import Track
+from common.dataset_config import SPLITS, DatasetConfig
 from configs import dataset_artist
 from tests.benchmarks import counted_job, process_memory
 from tests.benchmarks.bar import Bar
-from tests.paths import FMA_SAMPLE
+from tests.support.paths import FMA_SAMPLE
 
 SIZES = (8_000, 80_000, 800_000, 8_000_000, 100_000_000)
 MEASURED = (1_000, 2_000, 4_000, 8_000)
@@ -137,14 +131,14 @@ def rows_in_split(size: int) -> dict[str, int]:
 
 
 def split_of(row: Track) -> str:
-    group = labels_and_splits.group_of(row.track_id, row.artist_id, by=_CONFIG.split_by)
-    return labels_and_splits.split_of(group, _CONFIG.split_sizes, salt=_CONFIG.salt)
+    group = splits_and_shards.group_of(row.track_id, row.artist_id, by=_CONFIG.split_by)
+    return splits_and_shards.split_of(group, _CONFIG.split_sizes, salt=_CONFIG.salt)
 
 
 def shards_of(size: int) -> dict[str, int]:
     """{split: how many shards}."""
     rows = rows_in_split(size)
-    return {split: labels_and_splits.shard_count(rows[split]) for split in SPLITS}
+    return {split: splits_and_shards.shard_count(rows[split]) for split in SPLITS}
 
 
 def shard_sizes(size: int, rng: np.random.Generator) -> np.ndarray:
@@ -177,7 +171,7 @@ def shuffle_bytes(size: int) -> dict[str, float]:
     numbers = np.linspace(0, size - 1, min(size, _SAMPLED_ROWS)).astype(int).tolist()
     rows, groups = [], []
     for row in (track(number, size) for number in numbers):
-        order = labels_and_splits.stable_hash(str(row.track_id), salt=f"{_CONFIG.salt}/order")
+        order = hashing.stable_hash(str(row.track_id), salt=f"{_CONFIG.salt}/order")
         split = split_of(row)
         rows.append(
             pipeline.assign_to_shard(
@@ -278,7 +272,7 @@ def _descriptions(count: int) -> list[dict]:
     """As `Finish` has them of so many shards, each decoded by itself."""
     shard = {
         "split": "train",
-        "file": labels_and_splits.shard_name("train", 1, 20_000),
+        "file": splits_and_shards.shard_name("train", 1, 20_000),
         "num_examples": 4_096,
         "bytes": 67_000_000,
         "sha256": "0" * 64,

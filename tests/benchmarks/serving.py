@@ -14,8 +14,8 @@ import numpy as np
 
 from tests.benchmarks import made_dataset
 from tests.benchmarks.bar import Bar
-from tests.paths import FMA_SAMPLE
-from tests.running_app import RunningApp, running_app
+from tests.support.paths import FMA_SAMPLE
+from tests.support.running_app import RunningApp, running_app
 
 SONGS, ROUNDS, STARTS = 120, 3, 3
 BATCH, PAIRS = 32, 100
@@ -33,10 +33,10 @@ def make_export(folder: pathlib.Path) -> tuple[str, object]:
 
     How well it answers does not matter here, so it is written without a dataset.
     """
-    from beam_pipelines import dataset_info
-    from beam_pipelines.dataset_config import DatasetConfig
+    from common import dataset_info
+    from common.dataset_config import DatasetConfig
     from configs import dataset_artist, six_conv_rgb
-    from trainer import export, network
+    from trainer.model import export, network
     from trainer.train_config import TrainConfig
 
     config = DatasetConfig.from_dict(dataset_artist.get_config().to_dict())
@@ -80,7 +80,7 @@ def _load(export_dir: str) -> None:
     global _model
     import tensorflow as tf
 
-    from serving.exported_model import ExportedModel
+    from serving.model.exported_model import ExportedModel
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
@@ -89,7 +89,7 @@ def _load(export_dir: str) -> None:
 
 def _predict(path: str) -> float:
     """What a user would write: decode, call the SavedModel."""
-    from serving import song
+    from serving.model import song
 
     waveform = song.middle_waveform(pathlib.Path(path).read_bytes(), _model.info)
     return float(_model.probabilities_of_waveforms(waveform[np.newaxis]).max())
@@ -151,7 +151,7 @@ def signature_speed(export_dir: str, keras_model) -> float:
     """
     import tensorflow as tf
 
-    from serving.exported_model import ExportedModel
+    from serving.model.exported_model import ExportedModel
 
     signature = ExportedModel.newest(export_dir).signatures["spectrogram"]
     bare = tf.function(lambda pictures: tf.nn.softmax(keras_model(pictures, training=False)))

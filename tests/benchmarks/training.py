@@ -18,9 +18,10 @@ import tensorflow as tf
 from configs import six_conv_rgb
 from tests.benchmarks.bar import Bar
 from tests.benchmarks.made_dataset import make_dataset
-from trainer import dataset, devices, loop
+from trainer.data import reader
 from trainer.launch import free_ports
-from trainer.network import BLOCKS, DENSE_UNITS
+from trainer.model.network import BLOCKS, DENSE_UNITS
+from trainer.run import devices, loop
 from trainer.train_config import TrainConfig
 
 BARS = {
@@ -100,7 +101,7 @@ def input_ratios(info, folder: pathlib.Path) -> dict[str, float]:
         )
 
     def ours():
-        return dataset.batches(
+        return reader.batches(
             info,
             directory,
             "train",
@@ -184,7 +185,7 @@ def streamed(trainer: loop.Trainer, dataset_dir: pathlib.Path):
 
 def in_memory(trainer: loop.Trainer, dataset_dir: pathlib.Path):
     """The first batch of an epoch again and again."""
-    first = dataset.batches(
+    first = reader.batches(
         trainer.info,
         str(dataset_dir),
         "train",
@@ -287,7 +288,7 @@ def be_a_worker(dataset_dir: str, size: str, core: str) -> None:
     strategy = devices.strategy_for("auto")
     values = six_conv_rgb.get_config().to_dict()
     config = TrainConfig.from_dict(values | {"batch_size": 16 * int(size)})
-    trainer = loop.Trainer(config, dataset.load_info(dataset_dir), strategy)
+    trainer = loop.Trainer(config, reader.load_info(dataset_dir), strategy)
     iterator = iter(trainer.distributed("train", dataset_dir, epoch=0))
     arguments = (iterator, tf.constant(config.steps_per_call), tf.constant(0))
     trainer.train_steps(*arguments)

@@ -1,0 +1,81 @@
+"""What the records of a dataset hold, counted in one pass over them."""
+
+import dataclasses
+import datetime
+from collections import Counter
+from typing import Any
+
+from common import dataset_reader
+from common.dataset_info import DatasetInfo
+
+UNKNOWN_ARTIST = -1
+_EPOCH = datetime.datetime(1970, 1, 1)
+_SHOWN_OF_A_CLASS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Contents:
+    """Counts of examples; each has a class as its `label`, an index into the class names.
+
+    They grow with how many different values there are, not with the number of examples.
+
+    Attributes:
+        listens: of each number of listens.
+        genres: of each (genre, label); the genre is empty where it is unknown.
+        artists: of each (artist_id, split); the id is `UNKNOWN_ARTIST` where it is unknown.
+        years: of each (year, label) of `date_created`, where it is known.
+        shown: {label: its first few examples, decoded}.
+    """
+
+    listens: Counter[int]
+    genres: Counter[tuple[str, int]]
+    artists: Counter[tuple[int, str]]
+    years: Counter[tuple[int, int]]
+    shown: dict[int, list[dict[str, Any]]]
+
+    @property
+    def num_examples(self) -> int:
+        return sum(self.listens.values())
+
+    @property
+    def examples_of_artist(self) -> Counter[int]:
+        """Of each known artist, in all splits."""
+        found = Counter()
+        for (artist, _), count in self.artists.items():
+            if artist != UNKNOWN_ARTIST:
+                found[artist] += count
+        return found
+
+    @property
+    def examples_without_artist(self) -> int:
+        return sum(count for (id_, _), count in self.artists.items() if id_ == UNKNOWN_ARTIST)
+
+    @property
+    def artists_in_two_splits(self) -> int:
+        splits = Counter(artist for artist, _ in self.artists if artist != UNKNOWN_ARTIST)
+        return sum(count > 1 for count in splits.values())
+
+
+def read(info: DatasetInfo, dataset_dir: str) -> Contents:
+    """The contents of a dataset; raises as `dataset_reader.read_examples` does."""
+    shown = {label: [] for label in range(len(info.class_names))}
+    contents = Contents(Counter(), Counter(), Counter(), Counter(), shown)
+    for split, example in dataset_reader.read_examples(info, dataset_dir):
+        label = example["label"]
+        contents.listens[example["listens"]] += 1
+        contents.genres[example["genre"].decode(), label] += 1
+        contents.artists[example["artist_id"], split] += 1
+        if example["date_created"] != -1:
+            date = _EPOCH + datetime.timedelta(seconds=example["date_created"])
+            contents.years[date.year, label] += 1
+        if len(shown[label]) < _SHOWN_OF_A_CLASS:
+            shown[label].append(example)
+    return contents
+
+
+def by_class(counts: Counter[tuple[Any, int]], num_classes: int) -> dict[Any, list[int]]:
+    """{value: examples of each class} of counts of (value, label)."""
+    found = {}
+    for (value, label), count in counts.items():
+        found.setdefault(value, [0] * num_classes)[label] += count
+    return found

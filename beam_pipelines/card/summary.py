@@ -1,0 +1,157 @@
+"""What a dataset holds and what a job counted, as tables for a person."""
+
+import statistics
+
+from beam_pipelines.card.contents import Contents, by_class
+from common.dataset_info import DatasetInfo
+
+_GENRES_LISTED = 20
+_ARTISTS_LISTED = 5
+
+Rows = list[tuple[str, ...]]
+
+
+def table(info: DatasetInfo) -> str:
+    """Examples a split and class, and what was left out, as lines of text."""
+    rejected = ", ".join(f"{count:,} {reason}" for reason, count in info.rejected.items())
+    check = info.split_check
+    return "\n".join(
+        [
+            *aligned(split_rows(info)),
+            f"rejected: {rejected or 'none'} (listed in rejected.jsonl)",
+            f"rows of the subset without audio: {info.missing_audio:,}",
+            f"split by {check['by']}: {check['groups_in_two_splits']:,} in two splits "
+            f"(artists: {check['artists_in_two_splits']:,})",
+        ]
+    )
+
+
+def contents_table(contents: Contents, info: DatasetInfo) -> str:
+    """Examples a genre and class, and an artist, as lines of text."""
+    return "\n".join(
+        [
+            *aligned(genre_rows(contents, info)),
+            "",
+            artists_in_words(contents),
+            *aligned(artist_rows(contents)),
+        ]
+    )
+
+
+def split_rows(info: DatasetInfo) -> Rows:
+    """Examples a split and class, under a header."""
+    counts = [
+        sum(split.class_counts[name] for split in info.splits.values()) for name in info.class_names
+    ]
+    return [
+        ("split", *info.class_names, "all", "artists", "shards"),
+        *(
+            (
+                name,
+                *(f"{count:,}" for count in split.class_counts.values()),
+                f"{split.num_examples:,}",
+                f"{split.num_artists:,}",
+                f"{len(split.shards)}",
+            )
+            for name, split in info.splits.items()
+        ),
+        ("all", *(f"{count:,}" for count in counts), f"{info.num_examples:,}", "", ""),
+        ("share", *(percent(count, info.num_examples) for count in counts), "", "", ""),
+    ]
+
+
+def genre_rows(contents: Contents, info: DatasetInfo) -> Rows:
+    """Examples a genre and class, the largest genres first, under a header."""
+    return [
+        ("genre", *info.class_names, "all", "share"),
+        *(
+            (
+                genre,
+                *(f"{count:,}" for count in counts),
+                f"{sum(counts):,}",
+                percent(sum(counts), contents.num_examples),
+            )
+            for genre, counts in largest_genres(contents, info).items()
+        ),
+    ]
+
+
+def largest_genres(contents: Contents, info: DatasetInfo) -> dict[str, list[int]]:
+    """{genre: examples of each class}, the largest first and beyond 20 in one sum."""
+    genres = by_class(contents.genres, len(info.class_names))
+    ranked = sorted(genres.items(), key=lambda item: (-sum(item[1]), item[0]))
+    found = {genre or "unknown": counts for genre, counts in ranked[:_GENRES_LISTED]}
+    if rest := ranked[_GENRES_LISTED:]:
+        sums = [sum(column) for column in zip(*(counts for _, counts in rest), strict=True)]
+        found[f"{len(rest):,} others"] = sums
+    return found
+
+
+def artists_in_words(contents: Contents) -> str:
+    """How many artists there are, and how many examples an artist has."""
+    counts = contents.examples_of_artist
+    words = f"{len(counts):,} artist{'s' * (len(counts) != 1)}"
+    if counts:
+        median = statistics.median(counts.values())
+        words += f"; examples an artist: median {median:g}, at most {max(counts.values()):,}"
+    if unknown := contents.examples_without_artist:
+        words += f"; {unknown:,} examples of unknown artists"
+    return words
+
+
+def artist_rows(contents: Contents) -> Rows:
+    """Examples of the largest artists, under a header."""
+    ranked = sorted(contents.examples_of_artist.items(), key=lambda item: (-item[1], item[0]))
+    return [
+        ("artist_id", "examples", "share"),
+        *(
+            (str(artist), f"{count:,}", percent(count, contents.num_examples))
+            for artist, count in ranked[:_ARTISTS_LISTED]
+        ),
+    ]
+
+
+def percent(part: int, whole: int) -> str:
+    return f"{100 * part / max(1, whole):.1f} %"
+
+
+def counters(metrics) -> str:
+    """What a job counted (`PipelineResult.metrics().query()`), as lines of text."""
+
+    def in_order(found):
+        for metric in sorted(found, key=lambda metric: str(metric.key.metric)):
+            if metric.key.metric.namespace == "beam":
+                continue  # Flink and Prism add what Beam measures of itself
+            name = f"{metric.key.metric.namespace}: {metric.key.metric.name}"
+            # Some runners count attempts alone.
+            yield name, metric.attempted if metric.committed is None else metric.committed
+
+    rows = [(name, f"{value:,}") for name, value in in_order(metrics["counters"])]
+    rows += [
+        (name, f"{value.mean:.1f} (from {value.min} to {value.max})")
+        for name, value in in_order(metrics["distributions"])
+    ]
+    return "\n".join(aligned(rows))
+
+
+def aligned(rows: list[tuple[str, ...]]) -> list[str]:
+    """Lines of a table: the first column to the left, the others to the right."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if place == 0 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def class_range(info: DatasetInfo, label: int) -> str:
+    """A class in words, such as `medium: 1,000 to 3,499 listens`."""
+    thresholds = info.thresholds
+    name = info.class_names[label]
+    if label == 0:
+        return f"{name}: under {thresholds[0]:,} listens"
+    if label == len(thresholds):
+        return f"{name}: {thresholds[-1]:,} listens or more"
+    return f"{name}: {thresholds[label - 1]:,} to {thresholds[label] - 1:,} listens"

@@ -1,0 +1,1 @@
+"""What the three parts share and none owns; imports neither Beam nor TensorFlow."""

@@ -1,0 +1,205 @@
+"""Strangers' files in a process of its own: what crashes or hangs it is only one bad file.
+
+Messages go over the process's stdin and stdout: a length of 8 bytes, then that many bytes. First
+it says that it is ready. Then it takes a JSON header and the bytes of a file, and answers with a
+JSON header and the parts that this announces.
+"""
+
+import json
+import math
+import os
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+from common.audio import ClipError
+
+# Keep the memory of one clip for the next: fetching it anew from the system for each large array
+# takes a fifth of the time of a clip.
+KEEPS_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+}
+
+
+class Crashed(ClipError):
+    """What the process was given ended it, or something else did, such as a lack of memory."""
+
+
+class ContainedProcess:
+    """A process that answers one file at a time, started when it is needed.
+
+    Args:
+        command: starts it.
+        timeout_seconds: how long a file may take.
+        quiet: drops what it writes to stderr, where decoders complain about damaged files.
+    """
+
+    def __init__(self, command: list[str], *, timeout_seconds: float, quiet: bool = False):
+        self._command = command
+        self._stderr = subprocess.DEVNULL if quiet else None
+        self._timeout_seconds = timeout_seconds
+        self._process = None
+        self._is_ready = False
+        # Callers may have several threads; the process takes one file at a time.
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Starts the process, so that it loads its libraries while the caller does other things."""
+        environment = {
+            "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+            # A process for each core is all the parallelism there is to have.
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            **KEEPS_MEMORY,
+        }
+        self._process = subprocess.Popen(
+            self._command,
+            env=os.environ | environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            # Ctrl-C at a terminal is for whoever started this; a file that is being decoded then
+            # is not a bad one.
+            start_new_session=True,
+        )
+        self._is_ready = False
+
+    def ask(self, header: Any, data: bytes) -> tuple[dict[str, Any], list[bytes]]:
+        """The header and the parts of the answer about a file.
+
+        Args:
+            header: JSON values.
+            data: the bytes of the file.
+
+        Raises:
+            ClipError: the file can't be used; `undecodable` if it kills the process or takes too
+                long.
+            RuntimeError: the process can't start, or has a bug, whose traceback is the message.
+        """
+        with self._lock:
+            if self._process is None:
+                self.start()
+            if not self._is_ready:
+                self._wait_until_ready()
+            timer = threading.Timer(self._timeout_seconds, self._process.kill)
+            timer.start()
+            started = time.monotonic()
+            try:
+                _send(self._process.stdin, json.dumps(header).encode(), data)
+                answer = json.loads(_receive(self._process.stdout))
+                parts = [_receive(self._process.stdout) for _ in range(answer["num_parts"])]
+            except (EOFError, BrokenPipeError):
+                code, took = self._end(), time.monotonic() - started
+                if code == -signal.SIGXCPU:
+                    problem = "decoding took too much time of a processor"
+                elif took >= self._timeout_seconds:
+                    problem = f"decoding took longer than {self._timeout_seconds:g} s"
+                else:
+                    message = f"{len(data):,} bytes: the decoder crashed"
+                    raise Crashed("undecodable", message) from None
+                message = f"{len(data):,} bytes: {problem}"
+                raise ClipError("undecodable", message, code="too_slow_to_decode") from None
+            except BaseException:  # interrupted: its answer would be taken for the next one's
+                self._end()
+                raise
+            finally:
+                timer.cancel()
+        if "bug" in answer:
+            raise RuntimeError(answer["bug"])
+        if "reason" in answer:
+            raise ClipError(answer["reason"], answer["message"], code=answer["code"])
+        return answer, parts
+
+    def _wait_until_ready(self) -> None:
+        """Waits for its first message, since loading its libraries is not the file's time."""
+        try:
+            _receive(self._process.stdout)
+            self._is_ready = True
+        except EOFError:
+            code = self._process.wait()
+            raise RuntimeError(f"the decoder process did not start (exit code {code})") from None
+
+    def _end(self) -> int:
+        """Ends the process; its exit code, which is its own if it had ended already."""
+        self._process.kill()
+        code = self._process.wait()
+        self._process = None
+        return code
+
+    def close(self) -> None:
+        """Ends the process, which stops when its stdin does."""
+        with self._lock:
+            if self._process is not None:
+                self._process.stdin.close()
+                self._process.wait()
+                self._process = None
+
+
+def answer_requests(answer: Callable[[Any, bytes], tuple[dict[str, Any], list[bytes]]]) -> None:
+    """What the process does until its stdin ends: `answer(header, data)` for each file.
+
+    A ClipError that it raises is the answer; any other error is a bug, told with its traceback.
+    """
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints must not mix with the answers
+    _send(answers, b"ready")
+    while True:
+        try:
+            header = json.loads(_receive(requests))
+            data = _receive(requests)
+        except EOFError:
+            return
+        try:
+            reply, parts = answer(header, data)
+        except ClipError as error:
+            reply = {"reason": error.reason, "message": str(error), "code": error.code}
+            parts = []
+        except Exception:
+            reply, parts = {"bug": traceback.format_exc()}, []
+        _send(answers, json.dumps(reply | {"num_parts": len(parts)}).encode(), *parts)
+
+
+def allow_processor_seconds(seconds: float) -> None:
+    """Has the system end this process when it has computed for so long from now on.
+
+    Unlike a limit of time, it does not depend on what else the machine does.
+    """
+    used, (_, most) = time.process_time(), resource.getrlimit(resource.RLIMIT_CPU)
+    allowed = math.ceil(used + seconds)
+    if most != resource.RLIM_INFINITY:
+        allowed = min(allowed, most)
+    resource.setrlimit(resource.RLIMIT_CPU, (allowed, most))
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process when its parent has, even if a file hangs it, so that stdin is not read."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+def _send(file: BinaryIO, *parts: bytes) -> None:
+    for part in parts:
+        file.write(struct.pack("<Q", len(part)))
+        file.write(part)
+    file.flush()
+
+
+def _receive(file: BinaryIO) -> bytes:
+    header = file.read(8)
+    if len(header) < 8:
+        raise EOFError
+    (length,) = struct.unpack("<Q", header)
+    data = file.read(length)
+    if len(data) < length:
+        raise EOFError
+    return data

@@ -1,0 +1,86 @@
+"""What a dataset is made with: everything but the paths, checked once and then frozen."""
+
+import dataclasses
+import json
+from typing import Any
+
+from common.config import config_of
+from common.errors import require
+from common.spectrogram import SpectrogramParams
+
+SPLITS = ("train", "validation", "test")
+SPLIT_BY = ("artist", "track", "official")
+SUBSETS = ("small", "medium", "large", "full")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DatasetConfig:
+    """See `configs/dataset_artist.py` for what each value means and where it comes from."""
+
+    subset: str
+    class_names: tuple[str, ...]
+    thresholds: tuple[int, ...]
+    quantiles: tuple[float, ...]
+    split_by: str
+    split_sizes: tuple[float, float, float]
+    salt: str
+    clips_per_track: int
+    min_seconds: float
+    silence_dbfs: float
+    spectrogram: SpectrogramParams
+
+    def __post_init__(self):
+        require(
+            self.subset in SUBSETS,
+            f"config.subset: {self.subset!r} is none of {', '.join(SUBSETS)}",
+        )
+        require(
+            bool(self.thresholds) != bool(self.quantiles),
+            f"config.thresholds: {self.thresholds} and config.quantiles: {self.quantiles}; "
+            "exactly one of the two is given, the other is ()",
+        )
+        require(
+            all(isinstance(threshold, int) for threshold in self.thresholds),
+            f"config.thresholds: {self.thresholds} are not whole numbers",
+        )
+        for name in ("thresholds", "quantiles"):
+            edges = getattr(self, name)
+            require(list(edges) == sorted(set(edges)), f"config.{name}: {edges} do not rise")
+        require(
+            len(set(self.class_names)) == len(self.class_names),
+            f"config.class_names: {self.class_names} are not all different",
+        )
+        require(
+            all(0 < quantile < 1 for quantile in self.quantiles),
+            f"config.quantiles: {self.quantiles} are not all between 0 and 1",
+        )
+        edges = self.thresholds or self.quantiles
+        require(
+            len(self.class_names) == len(edges) + 1,
+            f"config.class_names: {len(self.class_names)} names for the {len(edges) + 1} classes "
+            f"that {edges} make",
+        )
+        require(
+            self.split_by in SPLIT_BY,
+            f"config.split_by: {self.split_by!r} is none of {', '.join(SPLIT_BY)}",
+        )
+        require(
+            len(self.split_sizes) == len(SPLITS)
+            and min(self.split_sizes) >= 0
+            and abs(sum(self.split_sizes) - 1) < 1e-6,
+            f"config.split_sizes: {self.split_sizes} are not three shares that add up to 1",
+        )
+        require(
+            self.clips_per_track >= 1,
+            f"config.clips_per_track: {self.clips_per_track} is not at least 1",
+        )
+        require(self.min_seconds > 0, f"config.min_seconds: {self.min_seconds} is not above 0")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "DatasetConfig":
+        """Of plain values; raises UserFacingError for a key or value that is not possible."""
+        return config_of(cls, values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain JSON values."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))

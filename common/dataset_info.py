@@ -1,0 +1,118 @@
+"""`dataset_info.json`: what a dataset holds and how it was made, in a file that appears last."""
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+from common.dataset_config import DatasetConfig
+from common.errors import UserFacingError
+
+FILE_NAME = "dataset_info.json"
+FORMAT_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One TFRecord file: its name, how many records and bytes it has, and their SHA-256."""
+
+    file: str
+    num_examples: int
+    bytes: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Split:
+    """A split: its shards in order, and what is in them."""
+
+    num_examples: int
+    class_counts: dict[str, int]
+    num_artists: int
+    shards: tuple[Shard, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DatasetInfo:
+    """Everything that a reader of the dataset needs to know, and what did not get into it.
+
+    Attributes:
+        fingerprint: SHA-256 of the config and of the records, so of all that changes their bytes.
+        features: {name: {`dtype`, `shape`}} of each record.
+        thresholds: between the classes, in listens, as given or found at the config's quantiles.
+        rejected: how many clips were rejected, by reason; `rejected.jsonl` lists them.
+        missing_audio: how many rows of the subset had no file in the audio folder.
+        split_check: `by`, and counted in what was written `groups_in_two_splits` and, whatever
+            the split was by, `artists_in_two_splits`.
+    """
+
+    format_version: int
+    fingerprint: str
+    config: DatasetConfig
+    features: dict[str, dict[str, Any]]
+    class_names: tuple[str, ...]
+    thresholds: tuple[int, ...]
+    splits: dict[str, Split]
+    rejected: dict[str, int]
+    missing_audio: int
+    split_check: dict[str, Any]
+    catalog_sha256: str
+    versions: dict[str, str]
+
+    @property
+    def num_examples(self) -> int:
+        return sum(split.num_examples for split in self.splits.values())
+
+    def to_json(self) -> str:
+        values = dataclasses.asdict(self)
+        return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, *, name: str = FILE_NAME) -> "DatasetInfo":
+        """Of the text of a `dataset_info.json`, called `name` in messages.
+
+        Raises:
+            UserFacingError: it is not one, or of a format that this version does not read.
+        """
+        try:
+            values = json.loads(text)
+            if values["format_version"] != FORMAT_VERSION:
+                raise UserFacingError(
+                    f"{name}: format {values['format_version']}, this version reads "
+                    f"{FORMAT_VERSION}; build the dataset again"
+                )
+            values["config"] = DatasetConfig.from_dict(values["config"])
+            for field in ("class_names", "thresholds"):
+                values[field] = tuple(values[field])
+            values["splits"] = {
+                split: Split(**v | {"shards": tuple(Shard(**shard) for shard in v["shards"])})
+                for split, v in values["splits"].items()
+            }
+            return cls(**values)
+        except UserFacingError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserFacingError(f"{name}: not a dataset_info.json ({error!r})") from None
+
+
+def fingerprint(config: DatasetConfig, splits: dict[str, Split]) -> str:
+    """SHA-256 of the config and of the records."""
+    shards = {name: [shard.sha256 for shard in split.shards] for name, split in splits.items()}
+    parts = [FORMAT_VERSION, config.to_dict(), shards]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def features(config: DatasetConfig) -> dict[str, dict[str, Any]]:
+    """The `features` of a dataset of this config."""
+    scalars = {
+        "label": "int64",
+        "listens": "int64",
+        "track_id": "int64",
+        "artist_id": "int64",
+        "genre": "bytes",
+        "date_created": "int64",
+    }
+    return {
+        "spectrogram": {"dtype": "uint8", "shape": list(config.spectrogram.shape)},
+        **{name: {"dtype": dtype, "shape": []} for name, dtype in scalars.items()},
+    }

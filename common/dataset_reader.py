@@ -1,0 +1,52 @@
+"""Reads a dataset back, without TensorFlow: its description, its records, whether it is whole."""
+
+import hashlib
+import io
+from collections.abc import Iterator
+
+from common import dataset_info, files, records
+from common.dataset_info import DatasetInfo
+from common.errors import UserFacingError
+
+
+def load_info(dataset_dir: str) -> DatasetInfo:
+    """The description of the dataset in a folder; UserFacingError where there is none."""
+    path = files.join(dataset_dir, dataset_info.FILE_NAME)
+    try:
+        return DatasetInfo.from_json(files.read_bytes(path), name=path)
+    except FileNotFoundError:
+        raise UserFacingError(
+            f"{dataset_dir}: no {dataset_info.FILE_NAME}; there is no dataset, or it is unfinished"
+        ) from None
+
+
+def read_examples(info: DatasetInfo, dataset_dir: str) -> Iterator[tuple[str, dict]]:
+    """(split, values) of every record, in the order of the shards."""
+    for name, split in info.splits.items():
+        for shard in split.shards:
+            try:
+                with files.open_to_read(files.join(dataset_dir, shard.file)) as file:
+                    for record in records.read_records(file, name=shard.file):
+                        yield name, records.decode_example(record)
+            except FileNotFoundError:
+                raise UserFacingError(f"{dataset_dir}: the shard {shard.file} is missing") from None
+
+
+def damage(info: DatasetInfo, dataset_dir: str) -> list[str]:
+    """A line for each shard that is not what the description says."""
+    found = []
+    for split in info.splits.values():
+        for shard in split.shards:
+            try:
+                data = files.read_bytes(files.join(dataset_dir, shard.file))
+                count = sum(1 for _ in records.read_records(io.BytesIO(data), name=shard.file))
+            except FileNotFoundError:
+                found.append(f"{shard.file}: is missing")
+            except records.DamagedRecord as error:
+                found.append(str(error))
+            else:
+                if count != shard.num_examples:
+                    found.append(f"{shard.file}: {count} records, not {shard.num_examples}")
+                elif hashlib.sha256(data).hexdigest() != shard.sha256:
+                    found.append(f"{shard.file}: its SHA-256 is not the one in dataset_info.json")
+    return found

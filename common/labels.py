@@ -1,0 +1,35 @@
+"""The class of a track by its listens, and the thresholds between classes."""
+
+import bisect
+import itertools
+
+from common.errors import UserFacingError
+
+
+def label_of(listens: int, thresholds: tuple[int, ...]) -> int:
+    """The class of a number of listens: how many of the rising thresholds it has reached."""
+    return bisect.bisect_right(thresholds, listens)
+
+
+def thresholds_at(
+    counts: list[tuple[int, int]], *, quantiles: tuple[float, ...]
+) -> tuple[int, ...]:
+    """The thresholds that put the shares `quantiles` of all tracks below them.
+
+    Each is the first number of listens that is heard by none of the lowest share, so equal
+    numbers are never torn apart and a share may be a little smaller than asked for.
+
+    Args:
+        counts: (listens, how many tracks have them), each number of listens once.
+        quantiles: rising, between 0 and 1.
+
+    Raises:
+        UserFacingError: the listens are too much alike for so many classes.
+    """
+    counts = sorted(counts)
+    total = sum(count for _, count in counts)
+    cumulative = list(itertools.accumulate(count for _, count in counts))
+    found = tuple(counts[bisect.bisect_right(cumulative, q * total)][0] for q in quantiles)
+    if len(set(found)) < len(found) or found[0] == counts[0][0]:
+        raise UserFacingError(f"config.quantiles: {quantiles} fall on the same listens, {found}")
+    return found

@@ -1,0 +1,52 @@
+"""`assets.extra/model_info.json`: what whoever asks an export needs to know of it."""
+
+import dataclasses
+import json
+from typing import Any
+
+from common.config import config_of
+from common.errors import UserFacingError
+from common.spectrogram import SpectrogramParams
+
+FILE_NAME = "model_info.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """How a model hears, and what its answers mean.
+
+    Attributes:
+        class_names: in the order of the probabilities.
+        thresholds: between the classes, in listens.
+        signal: what turns a waveform into the picture that it sees.
+        min_seconds: the shortest song that it was trained on.
+        silence_dbfs: a window whose peak lies below this level was kept from it.
+        dataset_fingerprint: of the dataset that it was trained on.
+        evaluation: on that dataset's test split, None where that is empty.
+    """
+
+    class_names: tuple[str, ...]
+    thresholds: tuple[int, ...]
+    signal: SpectrogramParams
+    min_seconds: float
+    silence_dbfs: float
+    dataset_fingerprint: str
+    evaluation: dict[str, Any] | None
+
+    @classmethod
+    def from_json(cls, text: str | bytes, *, name: str = FILE_NAME) -> "ModelInfo":
+        """Of the text of a `model_info.json`, called `name` in messages.
+
+        Raises:
+            UserFacingError: it is not one.
+        """
+        try:
+            values = json.loads(text)
+            values = {field.name: values[field.name] for field in dataclasses.fields(cls)}
+            signal = config_of(SpectrogramParams, values["signal"], name="signal")
+            names, thresholds = tuple(values["class_names"]), tuple(values["thresholds"])
+        except UserFacingError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserFacingError(f"{name}: not a {FILE_NAME} ({error!r})") from None
+        return cls(**values | {"signal": signal, "class_names": names, "thresholds": thresholds})

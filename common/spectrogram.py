@@ -1,0 +1,117 @@
+"""The picture of a clip: a mel spectrogram in dB, 102 bands × 159 columns of uint8.
+
+The parameters travel with the dataset (`dataset_info.json`) and with the export
+(`model_info.json`), so whoever comes later computes the same picture from the same numbers.
+"""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from common.errors import require
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SpectrogramParams:
+    """What turns a waveform into a picture.
+
+    Attributes:
+        sample_rate: in Hz, of the waveform.
+        num_samples: length of the window taken from the middle of the clip, in samples.
+        fft_size: length of the Hann window and of the Fourier transform, in samples.
+        hop: samples from one frame to the next.
+        num_mels: Slaney mel bands from 0 Hz to half the sample rate; the picture's height.
+        frames_per_column: frames whose power is averaged into one column.
+        floor_db: what lies this far below the clip's loudest pixel, or lower, is black.
+    """
+
+    sample_rate: int = 22_050
+    num_samples: int = 660_920
+    fft_size: int = 2_048
+    hop: int = 520
+    num_mels: int = 102
+    frames_per_column: int = 8
+    floor_db: float = 80.0
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            kinds = (int, float) if field.type is float else int
+            require(
+                isinstance(value, kinds) and value > 0,
+                f"config.spectrogram.{field.name}: {value!r} is not a number above 0",
+            )
+        require(
+            self.hop <= self.fft_size,
+            f"config.spectrogram.hop: {self.hop} is more than fft_size, {self.fft_size}",
+        )
+        require(
+            self.shape[1] >= 1,
+            f"config.spectrogram.num_samples: {self.num_samples} are not enough for one column",
+        )
+
+    @property
+    def num_frames(self) -> int:
+        return 1 + self.num_samples // self.hop
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) of the picture: mel bands, columns of time."""
+        return self.num_mels, self.num_frames // self.frames_per_column
+
+    @property
+    def seconds(self) -> float:
+        return self.num_samples / self.sample_rate
+
+
+@functools.cache
+def mel_filter_bank(params: SpectrogramParams) -> np.ndarray:
+    """The Slaney mel bands of `librosa.filters.mel`: float64 [num_mels, 1 + fft_size / 2]."""
+    import librosa  # here, since reading the parameters alone should not cost its import
+
+    bank = librosa.filters.mel(
+        sr=params.sample_rate, n_fft=params.fft_size, n_mels=params.num_mels, dtype=np.float64
+    )
+    bank.flags.writeable = False
+    return bank
+
+
+@functools.cache
+def hann_window(size: int) -> np.ndarray:
+    """The periodic Hann window, float32 [size]."""
+    window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)).astype(np.float32)
+    window.flags.writeable = False
+    return window
+
+
+def column_power(window: np.ndarray, params: SpectrogramParams) -> np.ndarray:
+    """Power spectrum of each column: float32 [width, 1 + fft_size / 2].
+
+    The short-time Fourier transform of `librosa.stft(center=True, pad_mode="constant")`, its
+    power averaged over the frames of a column.
+    """
+    import scipy.fft
+
+    padded = np.pad(window, params.fft_size // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, params.fft_size)[:: params.hop]
+    spectrum = scipy.fft.rfft(frames * hann_window(params.fft_size), axis=1)
+    power = spectrum.real**2 + spectrum.imag**2
+    width = params.shape[1]
+    used = power[: width * params.frames_per_column]
+    return used.reshape(width, params.frames_per_column, -1).mean(axis=1)
+
+
+def picture(window: np.ndarray, params: SpectrogramParams) -> np.ndarray:
+    """The picture uint8 [num_mels, width] of a window float32 [num_samples], values in ±1.
+
+    255 is the loudest pixel of the clip, 0 is `floor_db` below it; row 0 is the lowest band.
+    Averaging before the filter bank gives what averaging after it would (both are linear) at an
+    eighth of the work. From there on it is float64: matrix products and logarithms differ in
+    their last bits from one processor to the next, which in float64 no longer moves a byte.
+    The decibels are those of `librosa.power_to_db(ref=np.max, amin=1e-10, top_db=floor_db)`.
+    """
+    mel = mel_filter_bank(params) @ column_power(window, params).astype(np.float64).T
+    decibels = 10 * np.log10(np.maximum(mel, 1e-10))
+    above_floor = decibels - decibels.max() + params.floor_db
+    return np.rint(np.clip(above_floor / params.floor_db, 0, 1) * 255).astype(np.uint8)

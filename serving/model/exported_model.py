@@ -1,0 +1,89 @@
+"""A version of an exported model in this process."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from common import command, export_folder
+from common.errors import UserFacingError
+
+WARM_UP_FILE = "assets.extra/tf_serving_warmup_requests"
+
+
+class ExportedModel:
+    """A version, loaded.
+
+    Attributes:
+        path: of its folder.
+        name: its number, or a candidate's name.
+        info: how it hears, and what its answers mean.
+
+    Raises:
+        UserFacingError: it can't be loaded.
+    """
+
+    def __init__(self, path: str):
+        self.path = path
+        self.name = path.rstrip("/").rpartition("/")[2]
+        self.info = export_folder.load_info(path)
+        with command.kept_back_stderr():
+            import tensorflow as tf  # here, since a mistake in a flag should not wait for it
+        try:
+            with command.kept_back_stderr():
+                self._loaded = tf.saved_model.load(path)
+            self.signatures = dict(self._loaded.signatures)
+            self._of_waveforms = self.signatures["serving_default"]
+            self._of_pictures = self.signatures["spectrogram"]
+        except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
+            message = " ".join(str(error).split())
+            raise UserFacingError(f"{path}: not a whole export ({message[:200]})") from None
+
+    @classmethod
+    def newest(cls, export_dir: str) -> "ExportedModel":
+        """The highest version in an export folder, which is what TensorFlow Serving serves."""
+        version = export_folder.newest_version(export_dir)
+        return cls(export_folder.join(export_dir, str(version)))
+
+    def probabilities_of_waveforms(self, waveforms: np.ndarray) -> np.ndarray:
+        """Probabilities float32 [batch, classes] of waveforms float32 [batch, samples]."""
+        return self._of_waveforms(waveform=waveforms)["probabilities"].numpy()
+
+    def probabilities_of_pictures(self, pictures: np.ndarray) -> np.ndarray:
+        """Probabilities float32 [batch, classes] of pictures uint8 [batch, height, width]."""
+        return self._of_pictures(spectrogram=pictures)["probabilities"].numpy()
+
+    def warm_up_requests(self) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+        """(signature, inputs) of each warm-up request; UserFacingError if the file is damaged."""
+        import tensorflow as tf
+        from google.protobuf.message import DecodeError
+        from tensorflow_serving.apis import prediction_log_pb2
+
+        path = export_folder.join(self.path, WARM_UP_FILE)
+        if not export_folder.exists(path):
+            raise UserFacingError(f"{path}: there is no warm-up file")
+        try:
+            for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
+                request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
+                inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
+                yield request.model_spec.signature_name, inputs
+        except (tf.errors.OpError, DecodeError, TypeError, ValueError) as error:
+            raise _damaged(path, error) from None
+
+    def warm_up(self, asked: str) -> None:
+        """Sends itself the warm-up requests to a signature, so that no first answer is slow.
+
+        Raises:
+            UserFacingError: the warm-up file is damaged, or the model can't answer it.
+        """
+        import tensorflow as tf
+
+        for signature, inputs in self.warm_up_requests():
+            if signature == asked:
+                try:
+                    self.signatures[signature](**inputs)
+                except (tf.errors.OpError, TypeError, ValueError) as error:
+                    raise _damaged(export_folder.join(self.path, WARM_UP_FILE), error) from None
+
+
+def _damaged(path: str, error: Exception) -> UserFacingError:
+    return UserFacingError(f"{path}: damaged ({' '.join(str(error).split())[:200]})")

@@ -1,0 +1,81 @@
+"""A song as the model hears it: the windows of an audio file, and the picture of each.
+
+The decoder, the windows and the picture are those of the dataset job.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from common import audio, spectrogram
+from common.model_info import ModelInfo
+
+MAX_WINDOWS = 9
+
+
+class Window(NamedTuple):
+    """A part of a song: where it starts, in seconds, and its picture uint8 [height, width]."""
+
+    start: float
+    picture: np.ndarray
+
+
+class Song(NamedTuple):
+    """The length of a song, its windows in order, and the place of the middle one among them."""
+
+    seconds: float
+    windows: list[Window]
+    middle: int
+
+
+def middle_waveform(data: bytes, info: ModelInfo) -> np.ndarray:
+    """The part of an audio file that the model was trained on: float32 [samples].
+
+    Raises:
+        audio.ClipError: the file can't be used.
+    """
+    (window,) = audio.clip_windows(
+        audio.load_waveform(data, sample_rate=info.signal.sample_rate),
+        sample_rate=info.signal.sample_rate,
+        num_samples=info.signal.num_samples,
+        min_seconds=info.min_seconds,
+        silence_dbfs=info.silence_dbfs,
+    )
+    return window
+
+
+def middle_picture(data: bytes, info: ModelInfo) -> np.ndarray:
+    """The picture uint8 [height, width] of `middle_waveform`; raises as it does."""
+    return spectrogram.picture(middle_waveform(data, info), info.signal)
+
+
+def listen(data: bytes, info: ModelInfo, *, max_seconds: float = audio.MAX_SECONDS) -> Song:
+    """All that the model can hear of an audio file.
+
+    The windows lie evenly, side by side or apart, an odd number of them up to MAX_WINDOWS, so that
+    the middle one is what `middle_waveform` gives. Silent ones are left out.
+
+    Raises:
+        audio.ClipError: the file can't be used, is longer than `max_seconds`, or its middle is
+            silent.
+    """
+    params = info.signal
+    waveform = audio.load_waveform(data, sample_rate=params.sample_rate, max_seconds=max_seconds)
+    seconds = len(waveform) / params.sample_rate
+    if seconds < info.min_seconds:
+        raise audio.ClipError("too_short", f"{seconds:.2f} s, shorter than {info.min_seconds:g} s")
+    count = max(1, min(MAX_WINDOWS, len(waveform) // params.num_samples))
+    count -= count % 2 == 0
+    length = params.num_samples
+    starts = audio.even_starts(len(waveform), num_samples=length, count=count)
+    pieces = audio.even_windows(waveform, num_samples=length, count=count)
+    if audio.is_silent(pieces[count // 2], info.silence_dbfs):
+        raise audio.silent([pieces[count // 2]], info.silence_dbfs)
+    windows, middle = [], 0
+    for place, (start, piece) in enumerate(zip(starts, pieces, strict=True)):
+        if place == count // 2:
+            middle = len(windows)
+        if not audio.is_silent(piece, info.silence_dbfs):
+            picture = spectrogram.picture(piece, params)
+            windows.append(Window(start / params.sample_rate, picture))
+    return Song(seconds, windows, middle)

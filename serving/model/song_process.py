@@ -1,0 +1,60 @@
+"""`song.listen` in a process of its own, which a stranger's file may crash or hang.
+
+python -m serving.model.song_process MODEL_INFO_JSON, as `SongDecoder` starts it.
+"""
+
+import dataclasses
+import json
+import sys
+
+import numpy as np
+
+from common.contained_process import ContainedProcess, answer_requests
+from common.model_info import ModelInfo
+from serving.model.song import Song, Window, listen
+
+
+class SongDecoder(ContainedProcess):
+    """A process that decodes songs for a model, started when it is needed.
+
+    Args:
+        info: of the model.
+        timeout_seconds: how long a song may take.
+        max_seconds: the longest song that is taken.
+    """
+
+    def __init__(self, info: ModelInfo, *, timeout_seconds: float, max_seconds: float):
+        module, values = "serving.model.song_process", json.dumps(dataclasses.asdict(info))
+        command = [sys.executable, "-m", module, values]
+        super().__init__(command, timeout_seconds=timeout_seconds, quiet=True)
+        self._shape = info.signal.shape
+        self._max_seconds = max_seconds
+
+    def listen(self, data: bytes) -> Song:
+        """As `song.listen`; its ClipError is also that the file crashed or hung the process."""
+        answer, pictures = self.ask(self._max_seconds, data)
+        windows = [
+            Window(start, np.frombuffer(picture, np.uint8).reshape(self._shape))
+            for start, picture in zip(answer["starts"], pictures, strict=True)
+        ]
+        return Song(answer["seconds"], windows, answer["middle"])
+
+
+def main() -> None:
+    """Answers until stdin ends."""
+    from common import spectrogram
+
+    info = ModelInfo.from_json(sys.argv[1])
+    spectrogram.mel_filter_bank(info.signal)
+
+    def answer(max_seconds, data):
+        song = listen(data, info, max_seconds=max_seconds)
+        starts, pictures = zip(*song.windows, strict=True)
+        header = {"seconds": song.seconds, "middle": song.middle, "starts": starts}
+        return header, [picture.tobytes() for picture in pictures]
+
+    answer_requests(answer)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""The song in a request's body, read within bounds and counted while it is in memory.
+
+Of the three kinds of body none is given to a parser that strangers could keep busy: a form is
+parsed as it comes in, and of JSON only the one shape is taken that the API describes.
+"""
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import re
+from collections.abc import AsyncIterator
+
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from serving.web.limits import Limits, Refusal
+
+_JSON_START = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*"audio"[ \t\r\n]*:[ \t\r\n]*"')
+_JSON_END = re.compile(rb'"[ \t\r\n]*\}[ \t\r\n]*')
+# Characters of base64 that are decoded at once, a multiple of 4: other threads wait meanwhile.
+_BASE64_BLOCK = 1 << 20
+
+
+class Uploads:
+    """The songs that are in memory.
+
+    Attributes:
+        held: their bytes.
+    """
+
+    def __init__(self, limits: Limits):
+        self._limits = limits
+        self.held = 0
+
+    @contextlib.asynccontextmanager
+    async def song(self, request: Request) -> AsyncIterator[bytes | bytearray]:
+        """The song of a request, held inside the block.
+
+        Raises:
+            Refusal: 400, 408, 413, 415 for what the client sends, 503 if too much is held.
+            ClientDisconnect: it went away.
+        """
+        share = _Share(self, self._limits.buffered_mb * 1e6)
+        try:
+            try:
+                song = await asyncio.wait_for(
+                    self._read(request, share), self._limits.upload_seconds
+                )
+            except asyncio.TimeoutError:
+                raise Refusal(
+                    408,
+                    "too_slow",
+                    f"The upload took longer than {self._limits.upload_seconds:g} s.",
+                ) from None
+            if len(song) > self._limits.max_upload:
+                raise self._too_large()
+            share.resize(len(song))
+            yield song
+        finally:
+            share.resize(0)
+
+    async def _read(self, request: Request, share: "_Share") -> bytes | bytearray:
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind == "multipart/form-data":
+            return await self._file_of_form(request, share)
+        if kind == "application/json":
+            body = await self._body(request, share)
+            share.resize(3 * len(body))  # while it is decoded
+            return await asyncio.to_thread(song_of_json, body)
+        if kind in ("", "application/octet-stream") or kind.startswith("audio/"):
+            return await self._body(request, share)
+        raise Refusal(
+            415,
+            "unsupported",
+            "Send the song as multipart/form-data with a part `file`, as audio/* or "
+            'application/octet-stream, or as JSON {"audio": base64}.',
+        )
+
+    async def _chunks(self, request: Request, share: "_Share") -> AsyncIterator[bytes]:
+        """A request's body, in parts; each has been added to the share."""
+        # A third more for base64, and a little for what is around a file.
+        most = int(self._limits.max_upload * 4 / 3) + 10_000
+        length = request.headers.get("content-length", "")
+        if length.isdecimal() and int(length) > most:
+            raise self._too_large()
+        async for chunk in request.stream():
+            if share.size + len(chunk) > most:
+                raise self._too_large()
+            share.resize(share.size + len(chunk))
+            yield chunk
+
+    async def _body(self, request: Request, share: "_Share") -> bytearray:
+        body = bytearray()
+        async for chunk in self._chunks(request, share):
+            body += chunk
+        return body
+
+    async def _file_of_form(self, request: Request, share: "_Share") -> bytes:
+        chunks = self._chunks(request, share)
+        parser = MultiPartParser(request.headers, chunks, max_files=1, max_fields=8)
+        parser.spool_max_size = 2 * self._limits.max_upload  # never to a disk
+        try:
+            form = await parser.parse()
+        except (MultiPartException, KeyError, ValueError) as error:
+            message = getattr(error, "message", "") or "the multipart body is damaged"
+            raise Refusal(400, "unreadable", f"The request can't be read: {message}") from None
+        file = form.get("file")
+        if file is None or isinstance(file, str):
+            raise Refusal(400, "unreadable", "The form has no part `file` with a file in it.")
+        # A copy, but of one form at a time: none of this waits for anything.
+        song = await file.read()
+        await form.close()
+        return song
+
+    def _too_large(self) -> Refusal:
+        most = self._limits.max_upload_mb
+        return Refusal(413, "too_large", f"The file is too large; up to {most:g} MB.")
+
+
+class _Share:
+    """What one upload holds of the memory for all of them, `size` bytes."""
+
+    def __init__(self, uploads: Uploads, most: float):
+        self._uploads, self._most = uploads, most
+        self.size = 0
+
+    def resize(self, size: int) -> None:
+        """Refusal where that would be more than there is."""
+        held = self._uploads.held + size - self.size
+        if size > self.size and held > self._most:
+            raise Refusal(503, "busy", "The server is busy; try again soon.", retry_after=5)
+        self._uploads.held, self.size = held, size
+
+
+def song_of_json(body: bytes | bytearray) -> bytes | bytearray:
+    r"""The audio in the JSON {"audio": base64}; Refusal where it is anything else.
+
+    Not by a JSON parser: on nested lists of the size of a song one holds all threads up for
+    seconds, and takes a gigabyte. Of JSON's escapes `\/`, `\n` and `\r` are taken, which encoders
+    put into base64.
+    """
+    start, end = _JSON_START.match(body), body.rfind(b'"')
+    try:
+        if not start or start.end() > end or not _JSON_END.fullmatch(body, end):
+            raise ValueError
+        encoded = memoryview(body)[start.end() : end]
+        if body.find(b"\\", start.end(), end) >= 0:
+            escaped = bytes(encoded)
+            encoded = escaped.replace(rb"\/", b"/").replace(rb"\n", b"").replace(rb"\r", b"")
+        song = bytearray()
+        for place in range(0, len(encoded), _BASE64_BLOCK):
+            song += base64.b64decode(encoded[place : place + _BASE64_BLOCK], validate=True)
+        return song
+    except (ValueError, binascii.Error):
+        raise Refusal(
+            400, "unreadable", 'The JSON is not {"audio": "<an audio file, base64>"}.'
+        ) from None

@@ -1,0 +1,164 @@
+"""Every engine that runs the job gives the same bytes, also when a bundle fails and is retried."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import apache_beam
+import pytest
+from apache_beam.options.pipeline_options import FlinkRunnerOptions
+
+from tests.support.commands import assert_refused, build, counted, files_of
+from tests.support.paths import ROOT
+
+ENGINES = ROOT / "build" / "engines"
+POM = ROOT / "tests" / "support" / "flink_job_server.pom.xml"
+SPLIT = "--config.split_sizes=(0.5,0.25,0.25)"
+
+
+def make(*command, **env) -> str | None:
+    """Runs what downloads or builds an engine; the end of what it printed if it failed."""
+    result = subprocess.run(
+        command,
+        env=os.environ | env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=1200,
+        check=False,
+    )
+    return result.stdout[-400:] or "failed" if result.returncode else None
+
+
+def need(*programs):
+    for program in programs:
+        if not shutil.which(program):
+            pytest.skip(f"{program} is not on this machine")
+
+
+@pytest.fixture(scope="session")
+def prism():
+    """The flags for Prism, built from its Go module."""
+    binary = ENGINES / f"prism-{apache_beam.__version__}" / "prism"
+    if not binary.exists():
+        need("go")
+        module = f"github.com/apache/beam/sdks/v2/go/cmd/prism@v{apache_beam.__version__}"
+        problem = make("go", "install", module, GOBIN=str(binary.parent))
+        if problem:
+            pytest.skip(f"Prism could not be built: {problem}")
+    return ["--runner=PrismRunner", f"--prism_location={binary}"]
+
+
+@pytest.fixture(scope="session")
+def flink():
+    """The flags for a Flink on this machine: the jar that Beam would take, or else the pom's."""
+    need("java", "mvn")
+    name = f"beam-runners-flink-{FlinkRunnerOptions.PUBLISHED_FLINK_VERSIONS[-1]}-job-server"
+    whole = ENGINES / f"{name}-{apache_beam.__version__}.jar"
+    parts = ENGINES / "flink" / "flink-starter.jar"
+    if not (whole.exists() or parts.exists()):
+        maven = ("mvn", "--quiet", "--batch-mode", "--strict-checksums")
+        problem = make(
+            *maven,
+            "dependency:copy",
+            f"-Dartifact=org.apache.beam:{name}:{apache_beam.__version__}",
+            f"-DoutputDirectory={ENGINES}",
+        ) and make(*maven, "--file", str(POM), f"-Doutput={parts.parent}", "package")
+        if problem:
+            pytest.skip(f"Flink could not be downloaded: {problem}")
+    jar = whole if whole.exists() else parts
+    return ["--runner=FlinkRunner", f"--flink_job_server_jar={jar}"]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("engine", ["prism", "flink"])
+def test_the_bytes_are_those_of_directrunner(engine, request, dataset_dir, library, tmp_path):
+    flags = request.getfixturevalue(engine)
+    result = build(library.tracks_csv, library.audio_dir, tmp_path, SPLIT, *flags)
+    assert result.returncode == 0, result.stderr
+    assert files_of(tmp_path) == files_of(dataset_dir)
+    tracks = counted(result.stdout, "tracks: decoded")
+    shards = counted(result.stdout, "shards: written")
+    if engine == "prism":  # which sometimes ends before it has heard of the last counts
+        assert 0 < tracks <= library.num_examples and 0 < shards <= 3
+    else:
+        assert (tracks, shards) == (library.num_examples, 3)
+    assert "milliseconds a track: decode" in result.stdout
+    assert "beam" not in result.stdout
+    assert result.stderr == ""
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("engine", ["prism", "flink"])
+def test_a_mistake_is_named_in_one_line(engine, request, library, tmp_path):
+    flags = [*request.getfixturevalue(engine), "--max_reject_fraction=0"]
+    result = build(library.tracks_csv, library.audio_dir, tmp_path, *flags)
+    assert_refused(result, "tracks were rejected", "--max_reject_fraction=0", "rejected.jsonl")
+
+
+def test_an_engine_that_talks_on_after_the_job_is_not_heard():
+    script = (
+        "import logging, threading, time\n"
+        "from beam_pipelines import build_dataset\n"
+        "from common.errors import UserFacingError\n"
+        "def late():\n"
+        "    time.sleep(0.5)\n"
+        "    logging.error('job failed')\n"
+        "    raise OSError('the engine is gone')\n"
+        "try:\n"
+        "    with build_dataset.engine_kept_back():\n"
+        "        threading.Thread(target=late).start()\n"
+        "        raise UserFacingError('this is heard')\n"
+        "except UserFacingError as error:\n"
+        "    print(error)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert (result.stdout, result.stderr) == ("this is heard\n", "")
+
+
+@pytest.mark.integration
+def test_a_retried_bundle_leaves_nothing_twice(flink, dataset_dir, library, tmp_path):
+    """A worker fails when its first shard is whole and nobody knows of it; Flink tries again."""
+    fault = tmp_path / "fault"
+    fault.mkdir()
+    (fault / "sitecustomize.py").write_text(
+        "import os, pathlib\n"
+        "rename, failed = os.replace, pathlib.Path(__file__).with_name('failed')\n"
+        "def fail_once(source, target):\n"
+        "    rename(source, target)\n"
+        "    if '.tfrecord-' in str(target) and not failed.exists():\n"
+        "        failed.touch()\n"
+        "        raise OSError('the disk went away')\n"
+        "os.replace = fail_once\n"
+    )
+    (fault / "flink-conf.yaml").write_text(
+        "restart-strategy: fixed-delay\n"
+        "restart-strategy.fixed-delay.attempts: 2\n"
+        "restart-strategy.fixed-delay.delay: 1 s\n"
+    )
+    env = {"PYTHONPATH": str(fault), "FLINK_CONF_DIR": str(fault)}
+    arguments = (library.tracks_csv, library.audio_dir, tmp_path / "out", SPLIT, *flink)
+    result = build(*arguments, env=env)
+    assert result.returncode == 0, result.stderr
+    assert (fault / "failed").exists()
+    assert files_of(tmp_path / "out") == files_of(dataset_dir)
+
+
+def test_an_engine_that_can_not_run_says_what_it_needs(library, tmp_path):
+    arguments = (library.tracks_csv, library.audio_dir, tmp_path / "out", "--runner=FlinkRunner")
+    result = build(*arguments, "--flink_master=localhost:8081")
+    assert_refused(result, "--flink_master=localhost:8081", "--environment_type=DOCKER")
+    result = build(*arguments, env={"JAVA_HOME": str(tmp_path)})
+    assert_refused(result, tmp_path / "bin" / "java", "Flink needs Java")
+
+
+def test_the_image_of_a_worker_has_the_beam_of_the_lock():
+    (base,) = (
+        line.split(":")[-1]
+        for line in (ROOT / "beam_pipelines" / "Dockerfile").read_text().splitlines()
+        if line.startswith("FROM ")
+    )
+    assert f"apache-beam=={base}" in (ROOT / "constraints.txt").read_text().splitlines()

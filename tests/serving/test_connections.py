@@ -1,0 +1,147 @@
+"""The bounds of a connection, over real sockets and a small app behind them."""
+
+import contextlib
+import http.client
+import socket
+import threading
+import time
+
+import pytest
+import uvicorn
+
+from serving.web import connections
+from serving.web.limits import Limits
+
+LARGE = bytes(3_000_000)
+HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+async def measured(scope, receive, send):
+    """Answers with the length of the body, or of the path where it need not be read."""
+    length, more = 0, scope["method"] == "POST"
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        length, more = length + len(message["body"]), message["more_body"]
+    headers = [(b"content-length", b"%d" % len(str(length)))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": str(length).encode()})
+
+
+@contextlib.contextmanager
+def serving(**limits):
+    """The port of a server in a thread."""
+    protocol = connections.protocol(Limits(**limits))
+    server = uvicorn.Server(
+        uvicorn.Config(measured, http=protocol, ws="none", lifespan="off", log_level="warning")
+    )
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen(100)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
+        thread.start()
+        try:
+            yield sock.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture(scope="module")
+def port():
+    with serving() as port:
+        yield port
+
+
+def ask(port, body=None, *, address="127.0.0.1", headers=None):
+    """(status, body, headers) of a request from an address."""
+    connection = http.client.HTTPConnection(
+        "127.0.0.1", port, timeout=20, source_address=(address, 0)
+    )
+    with contextlib.closing(connection):
+        chunked = body is not None and not isinstance(body, bytes)
+        connection.request(
+            "POST" if body is not None else "GET", "/", body, headers or {}, encode_chunked=chunked
+        )
+        answer = connection.getresponse()
+        return answer.status, answer.read(), dict(answer.getheaders())
+
+
+@pytest.mark.parametrize("size", [1, 100, 1_000])
+def test_a_body_in_small_pieces_is_refused(port, size):
+    pieces, chunked = 3_000_000 // size, {"Transfer-Encoding": "chunked"}
+    status, body, _ = ask(port, (bytes(size) for _ in range(200)), headers=chunked)
+    assert (status, body) == (200, b"%d" % (200 * size))  # a few may be small
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
+        sock.sendall(HEAD)
+        with contextlib.suppress(ConnectionError):
+            sock.sendall((b"%x\r\n" % size + bytes(size) + b"\r\n") * pieces + b"0\r\n\r\n")
+        answer = sock.makefile("rb").read()
+    if size < 512:
+        assert answer.startswith(b"HTTP/1.1 400 ") and b"larger chunks" in answer
+    else:
+        assert answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(b"%d" % (size * pieces))
+
+
+def test_small_pieces_hold_up_nobody(port):
+    """Clients that send one-byte chunks as fast as they can, and come again when turned away."""
+    done = threading.Event()
+
+    def send():
+        while not done.is_set():
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection(("127.0.0.1", port), timeout=20) as sock,
+            ):
+                sock.sendall(HEAD)
+                while not done.is_set():
+                    sock.sendall(b"1\r\na\r\n" * 2_000)
+
+    threads = [threading.Thread(target=send) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        time.sleep(0.5)
+        for _ in range(5):
+            started = time.monotonic()
+            assert ask(port, LARGE)[:2] == (200, b"3000000")
+            assert time.monotonic() - started < 1
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_an_address_has_half_of_the_connections():
+    with serving(connections=8) as port, contextlib.ExitStack() as stack:
+        for number in range(4):
+            sock = stack.enter_context(socket.socket())
+            sock.bind(("127.0.0.2", 0))
+            sock.connect(("127.0.0.1", port))
+            sock.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
+            if number == 0:
+                first = sock
+        # The refusal arrives though the whole request is sent before it is read.
+        status, body, headers = ask(port, LARGE, address="127.0.0.2")
+        assert (status, headers["Retry-After"]) == (503, "5") and b"connections" in body
+        assert ask(port, LARGE)[:2] == (200, b"3000000")
+        first.sendall(bytes(9))
+        assert b" 200 " in first.recv(1_000)
+        first.close()
+        time.sleep(0.2)
+        assert ask(port, LARGE, address="127.0.0.2")[0] == 200
+
+
+def test_the_connections_of_all_are_bounded():
+    with serving(connections=3) as port, contextlib.ExitStack() as stack:
+        for number in range(3):
+            sock = stack.enter_context(socket.socket())
+            sock.bind((f"127.0.0.{3 + number}", 0))
+            sock.connect(("127.0.0.1", port))
+        time.sleep(0.2)
+        assert ask(port, LARGE)[0] == 503
+        assert ask(port)[0] == 503
+        sock.close()
+        time.sleep(0.2)
+        assert ask(port)[0] == 200

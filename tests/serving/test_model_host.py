@@ -1,0 +1,62 @@
+"""Versions that can't be loaded: the one before goes on, and costs nothing."""
+
+import os
+import shutil
+import threading
+
+import pytest
+
+from common.errors import UserFacingError
+from serving.model.model_host import ModelHost
+from serving.web.limits import Limits
+from tests.support import processes
+
+
+@pytest.fixture
+def export_dir(model_dir, tmp_path):
+    shutil.copytree(model_dir / "export", tmp_path / "export")
+    return tmp_path / "export"
+
+
+def add(export_dir, version, damage=None):
+    """A copy of version 1 that appears at once; `damage` does something to its folder before."""
+    shutil.copytree(export_dir / "1", export_dir / ".tmp")
+    if damage:
+        damage(export_dir / ".tmp")
+    (export_dir / ".tmp").rename(export_dir / version)
+
+
+def test_a_damaged_version_is_tried_once_until_it_changes(export_dir):
+    def host_of(folder):
+        return ModelHost(str(folder), tf_serving=None, count=1, limits=Limits())
+
+    def refuses(fragment):
+        decoders, threads = processes.descendants(os.getpid()), threading.active_count()
+        with pytest.raises(UserFacingError, match=fragment) as error:
+            host.refresh()
+        assert "\n" not in str(error.value)
+        assert host.refresh() is None  # not again
+        assert host.version == 1
+        assert processes.descendants(os.getpid()) == decoders
+        assert threading.active_count() <= threads
+
+    host = host_of(export_dir)
+    try:
+        warm_up = "assets.extra/tf_serving_warmup_requests"
+        add(export_dir, "2", lambda folder: (folder / warm_up).write_bytes(b"garbage " * 9))
+        refuses("warmup_requests: damaged")
+        (export_dir / "2" / "assets.extra" / "model_info.json").write_bytes(b"\xff")
+        refuses("model_info.json: not a model_info.json .*UnicodeDecodeError")
+        (export_dir / "2" / "saved_model.pb").write_bytes(b"x")
+        shutil.copy(
+            export_dir / "1" / "assets.extra" / "model_info.json", export_dir / "2" / "assets.extra"
+        )
+        refuses("2: not a whole export")
+        shutil.rmtree(export_dir / "2")
+        add(export_dir, "2")
+        assert host.refresh() == 2
+        add(export_dir, "3", lambda folder: (folder / warm_up).unlink())
+        with pytest.raises(UserFacingError, match=r"3/.*no warm-up file"):
+            host_of(export_dir)
+    finally:
+        host.close()

@@ -1,0 +1,164 @@
+"""Verification: a good export passes, and each thing that can be wrong with one is found."""
+
+import csv
+import json
+import shutil
+
+import keras
+import pytest
+
+from common import dataset_reader, export_folder
+from tests.support.commands import assert_refused, run_module
+from trainer.model import export
+from trainer.train_config import TrainConfig
+
+
+def verify(export_dir, dataset_dir, *arguments):
+    return run_module(
+        "serving.verify",
+        f"--export_dir={export_dir}",
+        f"--dataset_dir={dataset_dir}",
+        *arguments,
+    )
+
+
+def test_a_trained_version_has_passed(model_dir):
+    """trainer.train ends with it, so what it found lies with the version."""
+    report = json.loads(
+        (model_dir / "export" / "1" / "assets.extra" / "verification.json").read_text()
+    )
+    assert report["passed"] and report["limit"] == 1e-3
+    assert len(report["checks"]) >= 10
+    assert max(line["difference"] for line in report["checks"]) < 1e-5
+    assert min(line["compared"] for line in report["checks"]) >= 2
+
+
+def test_songs_are_answered_as_their_records(model_dir, dataset_dir, library):
+    result = verify(model_dir / "export", dataset_dir, f"--audio_dir={library.audio_dir}")
+    assert result.returncode == 0, result.stderr
+    lines = {line[:42].strip(): line[42:].split() for line in result.stdout.splitlines()}
+    assert int(lines["songs: waveform and record"][0]) == library.num_examples
+    assert int(lines["songs that the job rejected"][0]) == len(library.rejected)
+    assert result.stdout.endswith(f"passed: {model_dir / 'export' / '1'}\n")
+
+
+def test_songs_of_a_plain_catalogue_that_were_mixed_up(
+    model_dir, dataset_dir, library, tmp_path, trained_on
+):
+    """The paths come from the catalogue; a song in another's place differs from its record."""
+    names = sorted(trained_on)
+    for track_id in names:
+        name = f"{track_id:06d}"
+        shutil.copy(library.audio_dir / name[:3] / f"{name}.mp3", tmp_path / f"{name}.mp3")
+    first, last = tmp_path / f"{names[0]:06d}.mp3", tmp_path / f"{names[-1]:06d}.mp3"
+    catalog = tmp_path / "catalogue.csv"
+    with catalog.open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [["track_id", "path", "listens"], *([n, f"{n:06d}.mp3", 0] for n in names)]
+        )
+    arguments = (f"--audio_dir={tmp_path}", f"--tracks_csv={catalog}")
+    assert_refused(verify(model_dir / "export", dataset_dir, *arguments), catalog, "SHA-256")
+    other = tmp_path / "dataset"
+    shutil.copytree(dataset_dir, other)
+    values = json.loads((other / "dataset_info.json").read_text())
+    values["catalog_sha256"] = dataset_reader.storage.sha256(str(catalog))
+    (other / "dataset_info.json").write_text(json.dumps(values))
+    (other / "rejected.jsonl").unlink()
+    shutil.copy(last, first)
+    assert_refused(verify(model_dir / "export", other, *arguments), "did not pass", "songs")
+
+
+@pytest.fixture(scope="module")
+def trained_on(dataset_dir):
+    info = dataset_reader.load_info(str(dataset_dir))
+    examples = dataset_reader.read_examples(info, str(dataset_dir))
+    return {example["track_id"] for _, example in examples}
+
+
+@pytest.fixture
+def candidates(dataset_dir, model_dir, tmp_path):
+    """Two candidates of networks that were never trained."""
+    info = dataset_reader.load_info(str(dataset_dir))
+    config = TrainConfig.from_dict(json.loads((model_dir / "training.json").read_text())["config"])
+    names = []
+    for seed in (1, 2):
+        keras.utils.set_random_seed(seed)
+        network = export.build_network(config.network, shape=(102, 159), num_classes=3, seed=seed)
+        weights = network.get_weights()
+        names.append(
+            export.write_candidate(
+                weights, config, info, None, str(tmp_path), dataset_dir=str(dataset_dir)
+            )
+        )
+    return names
+
+
+def test_a_candidate_with_other_weights_is_set_aside(candidates, dataset_dir, tmp_path):
+    """It is served by nobody until it passes; what is wrong with it stays with it."""
+    assert export_folder.versions(str(tmp_path)) == []
+    first, second = candidates
+    shutil.rmtree(tmp_path / first / "variables")
+    shutil.copytree(tmp_path / second / "variables", tmp_path / first / "variables")
+    aside = tmp_path / first.replace("candidate", "refused")
+    result = verify(tmp_path, dataset_dir, f"--candidate={first}")
+    assert_refused(result, "as the network before its export", aside)
+    report = report_beside(aside)
+    assert not report["passed"] and "as the network before its export" in report["problem"]
+    assert export_folder.versions(str(tmp_path)) == []
+
+
+def report_beside(aside):
+    return json.loads((aside / "assets.extra" / "verification.json").read_text())
+
+
+def test_whatever_stops_the_verification_is_said_and_sets_the_candidate_aside(
+    candidates, dataset_dir, tmp_path
+):
+    first, second = candidates
+    (tmp_path / second / "variables" / "variables.index").write_bytes(b"")
+    empty, bare = tmp_path / "empty", ".candidate-bare"
+    shutil.copytree(dataset_dir, empty)
+    values = json.loads((empty / "dataset_info.json").read_text())
+    for split in values["splits"].values():
+        split["num_examples"] = 0
+    (empty / "dataset_info.json").write_text(json.dumps(values))
+    (tmp_path / bare).mkdir()
+    for candidate, dataset, problem in (
+        (second, dataset_dir, "not a whole export"),
+        (first, empty, "the dataset has no examples"),
+        (bare, dataset_dir, "no model_info.json"),
+    ):
+        aside = tmp_path / candidate.replace("candidate", "refused")
+        result = verify(tmp_path, dataset, f"--candidate={candidate}")
+        assert_refused(result, problem, f"set aside: {aside}")
+        report = report_beside(aside)
+        assert not report["passed"] and problem in report["problem"]
+        assert not (tmp_path / candidate).exists()
+
+    # What nobody thought of, and another try of a candidate.
+    (tmp_path / first.replace("candidate", "refused")).rename(tmp_path / first)
+    (tmp_path / first / "assets.extra" / "reference_answers.json").write_text("{")
+    result = verify(tmp_path, dataset_dir, f"--candidate={first}")
+    assert_refused(result, "JSONDecodeError", "set aside")
+
+    assert_refused(verify(tmp_path, dataset_dir, f"--candidate={second}"), f"no {second}")
+    assert_refused(verify(tmp_path, dataset_dir, "--candidate=../x"), "no candidate's name")
+    assert_refused(verify(tmp_path, dataset_dir), "no exported model")
+
+
+def test_numbers_rise(tmp_path):
+    for name in (".candidate-a", ".candidate-b", ".candidate-c", "9", "10", "11.bad", ".tmp-x"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "saved_model.pb").touch()
+    (tmp_path / "12").mkdir()  # being copied there by somebody else
+    assert export_folder.versions(str(tmp_path)) == [9, 10]
+    assert export_folder.newest_version(str(tmp_path)) == 10
+    assert export_folder.release(str(tmp_path), ".candidate-a") == str(tmp_path / "13")
+    assert export_folder.release(str(tmp_path), ".candidate-b") == str(tmp_path / "14")
+    (tmp_path / "14").rename(tmp_path / ".withdrawn-14")  # how a version is taken back
+    assert export_folder.newest_version(str(tmp_path)) == 13
+    assert export_folder.release(str(tmp_path), ".candidate-c") == str(tmp_path / "15")
+
+
+def test_versions_of_nothing(tmp_path):
+    assert export_folder.versions(str(tmp_path / "none")) == []

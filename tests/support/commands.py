@@ -1,0 +1,65 @@
+"""The commands of the project as a person runs them, and what they leave."""
+
+import csv
+import os
+import subprocess
+import sys
+
+from tests.support.paths import ROOT
+
+
+def run_module(*arguments, env=None, timeout=300):
+    """Runs `python -m …` as a person would; its CompletedProcess with text."""
+    return subprocess.run(
+        [sys.executable, "-m", *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | (env or {}),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def build(tracks_csv, audio_dir, output_dir, *arguments, env=None):
+    """Runs the dataset job."""
+    return run_module(
+        "beam_pipelines.build_dataset",
+        "--config=configs/dataset_artist.py",
+        f"--tracks_csv={tracks_csv}",
+        f"--audio_dir={audio_dir}",
+        f"--output_dir={output_dir}",
+        "--max_reject_fraction=0.2",  # four of two dozen clips are bad
+        *arguments,
+        env=env,
+    )
+
+
+def counted(stdout: str, name: str) -> int:
+    """The value of a counter in what a run printed, 0 where it is not."""
+    for line in stdout.splitlines():
+        if line.startswith(name):
+            return int(line.split()[-1].replace(",", ""))
+    return 0
+
+
+def assert_refused(result, *fragments):
+    """Exit code 1 and one line on stderr that names the fragments."""
+    assert result.returncode == 1
+    (line,) = result.stderr.strip().splitlines()
+    for fragment in fragments:
+        assert str(fragment) in line
+
+
+def files_of(folder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def read_csv(path) -> list[list[str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
+
+
+def write_csv(path, rows) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(rows)

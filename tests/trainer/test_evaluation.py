@@ -1,0 +1,213 @@
+"""The evaluation against other implementations and cases with a known answer."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn import metrics as sklearn_metrics
+
+from trainer.evaluation import metrics
+
+NAMES = ("low", "medium", "high")
+
+
+@pytest.fixture
+def predictions():
+    rng = np.random.default_rng(0)
+    size = 200
+    return {
+        "probabilities": rng.dirichlet([1, 1, 1], size),
+        "label": rng.choice(3, size, p=[0.2, 0.5, 0.3]),
+        "listens": rng.integers(1, 10_000, size),
+        "artist_id": rng.integers(-1, 40, size),
+        "track_id": np.arange(size),
+        "genre": rng.choice([b"Rock", b"Folk", b""], size),
+    }
+
+
+TRAINING = {
+    b"Rock": np.array([0, 2, 0]),
+    b"Pop": np.array([0, 1, 0]),
+    b"Folk": np.array([2, 0, 1]),
+}
+
+
+def test_against_scikit_learn_and_scipy(predictions):
+    measured = metrics.evaluate(predictions, TRAINING, NAMES)
+    labels, probabilities = predictions["label"], predictions["probabilities"].astype(float)
+    answers = probabilities.argmax(axis=1)
+    assert measured["num_examples"] == 200
+    assert measured["accuracy"] == pytest.approx(sklearn_metrics.accuracy_score(labels, answers))
+    assert measured["balanced_accuracy"] == pytest.approx(
+        sklearn_metrics.balanced_accuracy_score(labels, answers)
+    )
+    assert measured["macro_f1"] == pytest.approx(
+        sklearn_metrics.f1_score(labels, answers, average="macro")
+    )
+    assert measured["log_loss"] == pytest.approx(
+        sklearn_metrics.log_loss(labels, probabilities), rel=1e-4
+    )
+    assert measured["confusion"] == [
+        [int(((labels == true) & (answers == answer)).sum()) for answer in range(3)]
+        for true in range(3)
+    ]
+    expected = probabilities[:, 1] + 2 * probabilities[:, 2]
+    assert measured["spearman"] == pytest.approx(
+        stats.spearmanr(expected, predictions["listens"])[0]
+    )
+    report = sklearn_metrics.classification_report(
+        labels, answers, target_names=NAMES, output_dict=True, zero_division=0
+    )
+    for name in NAMES:
+        expected = dict(
+            zip(("precision", "recall", "f1", "num_examples"), report[name].values(), strict=True)
+        )
+        assert measured["per_class"][name] == pytest.approx(expected)
+
+
+def test_log_loss_of_a_network_that_gave_the_truth_no_chance():
+    """Finite, and as scikit-learn clips float32."""
+    predictions = {"label": np.array([0, 1]), "probabilities": np.eye(3, dtype=np.float32)[[2, 1]]}
+    assert metrics.loss_and_accuracy(predictions)["loss"] == pytest.approx(
+        sklearn_metrics.log_loss(
+            predictions["label"], predictions["probabilities"], labels=[0, 1, 2]
+        ),
+        rel=0.02,
+    )
+
+
+def test_macro_f1_where_a_class_is_only_answered():
+    labels, answers = np.array([0, 0, 1, 1, 1]), np.array([0, 2, 1, 2, 1])
+    predictions = {
+        "probabilities": np.eye(3)[answers],
+        "label": labels,
+        "listens": np.arange(5),
+        "artist_id": np.arange(5),
+        "track_id": np.arange(5),
+        "genre": np.array([b""] * 5),
+    }
+    measured = metrics.evaluate(predictions, TRAINING, NAMES)
+    assert measured["macro_f1"] == pytest.approx(
+        sklearn_metrics.f1_score(labels, answers, average="macro")
+    )
+
+
+def test_baselines_by_hand(predictions):
+    labels, genres = predictions["label"], predictions["genre"]
+    guesses = np.where(genres == b"Folk", 0, 1)  # the empty genre was never seen: the majority
+    measured = metrics.baselines(predictions, TRAINING)
+    assert measured["majority"] == pytest.approx((labels == 1).mean())
+    assert measured["genre"] == pytest.approx((labels == guesses).mean())
+
+
+def test_calibration_of_an_honest_and_a_boastful_network():
+    rng = np.random.default_rng(1)
+    confidence = rng.uniform(0.34, 1, 50_000)
+    honest = rng.uniform(size=50_000) < confidence
+    assert metrics.calibration_error(confidence, honest) < 0.01
+    assert metrics.calibration_error(np.ones(10), np.arange(10) < 6) == pytest.approx(0.4)
+
+
+def test_calibration_error_by_hand():
+    rng = np.random.default_rng(3)
+    confidence = np.append(rng.uniform(0.34, 1, 300), 1.0)
+    correct = rng.uniform(size=301) < 0.6
+    by_hand = 0
+    for tenth in range(10):
+        inside = (confidence >= tenth / 10) & (
+            (confidence < (tenth + 1) / 10) | ((tenth == 9) & (confidence == 1))
+        )
+        if inside.any():
+            gap = abs(correct[inside].mean() - confidence[inside].mean())
+            by_hand += inside.mean() * gap
+    assert metrics.calibration_error(confidence, correct) == pytest.approx(by_hand)
+
+
+def test_a_tie_of_classes_takes_the_lowest():
+    training = {b"A": np.array([1, 0, 1]), b"B": np.array([1, 0, 1])}
+    predictions = {"label": np.array([0, 2]), "genre": np.array([b"A", b"C"])}
+    measured = metrics.baselines(predictions, training)
+    assert measured == {"majority": 0.5, "genre": 0.5}
+
+
+def test_tracks_of_unknown_artists_are_drawn_one_by_one():
+    predictions = {
+        "artist_id": np.array([7, 7, -1, -1, -1, 0]),
+        "track_id": np.array([1, 2, 3, 3, 5, 0]),
+    }
+    assert metrics.num_groups(predictions) == 4
+    groups = metrics.groups_of(predictions)
+    assert groups[0] == groups[1] and groups[2] == groups[3]
+
+
+def test_the_interval_against_scipy():
+    """Groups of one size are a sample of their means, which scipy can draw from."""
+    rng = np.random.default_rng(4)
+    correct = rng.uniform(size=(80, 4)) < rng.beta(2, 2, 80)[:, np.newaxis]
+    theirs = stats.bootstrap(
+        (correct.mean(axis=1),), np.mean, method="percentile", n_resamples=5_000, rng=5
+    ).confidence_interval
+    ours = metrics.accuracy_interval(correct.ravel(), np.repeat(np.arange(80), 4))
+    assert ours == pytest.approx([theirs.low, theirs.high], abs=0.01)
+
+
+def test_the_interval_covers_and_knows_that_artists_are_alike():
+    rng = np.random.default_rng(2)
+    covered = widths = 0
+    for trial in range(100):
+        skill = rng.beta(3, 2, 60)  # each artist's tracks are right this often; the mean is 0.6
+        groups = np.repeat(np.arange(60), 5)
+        correct = rng.uniform(size=300) < skill[groups]
+        low, high = metrics.accuracy_interval(correct, groups, seed=trial)
+        alone_low, alone_high = metrics.accuracy_interval(correct, np.arange(300), seed=trial)
+        covered += low <= 0.6 <= high
+        widths += (high - low) > (alone_high - alone_low)
+    assert 88 <= covered <= 100
+    assert widths > 90
+
+
+def test_one_example():
+    one = {
+        "probabilities": np.array([[0.1, 0.2, 0.7]]),
+        "label": np.array([2]),
+        "listens": np.array([5000]),
+        "artist_id": np.array([-1]),
+        "track_id": np.array([7]),
+        "genre": np.array([b""]),
+    }
+    measured = metrics.evaluate(one, TRAINING, NAMES)
+    assert measured["accuracy"] == measured["balanced_accuracy"] == 1
+    assert measured["accuracy_ci95"] == [1, 1]
+    assert measured["spearman"] is None
+    assert json.loads(json.dumps(measured, allow_nan=False)) == measured
+
+
+def test_one_class_and_equal_listens(predictions):
+    predictions |= {"label": np.full(200, 1), "listens": np.full(200, 5)}
+    measured = metrics.evaluate(predictions, TRAINING, NAMES)
+    assert measured["balanced_accuracy"] == measured["accuracy"]
+    assert measured["per_class"]["low"] == {
+        "precision": 0,
+        "recall": 0,
+        "f1": 0,
+        "num_examples": 0,
+    }
+    assert measured["spearman"] is None
+    assert measured["baselines"]["majority"] == 1
+    assert json.loads(json.dumps(measured, allow_nan=False)) == measured
+
+
+def test_the_surest_mistakes(predictions):
+    predictions["track_id"] = np.arange(200) // 2  # two clips a track
+    answers = predictions["probabilities"].argmax(axis=1)
+    sure = predictions["probabilities"].max(axis=1)
+    best = {}
+    for place in np.flatnonzero(answers != predictions["label"]):
+        track = predictions["track_id"][place]
+        if track not in best or sure[place] > sure[best[track]]:
+            best[track] = place
+    expected = sorted(best.values(), key=lambda place: -sure[place])
+    assert metrics.confident_mistakes(predictions, 9).tolist() == expected[:9]
+    right = predictions | {"label": answers}
+    assert not len(metrics.confident_mistakes(right, 9))

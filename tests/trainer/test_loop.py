@@ -1,0 +1,200 @@
+"""The steps: the same however many replicas share a batch."""
+
+import dataclasses
+import functools
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from sklearn.utils.class_weight import compute_class_weight
+
+from common.errors import UserFacingError
+from configs import six_conv_rgb
+from trainer.data import reader
+from trainer.model.network import build_network
+from trainer.run import devices, loop
+from trainer.train_config import NetworkConfig, TrainConfig
+
+CONFIG = dataclasses.replace(
+    TrainConfig.from_dict(six_conv_rgb.get_config().to_dict()),
+    dropout=0.0,
+    batch_size=4,
+    steps_per_call=1,
+)
+
+# Collectives of two mirrored strategies in one process take each other for their own.
+strategy_for = functools.cache(devices.strategy_for)
+
+
+def losses(trainer, dataset_dir, epochs=3) -> list[float]:
+    """The loss of every step."""
+    steps = []
+    for epoch in range(epochs):
+        before = loop.Position(epoch=epoch)
+        for progress in trainer.train_epoch(str(dataset_dir), before):
+            now = progress.position
+            steps.append((now.loss - before.loss) / (now.weight - before.weight))
+            before = now
+    return steps
+
+
+def test_two_replicas_train_as_one_device_does(dataset_dir):
+    info = reader.load_info(str(dataset_dir))
+    one = loop.Trainer(CONFIG, info, strategy_for("one_device"))
+    two = loop.Trainer(CONFIG, info, strategy_for("mirrored"))
+    assert (one.strategy.num_replicas_in_sync, two.strategy.num_replicas_in_sync) == (1, 2)
+    assert info.splits["train"].num_examples % 4 != 0  # so that a batch with padding is among them
+    expected = losses(one, dataset_dir)
+    assert len(expected) >= 9
+    np.testing.assert_allclose(losses(two, dataset_dir), expected, rtol=1e-3)
+
+    answers = [trainer.predictions(str(dataset_dir), "test") for trainer in (one, two)]
+    for name in ("track_id", "label", "artist_id"):
+        np.testing.assert_array_equal(answers[0][name], answers[1][name])
+    assert len(set(answers[0]["track_id"])) == info.splits["test"].num_examples
+    np.testing.assert_allclose(answers[0]["probabilities"], answers[1]["probabilities"], atol=1e-3)
+
+
+def test_padding_counts_for_nothing(dataset_dir):
+    """A batch larger than the split trains as Keras does on exactly the records there are."""
+    info = reader.load_info(str(dataset_dir))
+    size = info.splits["train"].num_examples
+    config = dataclasses.replace(CONFIG, batch_size=size + 7)
+    trainer = loop.Trainer(config, info, strategy_for("one_device"))
+    batch = next(iter(reader.batches(info, str(dataset_dir), "train", batch_size=size)))
+    twin = build_network(config.network, shape=(102, 159), num_classes=3, seed=config.seed)
+    twin.compile(
+        keras.optimizers.Adam(config.learning_rate),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    expected_loss = twin.train_on_batch(batch["spectrogram"], batch["label"])
+
+    (progress,) = trainer.train_epoch(str(dataset_dir), loop.Position())
+    assert progress.position.means["loss"] == pytest.approx(float(expected_loss), rel=1e-5)
+    for ours, theirs in zip(trainer.model.get_weights(), twin.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-5)
+
+
+def test_a_batch_that_replicas_can_not_share(dataset_dir):
+    info = reader.load_info(str(dataset_dir))
+    config = dataclasses.replace(CONFIG, batch_size=5)
+    with pytest.raises(
+        UserFacingError, match=r"config\.batch_size: 5 can't be shared by 2 replicas"
+    ):
+        loop.Trainer(config, info, strategy_for("mirrored"))
+
+
+def test_clipped_gradients_are_those_of_the_whole_batch(dataset_dir):
+    """One step, its gradient by hand: the first step of SGD moves by learning rate × gradient."""
+    info = reader.load_info(str(dataset_dir))
+    config = dataclasses.replace(CONFIG, clip_norm=0.01)
+    moved = []
+    for name in ("one_device", "mirrored"):
+        trainer = loop.Trainer(config, info, strategy_for(name))
+        with trainer.strategy.scope():
+            trainer.optimizer = keras.optimizers.SGD(1.0)
+            trainer.optimizer.build(trainer.model.trainable_variables)
+        before = trainer.model.get_weights()
+        next(trainer.train_epoch(str(dataset_dir), loop.Position()))
+        after = trainer.model.get_weights()
+        moved.append(np.concatenate([(b - a).ravel() for a, b in zip(after, before, strict=True)]))
+    assert np.linalg.norm(moved[0]) == pytest.approx(0.01, rel=1e-3)
+    np.testing.assert_allclose(moved[1], moved[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("strategy", ["one_device", "mirrored"])
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_half_precision_trains_nearly_as_float32(strategy, precision, dataset_dir):
+    info = reader.load_info(str(dataset_dir))
+    config = dataclasses.replace(
+        CONFIG, network=NetworkConfig(convolutions=4, color="mono"), batch_size=12
+    )
+    expected, half = (
+        loop.Trainer(c, info, strategy_for(strategy))
+        for c in (config, dataclasses.replace(config, precision=precision))
+    )
+    assert {weight.dtype for weight in half.model.weights} == {"float32"}
+    np.testing.assert_allclose(
+        losses(half, dataset_dir, epochs=4), losses(expected, dataset_dir, epochs=4), rtol=0.05
+    )
+
+
+def test_a_loss_scale_that_overflows_is_halved_and_changes_nothing(dataset_dir):
+    info = reader.load_info(str(dataset_dir))
+    config = dataclasses.replace(CONFIG, precision="mixed_float16")
+    trainer = loop.Trainer(config, info, strategy_for("mirrored"))
+    trainer.optimizer.dynamic_scale.assign(2.0**60)
+    before = trainer.model.get_weights()
+    next(trainer.train_epoch(str(dataset_dir), loop.Position()))
+    assert float(trainer.optimizer.dynamic_scale.numpy()) == 2.0**59
+    for a, b in zip(trainer.model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_rare_classes_weigh_more(dataset_dir):
+    info = reader.load_info(str(dataset_dir))
+    counts = list(info.splits["train"].class_counts.values())
+    labels = np.repeat(np.arange(3), counts)
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
+    np.testing.assert_allclose(loop.class_weights(info, "balanced"), expected, rtol=1e-6)
+    plain = loop.Trainer(CONFIG, info, strategy_for("one_device"))
+    balanced = loop.Trainer(
+        dataclasses.replace(CONFIG, class_weights="balanced"),
+        info,
+        strategy_for("one_device"),
+    )
+    answers = plain.predictions(str(dataset_dir), "train")
+    picked = answers["probabilities"][np.arange(len(labels)), answers["label"]]
+    by_hand = (expected[answers["label"]] * -np.log(picked)).mean()
+    whole = dataclasses.replace(balanced.config, batch_size=len(labels))
+    trainer = loop.Trainer(whole, info, balanced.strategy)
+    (progress,) = trainer.train_epoch(str(dataset_dir), loop.Position())
+    assert progress.position.means["loss"] == pytest.approx(by_hand, rel=1e-4)
+
+
+def test_learning_rates():
+    """Linear warm-up, then constant or half a cosine to 0 (Loshchilov and Hutter, 2017)."""
+    config = dataclasses.replace(CONFIG, learning_rate=0.1, warmup_epochs=1.5, epochs=10)
+    for name in ("constant", "cosine"):
+        rate = loop.learning_rate(dataclasses.replace(config, learning_rate_schedule=name), 100)
+        for step in range(0, 1001, 50):
+            expected = 0.1 * min(step / 150, 1)
+            if name == "cosine" and step > 150:
+                expected = 0.05 * (1 + np.cos(np.pi * (step - 150) / 850))
+            assert float(rate(step)) == pytest.approx(expected, abs=1e-7)
+    assert loop.learning_rate(dataclasses.replace(config, warmup_epochs=0.0), 100) == 0.1
+    for name in ("constant", "cosine"):
+        short = dataclasses.replace(
+            config, learning_rate_schedule=name, epochs=1, warmup_epochs=0.99
+        )
+        with pytest.raises(UserFacingError, match=r"warmup_epochs: 0\.99 leave none of 25 steps"):
+            loop.learning_rate(short, 25)
+        assert float(loop.learning_rate(short, 100)(99)) == pytest.approx(0.1)
+
+
+def test_the_waiting_for_data_is_seen(dataset_dir, monkeypatch):
+    """A reader that sleeps makes the steps wait about as long as it slept."""
+    info = reader.load_info(str(dataset_dir))
+    trainer = loop.Trainer(CONFIG, info, strategy_for("one_device"))
+    list(trainer.train_epoch(str(dataset_dir), loop.Position()))
+    waited = sum(
+        progress.waited_seconds
+        for progress in trainer.train_epoch(str(dataset_dir), loop.Position())
+    )
+    whole = reader.batches
+
+    def slow(*arguments, **more):
+        def sleep(batch):
+            tf.numpy_function(lambda: time.sleep(0.5), [], [])
+            return batch
+
+        return whole(*arguments, **more).map(sleep)
+
+    monkeypatch.setattr(reader, "batches", slow)
+    slowed = sum(
+        progress.waited_seconds
+        for progress in trainer.train_epoch(str(dataset_dir), loop.Position())
+    )
+    assert slowed - waited > 0.3 * trainer.steps_an_epoch

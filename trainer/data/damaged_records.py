@@ -1,0 +1,161 @@
+"""Records that are not what was written: found, named, and on demand left out."""
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import tensorflow as tf
+
+from common import dataset_info, records
+from common.dataset_info import DatasetInfo, Shard
+from common.errors import UserFacingError, require
+from trainer.data import reader
+
+
+@contextlib.contextmanager
+def dataset_of(
+    dataset_dir: str, *, skip_damaged: bool, say: Callable[[str], None]
+) -> Iterator[tuple[DatasetInfo, str]]:
+    """The description of a dataset and where it lies, on demand without its damaged records.
+
+    Args:
+        dataset_dir: the folder.
+        skip_damaged: whether to look for them first, list them and leave them out.
+        say: prints the list.
+
+    Raises:
+        UserFacingError: the dataset is not whole in another way; see `dataset.load_info`.
+    """
+    if not skip_damaged:
+        yield reader.load_info(dataset_dir), dataset_dir
+        return
+    info = reader.load_info(dataset_dir, check_shards_of=())
+    with tempfile.TemporaryDirectory() as copies:
+        left, damaged = left_out(info, dataset_dir, copies)
+        say("\n".join([f"damaged records: {len(damaged):,}, left out", *map(str, damaged)]))
+        yield left, copies
+
+
+@contextlib.contextmanager
+def named(info: DatasetInfo, dataset_dir: str) -> Iterator[None]:
+    """Turns TensorFlow's error about a damaged record into one line that names all of them."""
+    try:
+        yield
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError):
+        found = [
+            str(record)
+            for split in info.splits.values()
+            for shard in split.shards
+            for record in scan_shard(info, dataset_dir, shard)
+            if isinstance(record, records.DamagedRecord)
+        ]
+        if not found:
+            raise
+        more = f" and {len(found) - 3:,} more" if len(found) > 3 else ""
+        raise UserFacingError(
+            f"{'; '.join(found[:3])}{more}; with --skip_damaged trainer.train and trainer.evaluate "
+            "leave them out, and beam_pipelines.build_dataset --overwrite makes the dataset anew"
+        ) from None
+
+
+def scan_shard(
+    info: DatasetInfo, dataset_dir: str, shard: Shard
+) -> Iterator["bytes | records.DamagedRecord"]:
+    """The records of a shard, in the place of a damaged one what is wrong with it.
+
+    As many come as were written: after a damaged length no record can be found any more.
+    """
+    path = tf.io.gfile.join(dataset_dir, shard.file)
+    height, width = info.config.spectrogram.shape
+    index = 0
+    with tf.io.gfile.GFile(path, "rb") as file:
+        for record in records.scan_records(file, name=path):
+            if isinstance(record, bytes):
+                try:
+                    values = records.decode_example(record)
+                    whole = len(values["spectrogram"]) == height * width
+                    whole = whole and values.keys() >= info.features.keys()
+                except Exception:  # protobuf has one of its own for each implementation
+                    whole = False
+                if not whole:
+                    record = records.DamagedRecord(f"{path}, record {index}: not an example")
+            yield record
+            index += 1
+    for lost in range(index, shard.num_examples):
+        yield records.DamagedRecord(f"{path}, record {lost}: lost behind a damaged one")
+
+
+def left_out(
+    info: DatasetInfo, dataset_dir: str, folder: str
+) -> tuple[DatasetInfo, list[records.DamagedRecord]]:
+    """Makes a dataset without the damaged records; its description, and what these are.
+
+    Shards that have one are written anew without it. The others are linked, or copied from a
+    bucket. The fingerprint stays, since it is the same training going on.
+
+    Args:
+        info: of the dataset.
+        dataset_dir: where its shards lie.
+        folder: a local one, where the other dataset goes.
+
+    Raises:
+        UserFacingError: a shard is missing, which is no damage that a training should do without.
+    """
+    splits, found = {}, []
+    for name, split in info.splits.items():
+        shards, labels = [], Counter()
+        for shard in split.shards:
+            path = tf.io.gfile.join(dataset_dir, shard.file)
+            require(tf.io.gfile.exists(path), f"{path}: the shard is missing")
+            damaged = []
+            for record in scan_shard(info, dataset_dir, shard):
+                if isinstance(record, bytes):
+                    labels[records.decode_example(record)["label"]] += 1
+                else:
+                    damaged.append(record)
+            if damaged:
+                shard = write_whole_ones(info, dataset_dir, shard, folder)
+            else:
+                bring(path, os.path.join(folder, shard.file))
+            found += damaged
+            shards.append(shard)
+        splits[name] = dataclasses.replace(
+            split,
+            num_examples=sum(shard.num_examples for shard in shards),
+            class_counts={
+                class_name: labels[label] for label, class_name in enumerate(info.class_names)
+            },
+            shards=tuple(shards),
+        )
+    left = dataclasses.replace(info, splits=splits)
+    with open(os.path.join(folder, dataset_info.FILE_NAME), "w", encoding="utf-8") as file:
+        file.write(left.to_json())
+    return left, found
+
+
+def write_whole_ones(info: DatasetInfo, dataset_dir: str, shard: Shard, folder: str) -> Shard:
+    """Writes a shard anew with those of its records that are whole; what it is then."""
+    digest, num_examples, num_bytes = hashlib.sha256(), 0, 0
+    with open(os.path.join(folder, shard.file), "wb") as file:
+        for record in scan_shard(info, dataset_dir, shard):
+            if isinstance(record, bytes):
+                framed = records.frame(record)
+                file.write(framed)
+                digest.update(framed)
+                num_examples += 1
+                num_bytes += len(framed)
+    return Shard(
+        file=shard.file, num_examples=num_examples, bytes=num_bytes, sha256=digest.hexdigest()
+    )
+
+
+def bring(source: str, destination: str) -> None:
+    """Makes a file be there under another path."""
+    if "://" in source:
+        tf.io.gfile.copy(source, destination)
+    else:
+        os.symlink(os.path.abspath(source), destination)

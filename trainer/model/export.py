@@ -1,0 +1,271 @@
+"""The export: a SavedModel that takes a waveform, a WAV file, a picture or a tf.Example.
+
+The signal front end is inside the graph, in stock TensorFlow ops, so that TensorFlow Serving
+needs nothing else. A version is let go only after `serving.verify` has asked it, in a process of
+its own that knows nothing of the trainer.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import uuid
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
+
+from common import export_folder, spectrogram
+from common.dataset_info import DatasetInfo
+from common.errors import UserFacingError
+from trainer.data import reader
+from trainer.model import front_end, model_card
+from trainer.model.network import build_network
+from trainer.train_config import TrainConfig
+
+# What TensorFlow Serving's batching fills up to (serving/tf_serving/batching.config), so that each
+# of them is warm.
+BATCH_SIZES = (1, 2, 4, 8, 16, 32)
+# Records of each split whose answers go with the export, for serving.verify to compare.
+_REFERENCES = 16
+
+
+class ServedModel(tf.Module):
+    """A network with the four signatures of the export.
+
+    Each returns `probabilities` float32 [batch, classes] and `label` string [batch].
+    """
+
+    def __init__(self, model: keras.Model, info: DatasetInfo):
+        super().__init__()
+        self._model = model
+        # Keras 3 hides its variables from tf.Module.
+        self._variables = model.variables
+        self._params = info.config.spectrogram
+        self._class_names = info.class_names
+        height, width = self._params.shape
+
+        def signature(function, name, shape, dtype):
+            spec = tf.TensorSpec(shape, dtype, name=name)
+            return tf.function(function, input_signature=[spec])
+
+        self.waveform = signature(self._waveform, "waveform", [None, None], tf.float32)
+        self.wav = signature(self._wav, "wav", [None], tf.string)
+        self.spectrogram = signature(
+            self._spectrogram, "spectrogram", [None, height, width], tf.uint8
+        )
+        self.examples = signature(self._examples, "examples", [None], tf.string)
+
+    @property
+    def signatures(self) -> dict[str, Any]:
+        return {
+            "serving_default": self.waveform,
+            "wav": self.wav,
+            "spectrogram": self.spectrogram,
+            "examples": self.examples,
+        }
+
+    def _spectrogram(self, spectrogram):
+        probabilities = tf.nn.softmax(self._model(spectrogram, training=False))
+        names = tf.constant(self._class_names)
+        return {
+            "probabilities": probabilities,
+            "label": tf.gather(names, tf.argmax(probabilities, axis=-1)),
+        }
+
+    def _waveform(self, waveform):
+        return self._spectrogram(front_end.pictures(waveform, self._params))
+
+    def _wav(self, wav):
+        def window_of(contents):
+            samples, rate = tf.audio.decode_wav(contents)
+            tf.debugging.assert_equal(
+                rate,
+                self._params.sample_rate,
+                f"the sample rate of a wav must be {self._params.sample_rate} Hz",
+            )
+            mono = tf.reduce_mean(samples, axis=1)[tf.newaxis]
+            return front_end.central_window(mono, self._params.num_samples)[0]
+
+        spec = tf.TensorSpec([self._params.num_samples], tf.float32)
+        return self._waveform(tf.map_fn(window_of, wav, fn_output_signature=spec))
+
+    def _examples(self, examples):
+        feature = {"spectrogram": tf.io.FixedLenFeature([], tf.string)}
+        data = tf.io.parse_example(examples, feature)["spectrogram"]
+        return self._spectrogram(reader.decode_pictures(data, self._params.shape))
+
+
+def export_model(
+    weights: list[np.ndarray],
+    config: TrainConfig,
+    info: DatasetInfo,
+    evaluation: dict[str, Any] | None,
+    export_dir: str,
+    *,
+    dataset_dir: str,
+) -> str:
+    """Writes the next version `<export_dir>/<version>/`, whole and verified when it has that name.
+
+    Args:
+        weights: of the network, as `keras.Model.get_weights` gives them.
+        config: of the training.
+        info: of the dataset that it was trained on.
+        evaluation: on the test split, None where that has no examples.
+        export_dir: where the versions lie.
+        dataset_dir: where the dataset lies.
+
+    Returns:
+        The path of the version.
+
+    Raises:
+        UserFacingError: it did not pass; it lies beside the versions, and the message says where.
+    """
+    candidate = write_candidate(
+        weights, config, info, evaluation, export_dir, dataset_dir=dataset_dir
+    )
+    return let_go(candidate, export_dir, dataset_dir)
+
+
+def write_candidate(
+    weights: list[np.ndarray],
+    config: TrainConfig,
+    info: DatasetInfo,
+    evaluation: dict[str, Any] | None,
+    export_dir: str,
+    *,
+    dataset_dir: str,
+) -> str:
+    """Writes `<export_dir>/.candidate-<id>/`, which nothing serves yet; its name."""
+    # A network outside of any strategy, so that no device of the trainer is named in the graph.
+    # On the CPU, since a GPU may convolve in TensorFloat-32 and its answers are references.
+    with tf.device("CPU"):
+        model = build_network(
+            config.network, shape=info.config.spectrogram.shape, num_classes=len(info.class_names)
+        )
+        model.set_weights(weights)
+        references = reference_answers(model, info, dataset_dir)
+    served = ServedModel(model, info)
+    name = f"{export_folder.CANDIDATE}{uuid.uuid4().hex}"
+    candidate = tf.io.gfile.join(export_dir, name)
+    tf.saved_model.save(served, candidate, signatures=served.signatures)
+    extra = tf.io.gfile.join(candidate, "assets.extra")
+    tf.io.gfile.makedirs(extra)
+    described = model_info(model, config, info, evaluation)
+    for file_name, text in (
+        ("model_info.json", json.dumps(described, indent=2) + "\n"),
+        ("model_card.md", model_card.text(described, info)),
+        ("reference_answers.json", json.dumps(references, indent=1) + "\n"),
+    ):
+        with tf.io.gfile.GFile(tf.io.gfile.join(extra, file_name), "w") as file:
+            file.write(text)
+    with tf.io.TFRecordWriter(tf.io.gfile.join(extra, "tf_serving_warmup_requests")) as writer:
+        for log in warmup_requests(info):
+            writer.write(log.SerializeToString())
+    return name
+
+
+def let_go(candidate: str, export_dir: str, dataset_dir: str) -> str:
+    """Has serving.verify give a candidate its number; the path of the version.
+
+    Raises:
+        UserFacingError: it did not pass.
+    """
+    result = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "serving.verify",
+            f"--candidate={candidate}",
+            f"--export_dir={export_dir}",
+            f"--dataset_dir={dataset_dir}",
+        ],
+        # What trains may hold all of the GPUs' memory.
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    print(result.stdout, end="", flush=True)
+    if result.returncode:
+        problem = (result.stderr.strip() or f"exit code {result.returncode}").splitlines()[-1]
+        path = export_folder.join(export_dir, candidate)
+        if export_folder.exists(path):  # it was killed, or a graph brought its process down
+            problem = f"serving.verify ended with {result.returncode}: {problem}"
+            export_folder.write_report(path, {"passed": False, "problem": problem})
+            problem += f"; set aside: {export_folder.refuse(export_dir, candidate)}"
+        raise UserFacingError(f"the export is not let go: {problem}")
+    return result.stdout.splitlines()[-1].removeprefix("passed: ")
+
+
+def reference_answers(
+    model: keras.Model, info: DatasetInfo, dataset_dir: str
+) -> dict[str, list[float]]:
+    """The network's probabilities of the first records of each split, by SHA-256 of the picture."""
+    answers = {}
+    for split in info.splits.values():
+        if not split.num_examples:
+            continue
+        files = [tf.io.gfile.join(dataset_dir, shard.file) for shard in split.shards]
+        records = list(tf.data.TFRecordDataset(files).take(_REFERENCES))
+        feature = {"spectrogram": tf.io.FixedLenFeature([], tf.string)}
+        data = tf.io.parse_example(records, feature)["spectrogram"]
+        pictures = reader.decode_pictures(data, info.config.spectrogram.shape)
+        probabilities = tf.nn.softmax(model(pictures, training=False)).numpy()
+        for picture, values in zip(data.numpy(), probabilities, strict=True):
+            answers[hashlib.sha256(picture).hexdigest()] = [float(value) for value in values]
+    return answers
+
+
+def warmup_requests(info: DatasetInfo) -> list[prediction_log_pb2.PredictionLog]:
+    """What TensorFlow Serving asks itself before it answers others: every signature, every batch.
+
+    All ask about the same faint noise. In the larger batches its waveform is cut short, since the
+    graph fills it up and runs through the same shapes.
+    """
+    params = info.config.spectrogram
+    noise = np.random.default_rng(0).normal(0, 0.1, params.num_samples).astype(np.float32)
+    picture = spectrogram.picture(noise, params)
+    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[picture.tobytes()]))
+    example = tf.train.Example(features=tf.train.Features(feature={"spectrogram": feature}))
+    logs = []
+    for size in BATCH_SIZES:
+        waveform = noise if size == 1 else noise[: params.fft_size]
+        wav = tf.audio.encode_wav(waveform[:, np.newaxis], params.sample_rate).numpy()
+        for signature, name, value in (
+            ("serving_default", "waveform", waveform),
+            ("wav", "wav", wav),
+            ("spectrogram", "spectrogram", picture),
+            ("examples", "examples", example.SerializeToString()),
+        ):
+            log = prediction_log_pb2.PredictionLog()
+            request = log.predict_log.request
+            request.model_spec.signature_name = signature
+            batch = [value] * size if isinstance(value, bytes) else np.stack([value] * size)
+            request.inputs[name].CopyFrom(tf.make_tensor_proto(batch))
+            logs.append(log)
+    return logs
+
+
+def model_info(
+    model: keras.Model,
+    config: TrainConfig,
+    info: DatasetInfo,
+    evaluation: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """What whoever serves the model needs to know of it."""
+    return {
+        "class_names": list(info.class_names),
+        "thresholds": list(info.thresholds),
+        "signal": dataclasses.asdict(info.config.spectrogram),
+        "min_seconds": info.config.min_seconds,
+        "silence_dbfs": info.config.silence_dbfs,
+        "dataset_fingerprint": info.fingerprint,
+        "training": config.to_dict(),
+        "num_parameters": model.count_params(),
+        "evaluation": evaluation,
+    }

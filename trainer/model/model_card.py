@@ -1,0 +1,118 @@
+"""The model card of an export: what the model is, how well it does, what it is not for.
+
+Its headings are those of M. Mitchell et al., "Model Cards for Model Reporting", 2019.
+"""
+
+from typing import Any
+
+from common.dataset_info import DatasetInfo
+
+
+def text(model_info: dict[str, Any], info: DatasetInfo) -> str:
+    """The card as Markdown.
+
+    Args:
+        model_info: of the export.
+        info: of the dataset that it was trained on.
+    """
+    network, training = model_info["training"]["network"], model_info["training"]
+    low, *others = info.thresholds
+    edges = [f"below {low:,}", *(f"from {edge:,}" for edge in info.thresholds)]
+    if others:
+        edges[1:-1] = [
+            f"{first:,} to {after - 1:,}"
+            for first, after in zip(info.thresholds, others, strict=False)
+        ]
+    classes = "\n".join(
+        f"- `{name}`: {edge} listens" for name, edge in zip(info.class_names, edges, strict=True)
+    )
+    splits = "\n".join(
+        f"| {name} | {split.num_examples:,} | "
+        + " | ".join(f"{count:,}" for count in split.class_counts.values())
+        + f" | {split.num_artists:,} |"
+        for name, split in info.splits.items()
+    )
+    signal = info.config.spectrogram
+    rejected = ", ".join(f"{count:,} {reason}" for reason, count in info.rejected.items())
+    return f"""# Popularity of a song, from its audio
+
+## Model
+
+A network of {network["convolutions"]} convolutions ({network["color"]}) and
+{model_info["num_parameters"]:,} parameters. It sees the mel spectrogram of {signal.seconds:.2f} s
+of music (mono, {signal.sample_rate:,} Hz) as a picture of {signal.shape[0]} × {signal.shape[1]} and
+answers with a probability for each class:
+
+{classes}
+
+The architecture is that of a student project's poster (Stanford, on FMA); `fma-popularity` trains
+it, and `model_info.json` beside this file holds every parameter.
+
+## Intended use
+
+To show and to study what audio alone says about how often a song is listened to. Not to decide
+which music is published, promoted or paid for: see the limits.
+
+## Training data
+
+Dataset `{info.fingerprint[:16]}…`, split by {info.config.split_by}
+({info.split_check["artists_in_two_splits"]:,} artists in two splits):
+
+| split | clips | {" | ".join(info.class_names)} | artists |
+|---|---|{"---|" * len(info.class_names)}---|
+{splits}
+
+Rejected: {rejected or "none"}; without audio: {info.missing_audio:,}. Trained for
+{training["epochs"]} epochs in batches of {training["batch_size"]}, seed {training["seed"]}.
+
+The label is the number of listens on the platform that the catalogue comes from, at the time of
+the catalogue, cut at {" and ".join(f"{edge:,}" for edge in info.thresholds)}.
+
+## Evaluation
+
+{_evaluation(model_info["evaluation"])}
+
+## Limits
+
+- Listens grow with a song's age on the platform and with the fame of its artist; the network hears
+  neither, and part of what it learns is genre.
+- The catalogue is one platform's, of freely licensed music. Elsewhere the classes mean something
+  else.
+- It hears the middle {signal.seconds:.0f} s. It answers any sound, speech and noise too; clients
+  refuse only silence (below {info.config.silence_dbfs:g} dBFS) and audio shorter than
+  {info.config.min_seconds:g} s.
+- The probabilities are not calibrated beyond what the evaluation's `ece` says.
+
+## Licences
+
+The training audio belongs to its artists. In FMA each clip has a licence of its own, many of them
+Creative Commons non-commercial or share-alike; whether a model trained on them may be used for a
+purpose is for whoever uses it to check. FMA's metadata is CC BY 4.0 (M. Defferrard, K. Benzi,
+P. Vandergheynst, X. Bresson, *FMA: A Dataset for Music Analysis*, 2017).
+"""
+
+
+def _evaluation(evaluation: dict[str, Any] | None) -> str:
+    if evaluation is None:
+        return "Unknown: no clip fell into the test split."
+    low, high = evaluation["accuracy_ci95"]
+    rows = [
+        ("clips", f"{evaluation['num_examples']:,}"),
+        (
+            "accuracy",
+            f"{100 * evaluation['accuracy']:.1f} % (95 % interval {100 * low:.1f} to "
+            f"{100 * high:.1f} %)",
+        ),
+        *(
+            (f"accuracy of the baseline `{name}`", f"{100 * value:.1f} %")
+            for name, value in evaluation["baselines"].items()
+            if value is not None
+        ),
+        *(
+            (name, f"{evaluation[name]:.3f}")
+            for name in ("balanced_accuracy", "macro_f1", "log_loss", "ece")
+            if evaluation[name] is not None
+        ),
+    ]
+    lines = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    return f"On the test split:\n\n| | |\n|---|---|\n{lines}"

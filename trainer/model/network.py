@@ -1,0 +1,114 @@
+"""The poster's networks: two, four or six convolutions on a mono or RGB picture."""
+
+import keras
+import matplotlib
+import numpy as np
+import tensorflow as tf
+
+from common.errors import require
+from trainer.train_config import NetworkConfig
+
+# (filters, kernel, pool, pool stride) of each block. The poster's text does not say which kernel
+# belongs to which layer; this reading fits both the shapes it prints and the order in which the
+# sizes stand. A last convolution of 2×5 with a pool of 2×2 would give the same shapes.
+BLOCKS = (
+    (32, (3, 5), (2, 2), 2),
+    (64, (3, 5), (2, 2), 2),
+    (128, (2, 2), (2, 2), 2),
+    (256, (2, 2), (2, 2), 2),
+    (512, (2, 2), (2, 2), 1),
+    (1024, (2, 2), (2, 5), 1),
+)
+DENSE_UNITS = 512
+# What the poster reports on its test split, by the number of convolutions and the color.
+POSTER_ACCURACY = {(2, "mono"): 0.42, (4, "mono"): 0.51, (4, "rgb"): 0.53, (6, "rgb"): 0.61}
+COLORMAP = "magma"
+
+
+class Shades(keras.layers.Layer):
+    """Levels uint8 [batch, height, width] → values in 0…1, float [batch, height, width, 1]."""
+
+    def call(self, pictures):
+        return tf.cast(pictures[..., tf.newaxis], self.compute_dtype) / 255
+
+
+class Colormap(keras.layers.Layer):
+    """Levels uint8 [batch, height, width] → RGB in 0…1, float [batch, height, width, 3].
+
+    The colors are those of a colormap of matplotlib, the one that librosa shows spectrograms in.
+    They are a constant of the graph, so an export carries them, and no weights.
+    """
+
+    def __init__(self, name_of_map: str = COLORMAP, **kwargs):
+        super().__init__(**kwargs)
+        colors = matplotlib.colormaps[name_of_map](np.arange(256))[:, :3]
+        self._colors = colors.astype(np.float32)
+
+    def call(self, pictures):
+        return tf.gather(tf.cast(self._colors, self.compute_dtype), tf.cast(pictures, tf.int32))
+
+
+def build_network(
+    config: NetworkConfig,
+    *,
+    shape: tuple[int, int],
+    num_classes: int,
+    dropout: float = 0.0,
+    seed: int = 0,
+    precision: str = "float32",
+) -> keras.Model:
+    """A network from pictures uint8 [batch, height, width] to logits float32 [batch, classes].
+
+    Args:
+        config: how many convolutions, mono or RGB.
+        shape: (height, width) of the pictures.
+        num_classes: of the answer.
+        dropout: share of the dense layer's outputs that training drops.
+        seed: of the first weights and of the dropout.
+        precision: of the layers' arithmetic, one of `train_config.PRECISIONS`; the weights and the
+            logits are float32 in all.
+
+    Raises:
+        UserFacingError: the pictures are too small for so many convolutions.
+    """
+    seeds = iter(range(1000 * seed, 1000 * seed + 1000))
+
+    def initializer():
+        return keras.initializers.GlorotUniform(seed=next(seeds))
+
+    pictures = keras.Input(shape=shape, dtype="uint8", name="spectrogram")
+    color = Colormap if config.color == "rgb" else Shades
+    x = color(name=config.color, dtype=precision)(pictures)
+    for number, (filters, kernel, pool, stride) in enumerate(
+        BLOCKS[: config.convolutions], start=1
+    ):
+        least = [side + window - 1 for side, window in zip(kernel, pool, strict=True)]
+        require(
+            x.shape[1] >= least[0] and x.shape[2] >= least[1],
+            f"config.network.convolutions: {config.convolutions} are too many for pictures of "
+            f"{shape[0]}×{shape[1]}",
+        )
+        x = keras.layers.Conv2D(
+            filters,
+            kernel,
+            activation="relu",
+            kernel_initializer=initializer(),
+            dtype=precision,
+            name=f"conv{number}",
+        )(x)
+        x = keras.layers.MaxPooling2D(pool, strides=stride, dtype=precision, name=f"pool{number}")(
+            x
+        )
+    x = keras.layers.Flatten(dtype=precision, name="flatten")(x)
+    x = keras.layers.Dense(
+        DENSE_UNITS,
+        activation="relu",
+        kernel_initializer=initializer(),
+        dtype=precision,
+        name="dense",
+    )(x)
+    x = keras.layers.Dropout(dropout, seed=next(seeds), dtype=precision, name="dropout")(x)
+    logits = keras.layers.Dense(
+        num_classes, kernel_initializer=initializer(), dtype="float32", name="logits"
+    )(x)
+    return keras.Model(pictures, logits)

@@ -1,0 +1,107 @@
+"""States of a training on disk, each one file: `ckpt-<number>.npz`, arrays by name.
+
+A file is written under a temporary name by a thread of its own, so a step waits only for the copy
+of the variables, and a killed training leaves no half of one under a final name. The SHA-256 of all
+bytes before it ends the file, where `numpy.load` does not mind it, so damage is found when it is
+read. All of it may be on gs://.
+"""
+
+import concurrent.futures
+import hashlib
+import io
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from common.errors import UserFacingError
+from trainer.run import whole_file
+
+_DIGEST_SIZE = hashlib.sha256().digest_size
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class Damaged(UserFacingError):
+    """A checkpoint whose bytes are not what was written."""
+
+
+class Checkpoints:
+    """The checkpoints in a folder.
+
+    Args:
+        folder: need not be there yet.
+        keep: how many of the newest stay.
+    """
+
+    def __init__(self, folder: str, *, keep: int = 2):
+        self.folder = folder
+        self._keep = keep
+        self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1)
+        self._being_written = None
+
+    def numbers(self) -> list[int]:
+        """The numbers of the checkpoints that are there, rising."""
+        names = tf.io.gfile.listdir(self.folder) if tf.io.gfile.isdir(self.folder) else []
+        found = [name.removeprefix("ckpt-").removesuffix(".npz") for name in names]
+        return sorted(int(number) for number in found if number.isdecimal())
+
+    def save(self, arrays: Arrays, *, number: int | None = None) -> None:
+        """Begins to write a checkpoint, once the one before is written.
+
+        Args:
+            arrays: by name.
+            number: one more than the highest unless given.
+
+        Raises:
+            UserFacingError: the one before could not be written.
+        """
+        self.wait()
+        if number is None:
+            number = max(self.numbers(), default=0) + 1
+        self._being_written = self._thread.submit(self._write, number, arrays)
+
+    def wait(self) -> None:
+        """Returns once all that was saved is written; raises UserFacingError if it could not be."""
+        if self._being_written is None:
+            return
+        try:
+            self._being_written.result()
+        except (tf.errors.OpError, OSError) as error:
+            problem = getattr(error, "message", None) or error
+            raise UserFacingError(f"{self.folder}: can't be written ({problem})") from None
+        finally:
+            self._being_written = None
+
+    def load(self, number: int) -> dict[str, np.ndarray]:
+        """The arrays of a checkpoint.
+
+        Raises:
+            Damaged: naming the file.
+        """
+        path = self.path(number)
+        with tf.io.gfile.GFile(path, "rb") as file:
+            data = file.read()
+        data, digest = data[:-_DIGEST_SIZE], data[-_DIGEST_SIZE:]
+        if hashlib.sha256(data).digest() != digest:
+            raise Damaged(f"{path}: the checkpoint is damaged")
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+
+    def remove(self, number: int) -> None:
+        tf.io.gfile.remove(self.path(number))
+
+    def path(self, number: int) -> str:
+        return tf.io.gfile.join(self.folder, self._name(number))
+
+    def _name(self, number: int) -> str:
+        return f"ckpt-{number}.npz"
+
+    def _write(self, number: int, arrays: Arrays) -> None:
+        data = io.BytesIO()
+        np.savez(data, **arrays)
+        data.write(hashlib.sha256(data.getbuffer()).digest())
+        tf.io.gfile.makedirs(self.folder)
+        whole_file.write(self.folder, self._name(number), data.getvalue())
+        for old in self.numbers()[: -self._keep]:
+            self.remove(old)

@@ -1,0 +1,383 @@
+"""The training loop: the same for one device, several, and several workers.
+
+Keras 3's `model.fit` does not train under several workers, so the steps are our own. A replica
+sums its weighted losses and divides by the weight of the whole global batch; the optimizer adds
+the replicas' gradients. So the steps are the same however many replicas share a batch.
+"""
+
+import dataclasses
+import time
+from collections.abc import Iterable, Iterator
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from common.dataset_info import DatasetInfo
+from common.errors import require
+from trainer.data import reader
+from trainer.model.network import build_network
+from trainer.run.checkpoints import Arrays, Damaged
+from trainer.run.devices import is_chief, local_replicas
+from trainer.train_config import TrainConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Position:
+    """Where a training is: what its steps have seen of an epoch.
+
+    Attributes:
+        epoch: counted from 0.
+        step: steps done in this epoch.
+        weight, loss, correct: sums over the examples of these steps.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    weight: float = 0.0
+    loss: float = 0.0
+    correct: float = 0.0
+
+    @property
+    def means(self) -> dict[str, float]:
+        return {"loss": self.loss / self.weight, "accuracy": self.correct / self.weight}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What a call of the compiled steps did.
+
+    Attributes:
+        position: after it.
+        waited_seconds: how long its steps waited for their batches.
+        stop: whether any worker was asked to stop.
+    """
+
+    position: Position
+    waited_seconds: float
+    stop: bool
+
+
+class Trainer:
+    """A network and its optimizer under a strategy, and the compiled steps.
+
+    Args:
+        config: of the training.
+        info: of the dataset, which gives the shape of the pictures and the classes.
+        strategy: under which everything is made and run.
+
+    Raises:
+        UserFacingError: the replicas can't share a batch, or the config does not fit the pictures.
+    """
+
+    def __init__(self, config: TrainConfig, info: DatasetInfo, strategy: tf.distribute.Strategy):
+        replicas = strategy.num_replicas_in_sync
+        require(
+            config.batch_size % replicas == 0,
+            f"config.batch_size: {config.batch_size} can't be shared by {replicas} replicas",
+        )
+        height, width = info.config.spectrogram.shape
+        for name, value, limit in (
+            ("freq_mask", config.freq_mask, height),
+            ("time_mask", config.time_mask, width),
+        ):
+            require(value <= limit, f"config.{name}: {value}, the pictures have {limit}")
+        self.config = config
+        self.info = info
+        self.strategy = strategy
+        self.steps_an_epoch = reader.num_steps(info, "train", global_batch_size=config.batch_size)
+        self._class_weights = class_weights(info, config.class_weights)
+        with strategy.scope():
+            self.model = build_network(
+                config.network,
+                shape=info.config.spectrogram.shape,
+                num_classes=len(info.class_names),
+                dropout=config.dropout,
+                seed=config.seed,
+                precision=config.precision,
+            )
+            self.optimizer = keras.optimizers.Adam(learning_rate(config, self.steps_an_epoch))
+            if config.precision == "mixed_float16":
+                self.optimizer = keras.optimizers.LossScaleOptimizer(self.optimizer)
+            self.optimizer.build(self.model.trainable_variables)
+            # What each replica has seen in a call of `train_steps`.
+            self._sums = {
+                name: tf.Variable(
+                    0.0,
+                    trainable=False,
+                    synchronization=tf.VariableSynchronization.ON_READ,
+                    aggregation=tf.VariableAggregation.SUM,
+                )
+                for name in ("weight", "loss", "correct")
+            }
+
+    # ---- state
+
+    def state(self) -> dict[str, np.ndarray]:
+        """A copy of all that a training goes on from, by name."""
+        return {name: np.array(variable) for name, variable in self._variables().items()}
+
+    def restore(self, state: Arrays, *, name: str) -> None:
+        """Sets everything to a state.
+
+        Raises:
+            Damaged: the state, called `name`, is not one of this network and optimizer.
+        """
+        variables = self._variables()
+        fits = variables.keys() <= state.keys() and all(
+            tuple(variable.shape) == state[name].shape for name, variable in variables.items()
+        )
+        if not fits:
+            raise Damaged(f"{name}: not a state of this network")
+        for key, variable in variables.items():
+            variable.assign(state[key])
+
+    def _variables(self) -> dict[str, keras.Variable]:
+        # The model's include the state of the dropout's generator.
+        of_model = {f"model/{variable.path}": variable for variable in self.model.variables}
+        of_optimizer = {f"optimizer/{v.path}": v for v in self.optimizer.variables}
+        return of_model | of_optimizer
+
+    # ---- steps
+
+    @tf.function
+    def train_steps(self, iterator, num_steps: tf.Tensor, stop: tf.Tensor):
+        """Trains on the next `num_steps` batches.
+
+        Returns:
+            sums of `weight`, `loss` and `correct` over all replicas, `stop` of all workers, and the
+            seconds that this worker waited for its batches.
+        """
+        for total in self._sums.values():
+            total.assign(0.0)
+        waited = tf.zeros((), tf.float64)
+        for _ in tf.range(num_steps):
+            before = _now()
+            batch = next(iterator)
+            with tf.control_dependencies(self.strategy.experimental_local_results(batch["weight"])):
+                waited += _now() - before
+            self.strategy.run(self._train_step, args=(batch,))
+
+        def of_all_replicas():
+            mine = self._sums | {"stop": tf.cast(stop, tf.float32)}
+            context = tf.distribute.get_replica_context()
+            return context.all_reduce(
+                tf.distribute.ReduceOp.SUM, {name: tf.identity(mine[name]) for name in mine}
+            )
+
+        totals = self.strategy.run(of_all_replicas)
+        return {name: self._first_local(total) for name, total in totals.items()}, waited
+
+    def _train_step(self, batch):
+        """One step of a replica, which speaks with the others once: to add up the gradients."""
+        with tf.GradientTape() as tape:
+            logits = self.model(batch["spectrogram"], training=True)
+            totals = self._totals(logits, batch)
+            loss = self.optimizer.scale_loss(totals["loss"] / self._examples_in_step(batch))
+        variables = self.model.trainable_variables
+        gradients = tape.gradient(loss, variables)
+        clip_norm = self.config.clip_norm
+        if clip_norm or self.config.precision == "mixed_float16":
+            # Keras would clip the gradients of each replica, and see whether they are finite,
+            # before it adds them.
+            context = tf.distribute.get_replica_context()
+            gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+            if clip_norm:
+                scaled = self.optimizer.scale_loss(clip_norm)
+                gradients, _ = tf.clip_by_global_norm(gradients, scaled)
+            gradients = [g / self.strategy.num_replicas_in_sync for g in gradients]
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        for name, total in totals.items():
+            self._sums[name].assign_add(total)
+
+    def _examples_in_step(self, batch) -> tf.Tensor:
+        """How many records the batches of all replicas hold: in the last step fewer than before."""
+        size = self.config.batch_size
+        before = batch["place"][0] // size * size
+        left = self.info.splits["train"].num_examples - before
+        return tf.cast(tf.minimum(left, size), tf.float32)
+
+    def _totals(self, logits, batch) -> dict[str, tf.Tensor]:
+        """Weighted sums over a batch, of which a padding record is none."""
+        label, weight = batch["label"], batch["weight"]
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(label, logits)
+        losses *= tf.gather(tf.constant(self._class_weights), label)
+        correct = tf.cast(tf.argmax(logits, axis=-1) == label, tf.float32)
+        return {
+            "weight": tf.reduce_sum(weight),
+            "loss": tf.reduce_sum(weight * losses),
+            "correct": tf.reduce_sum(weight * correct),
+        }
+
+    @tf.function
+    def predict_step(self, iterator, stop: tf.Tensor):
+        """Of the next batches of all replicas: probabilities [batch, classes], place, weight.
+
+        And [replicas], whether the worker of each was asked to `stop`.
+        """
+
+        def predict(batch):
+            logits = self.model(batch["spectrogram"], training=False)
+            return tf.nn.softmax(logits), batch["place"], batch["weight"], stop[tf.newaxis]
+
+        answers = self.strategy.run(predict, args=(next(iterator),))
+        return tuple(self.strategy.gather(answer, axis=0) for answer in answers)
+
+    @tf.function
+    def _sum_over_replicas(self, value):
+        """The sum over all replicas of a value of each worker."""
+
+        def add():
+            context = tf.distribute.get_replica_context()
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(value))
+
+        return self._first_local(self.strategy.run(add))
+
+    def _first_local(self, value):
+        """Of a value that is the same in every replica, the one of the first here."""
+        return self.strategy.experimental_local_results(value)[0]
+
+    def of_chief(self, value: int) -> int:
+        """The chief's value, in every worker."""
+        mine = value if is_chief(self.strategy) else 0
+        total = int(self._sum_over_replicas(tf.constant(mine, tf.int64)))
+        return total // len(local_replicas(self.strategy))
+
+    # ---- passes
+
+    def distributed(
+        self, split: str, dataset_dir: str, *, epoch: int | None = None, first_step: int = 0
+    ) -> Iterable:
+        """One pass over a split: shuffled and augmented for training in `epoch`, else as stored."""
+        config, replicas = self.config, self.strategy.num_replicas_in_sync
+        training = {}
+        if epoch is not None:
+            training = {
+                "shuffle_buffer": config.shuffle_buffer,
+                "seed": config.seed,
+                "epoch": epoch,
+                "first_step": first_step,
+                "freq_mask": config.freq_mask,
+                "time_mask": config.time_mask,
+            }
+
+        def of_worker(_):
+            return reader.batches(
+                self.info,
+                dataset_dir,
+                split,
+                batch_size=config.batch_size // replicas,
+                num_replicas=replicas,
+                local_replicas=local_replicas(self.strategy),
+                names=("label",),
+                **training,
+            )
+
+        return self.strategy.distribute_datasets_from_function(of_worker)
+
+    def train_epoch(
+        self, dataset_dir: str, position: Position, *, stop_asked=lambda: False
+    ) -> Iterator[Progress]:
+        """Trains from a position to the end of its epoch, on every example left in it once.
+
+        Args:
+            dataset_dir: where the shards lie.
+            position: where to go on; its epoch decides the order of the examples.
+            stop_asked: whether this worker has been asked to stop.
+
+        Yields:
+            the progress after each call of the compiled steps.
+        """
+        iterator = iter(
+            self.distributed("train", dataset_dir, epoch=position.epoch, first_step=position.step)
+        )
+        while position.step < self.steps_an_epoch:
+            # A training is checkpointed and stopped between calls alone, so that it adds up the
+            # same sums wherever that was.
+            count = min(self.config.steps_per_call, self.steps_an_epoch - position.step)
+            totals, waited = self.train_steps(
+                iterator, tf.constant(count), tf.constant(int(stop_asked()))
+            )
+            position = Position(
+                epoch=position.epoch,
+                step=position.step + count,
+                weight=position.weight + float(totals["weight"]),
+                loss=position.loss + float(totals["loss"]),
+                correct=position.correct + float(totals["correct"]),
+            )
+            yield Progress(
+                position=position, waited_seconds=float(waited), stop=bool(totals["stop"] > 0)
+            )
+
+    def predictions(
+        self, dataset_dir: str, split: str, *, stop_asked=lambda: False
+    ) -> dict[str, np.ndarray] | None:
+        """The network's answer for every example of a split, exactly once, in the stored order.
+
+        Args:
+            dataset_dir: where the shards lie.
+            split: which.
+            stop_asked: whether this worker has been asked to stop.
+
+        Returns:
+            `probabilities` float32 [examples, classes] and the scalar columns of the records; None
+            in every worker if one was asked to stop before the end.
+        """
+        names = [name for name in self.info.features if name != "spectrogram"]
+        columns = reader.read_columns(self.info, dataset_dir, split, names)
+        num_examples = self.info.splits[split].num_examples
+        probabilities = np.zeros([num_examples, len(self.info.class_names)], np.float32)
+        answers = np.zeros(num_examples, int)
+        iterator = iter(self.distributed(split, dataset_dir))
+        num_steps = reader.num_steps(self.info, split, global_batch_size=self.config.batch_size)
+        for _ in range(num_steps):
+            of_replicas = self.predict_step(iterator, tf.constant(int(stop_asked())))
+            answer, place, weight, stop = (value.numpy() for value in of_replicas)
+            if stop.any():
+                return None
+            kept = weight > 0
+            probabilities[place[kept]] = answer[kept]
+            answers[place[kept]] += 1
+        assert (answers == 1).all(), "an example was left out or asked twice"
+        return columns | {"probabilities": probabilities}
+
+
+def _now() -> tf.Tensor:
+    """The seconds of a clock in a compiled function; op determinism forbids TensorFlow's own."""
+    return tf.ensure_shape(tf.numpy_function(time.monotonic, [], tf.float64), [])
+
+
+def class_weights(info: DatasetInfo, how: str) -> np.ndarray:
+    """What an example of each class weighs in the loss, float32 [classes]; 1 in the mean.
+
+    `balanced` is scikit-learn's: examples / (classes × examples of the class).
+    """
+    counts = np.array([info.splits["train"].class_counts[name] for name in info.class_names])
+    if how == "none":
+        return np.ones(len(counts), np.float32)
+    return (counts.sum() / (len(counts) * np.maximum(counts, 1))).astype(np.float32)
+
+
+def learning_rate(config: TrainConfig, steps_an_epoch: int):
+    """The learning rate of each step, as Keras takes it: a number or a schedule.
+
+    Raises:
+        UserFacingError: the warm-up is all there is.
+    """
+    schedules = keras.optimizers.schedules
+    num_steps = config.epochs * steps_an_epoch
+    warmup_steps = round(config.warmup_epochs * steps_an_epoch)
+    require(
+        warmup_steps < num_steps,
+        f"config.warmup_epochs: {config.warmup_epochs:g} leave none of {num_steps} steps",
+    )
+    if config.learning_rate_schedule == "cosine":
+        return schedules.CosineDecay(
+            0.0 if warmup_steps else config.learning_rate,
+            decay_steps=num_steps - warmup_steps,
+            warmup_target=config.learning_rate if warmup_steps else None,
+            warmup_steps=warmup_steps,
+        )
+    if warmup_steps:
+        return schedules.PolynomialDecay(0.0, warmup_steps, end_learning_rate=config.learning_rate)
+    return config.learning_rate

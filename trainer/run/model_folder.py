@@ -1,0 +1,273 @@
+"""What lies in --model_dir: how the network is trained, checkpoints, history, evaluation.
+
+    training.json          config, and what the dataset is like
+    checkpoints/           the newest states of network, optimizer and place in the dataset
+    best/                  the weights with the best validation accuracy
+    metrics.jsonl          a line an epoch
+    throughput.jsonl       how fast each epoch was, which no two runs agree on
+    tensorboard/           both, and pictures, for TensorBoard
+    learning_curves.png    the metrics as a picture
+    evaluation.json        of the best state on the test split
+    report.html            all of this for people
+
+All of it may be on gs://.
+"""
+
+import contextlib
+import json
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from common.config import differences
+from common.dataset_info import DatasetInfo
+from common.errors import UserFacingError, require
+from trainer.run import whole_file
+from trainer.run.checkpoints import Arrays, Checkpoints, Damaged
+from trainer.train_config import TrainConfig
+
+_TRAINING = "training.json"
+_HISTORY = "metrics.jsonl"
+_THROUGHPUT = "throughput.jsonl"
+
+
+def path(model_dir: str, name: str) -> str:
+    return tf.io.gfile.join(model_dir, name)
+
+
+def write_bytes(model_dir: str, name: str, data: bytes) -> None:
+    """Writes a file, so that it is there whole or not at all."""
+    whole_file.write(model_dir, name, data)
+
+
+def write_text(model_dir: str, name: str, text: str) -> None:
+    write_bytes(model_dir, name, text.encode())
+
+
+def read_text(model_dir: str, name: str) -> str | None:
+    """The text of a file, None where there is none; UserFacingError if it is none."""
+    if not tf.io.gfile.exists(path(model_dir, name)):
+        return None
+    try:
+        with tf.io.gfile.GFile(path(model_dir, name)) as file:
+            return file.read()
+    except UnicodeDecodeError as error:
+        raise _damaged(model_dir, name, error) from None
+
+
+def check(model_dir: str, config: TrainConfig, info: DatasetInfo) -> None:
+    """Raises UserFacingError if the folder holds another training, saying what differs."""
+    text = read_text(model_dir, _TRAINING)
+    if text is None or not newest_checkpoints(model_dir).numbers():
+        return  # nothing has been trained there yet
+    found = differences(
+        _of_json(model_dir, _TRAINING, text),
+        _identity(config, info),
+        ignore=config.settings_that_may_change,
+    )
+    require(
+        not found,
+        f"{model_dir} holds another training: {'; '.join(found)}; take another folder",
+    )
+
+
+def require_bucket(folder: str) -> None:
+    """Raises UserFacingError if a folder is in a bucket that is not there, or can't be listed."""
+    if "://" not in folder:
+        return
+    try:
+        tf.io.gfile.glob(path(folder, "*"))
+    except tf.errors.NotFoundError:
+        raise UserFacingError(f"{'/'.join(folder.split('/')[:3])}: no such bucket") from None
+    except tf.errors.OpError as error:
+        raise UserFacingError(f"{folder}: can't be read ({one_line(error)})") from None
+
+
+def claim(model_dir: str, config: TrainConfig, info: DatasetInfo) -> None:
+    """Makes the folder this training's; UserFacingError if it can't be written."""
+    require_bucket(model_dir)
+    try:
+        if "://" not in model_dir:  # whose makedirs looks for ever for a bucket that is not there
+            tf.io.gfile.makedirs(model_dir)
+        text = json.dumps(_identity(config, info), indent=2) + "\n"
+        write_text(model_dir, _TRAINING, text)
+    except tf.errors.OpError as error:
+        raise UserFacingError(f"{model_dir}: can't be written ({one_line(error)})") from None
+
+
+def one_line(error: tf.errors.OpError) -> str:
+    """What TensorFlow says is wrong, which for a bucket is a few lines."""
+    return " ".join(error.message.split())
+
+
+def load_config(model_dir: str, info: DatasetInfo) -> TrainConfig:
+    """The config of the network in a folder.
+
+    Raises:
+        UserFacingError: there is none, or it was trained on another dataset, whose split may have
+            had these records on the other side.
+    """
+    text = read_text(model_dir, _TRAINING)
+    if text is None:
+        raise UserFacingError(
+            f"{model_dir}: no {_TRAINING}; --model_dir is what trainer.train made"
+        )
+    values = _of_json(model_dir, _TRAINING, text)
+    config = TrainConfig.from_dict(values["config"])
+    expected = _identity(config, info)["dataset"]
+    found = differences(values["dataset"], expected)
+    require(not found, f"{model_dir} was trained on another dataset: {'; '.join(found)}")
+    return config
+
+
+def _identity(config: TrainConfig, info: DatasetInfo) -> dict[str, Any]:
+    return {
+        "config": config.to_dict(),
+        "dataset": {
+            "fingerprint": info.fingerprint,
+            "shape": list(info.config.spectrogram.shape),
+            "class_names": list(info.class_names),
+        },
+    }
+
+
+def newest_checkpoints(model_dir: str) -> Checkpoints:
+    """The states that a training goes on from, numbered as they were written."""
+    return Checkpoints(path(model_dir, "checkpoints"))
+
+
+def best_checkpoints(model_dir: str) -> Checkpoints:
+    """The weights of the best epochs so far, numbered by epoch, from 1."""
+    return Checkpoints(path(model_dir, "best"))
+
+
+def save_best(model_dir: str, epoch: int, model: keras.Model) -> None:
+    """Writes the weights of an epoch, counted from 1; returns when they are written."""
+    checkpoints = best_checkpoints(model_dir)
+    weights = {weight.path: np.array(weight) for weight in model.weights}
+    checkpoints.save(weights, number=epoch)
+    checkpoints.wait()
+
+
+def restore_best(model_dir: str, model: keras.Model) -> None:
+    """Sets a network's weights to those of the best epoch.
+
+    Raises:
+        UserFacingError: no epoch is finished yet, or the weights are damaged.
+    """
+    history = read_history(model_dir)
+    require(bool(history), f"{model_dir}: no finished epoch yet; run trainer.train")
+    arrays = _best_weights(model_dir, best_epoch(history))
+    for weight in model.weights:
+        weight.assign(arrays[weight.path])
+
+
+def _best_weights(model_dir: str, epoch: int) -> Arrays:
+    """The weights of the best epoch, which a state to go on from may have too."""
+    best, newest = best_checkpoints(model_dir), newest_checkpoints(model_dir)
+    problem = f"{best.path(epoch)}: the checkpoint is missing"
+    try:
+        if epoch in best.numbers():
+            return best.load(epoch)
+    except Damaged as error:
+        problem = str(error)
+    for number in reversed(newest.numbers()):
+        with contextlib.suppress(Damaged):
+            state = newest.load(number)
+            if state["position/epoch"] == epoch and state["position/step"] == 0:
+                return {name.removeprefix("model/"): array for name, array in state.items()}
+    raise UserFacingError(
+        f"{problem}, and with it the best epoch; trainer.train with another --model_dir trains anew"
+    )
+
+
+def read_history(model_dir: str) -> list[dict[str, Any]]:
+    """The metrics of each epoch so far; UserFacingError if the file is damaged."""
+    return _read_lines(model_dir, _HISTORY)
+
+
+def write_history(model_dir: str, history: list[dict[str, Any]]) -> None:
+    write_text(
+        model_dir, _HISTORY, "".join(json.dumps(line, allow_nan=False) + "\n" for line in history)
+    )
+
+
+def read_throughput(model_dir: str) -> list[dict[str, Any]]:
+    """How fast each epoch was; UserFacingError if the file is damaged."""
+    return _read_lines(model_dir, _THROUGHPUT)
+
+
+def write_throughput(model_dir: str, line: dict[str, Any]) -> None:
+    """Adds how fast an epoch was; one that is trained again replaces itself and those after it."""
+    lines = [there for there in read_throughput(model_dir) if there["epoch"] < line["epoch"]] + [
+        line
+    ]
+    write_text(model_dir, _THROUGHPUT, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def best_epoch(history: list[dict[str, Any]]) -> int:
+    """The epoch, from 1, of the best validation accuracy, the lower loss deciding a tie.
+
+    Without a validation split it is the last one.
+    """
+
+    def rank(line):
+        if line["validation_accuracy"] is None:
+            return (line["epoch"],)
+        return line["validation_accuracy"], -line["validation_loss"]
+
+    return max(history, key=rank)["epoch"]
+
+
+def write_evaluation(model_dir: str, split: str, evaluation: dict[str, Any]) -> str:
+    """Writes the evaluation of a split; the path of the file."""
+    text = json.dumps(evaluation, indent=2, allow_nan=False) + "\n"
+    return _write_of_split(model_dir, split, "evaluation.json", text)
+
+
+def read_evaluation(model_dir: str, split: str) -> dict[str, Any]:
+    """The evaluation of a split; UserFacingError where there is none."""
+    text = read_text(model_dir, _name_of_split(split, "evaluation.json"))
+    require(text is not None, f"{model_dir}: not evaluated on {split}; run trainer.evaluate")
+    return _of_json(model_dir, _name_of_split(split, "evaluation.json"), text)
+
+
+def write_report(model_dir: str, split: str, html: str) -> str:
+    """Writes the report on a split; the path of the file."""
+    return _write_of_split(model_dir, split, "report.html", html)
+
+
+def _write_of_split(model_dir: str, split: str, name: str, text: str) -> str:
+    name = _name_of_split(split, name)
+    write_text(model_dir, name, text)
+    return path(model_dir, name)
+
+
+def _name_of_split(split: str, name: str) -> str:
+    """`name`, or `stem_split.suffix` for another split than the test's."""
+    if split == "test":
+        return name
+    stem, _, suffix = name.rpartition(".")
+    return f"{stem}_{split}.{suffix}"
+
+
+def _read_lines(model_dir: str, name: str) -> list[dict[str, Any]]:
+    """The values of a file of JSON lines, none where there is none."""
+    text = read_text(model_dir, name) or ""
+    return [_of_json(model_dir, name, line) for line in text.splitlines()]
+
+
+def _of_json(model_dir: str, name: str, text: str) -> dict[str, Any]:
+    """Parses what a training wrote as JSON; UserFacingError naming the file if it is none."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise _damaged(model_dir, name, error) from None
+
+
+def _damaged(model_dir: str, name: str, error: ValueError) -> UserFacingError:
+    return UserFacingError(
+        f"{path(model_dir, name)}: damaged ({error}); bring it back, or take another folder"
+    )
