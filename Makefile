@@ -23,7 +23,8 @@ soak: .venv/installed
 	SOAK_KILLS=20 SOAK_DAMAGED=1000 SOAK_TRAINING_KILLS=10 SOAK_GROUP_KILLS=5 \
 	    SOAK_SECONDS=60 SOAK_DAMAGED_UPLOADS=500 \
 	    $(BIN)/python -m pytest -m integration \
-	    tests/test_rerun.py tests/test_damage.py tests/test_resume.py tests/test_load.py
+	    tests/beam_pipelines/test_rerun.py tests/beam_pipelines/test_damage.py \
+	    tests/trainer/test_resume.py tests/serving/test_load.py
 
 # Ratios measured side by side, and limits: a table, and build/bench.json.
 bench: .venv/installed
@@ -32,6 +33,8 @@ bench: .venv/installed
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m mypy
+	$(BIN)/lint-imports --no-logo
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .
@@ -39,7 +42,6 @@ format: .venv/installed
 
 # Writes constraints.txt anew from the ranges in setup.py, for all Python versions at once.
 lock: .venv/installed
-	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.10 --extra dev \
 	    --no-annotate --custom-compile-command 'make lock' --output-file constraints.txt setup.py
 

@@ -55,8 +55,17 @@ _DEV = [
     "check-jsonschema>=0.30",
     "gcp-storage-emulator>=2024.8.3",
     "google-cloud-aiplatform>=1.70",
+    "import-linter>=2.3",
+    "ipykernel>=6",
     "kubernetes-validate>=1.34",
+    "mkdocs>=1.6,<2",
+    "mkdocs-material>=9.6",
+    "mkdocstrings[python]>=0.29",
+    "mypy>=1.15",
+    "nbclient>=0.10",
+    "nbformat>=5.10",
     "playwright>=1.50",
+    "pre-commit>=4",
     "pytest>=8",
     "pytest-xdist>=3.6",
     "pyyaml>=6",
@@ -65,6 +74,9 @@ _DEV = [
     # Its last release has no wheel for Python 3.13.
     "tensorflow-io>=0.37; python_version < '3.13'",
     "trustme>=1.2",
+    "types-protobuf>=5",
+    "types-pyyaml>=6",
+    "uv>=0.5",
 ]
 
 setup(
