@@ -21,7 +21,7 @@ def config_of(cls: type[Config], values: dict[str, Any], *, name: str = "config"
         raise UserFacingError(f"{name}.{key}: {'missing' if key in fields else 'unknown'}")
 
     def convert(key: str, value: Any) -> Any:
-        if dataclasses.is_dataclass(fields[key]):
+        if dataclasses.is_dataclass(fields[key]) and not isinstance(value, fields[key]):
             return config_of(fields[key], value, name=f"{name}.{key}")
         return tuple(value) if isinstance(value, list) else value
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from common.config import config_of
 from common.errors import require
+from common.inputs import Inputs
 from common.spectrogram import SpectrogramParams
 
 SPLITS = ("train", "validation", "test")
@@ -15,7 +16,11 @@ SUBSETS = ("small", "medium", "large", "full")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DatasetConfig:
-    """See `configs/dataset_artist.py` for what each value means and where it comes from."""
+    """See `configs/dataset_artist.py` for what each value means and where it comes from.
+
+    What came later has a default, and its plain values leave it out where it has that, so that the
+    config of an older dataset reads as it did and the fingerprint stays.
+    """
 
     subset: str
     class_names: tuple[str, ...]
@@ -28,8 +33,9 @@ class DatasetConfig:
     min_seconds: float
     silence_dbfs: float
     spectrogram: SpectrogramParams
+    inputs: Inputs = dataclasses.field(default_factory=Inputs)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require(
             self.subset in SUBSETS,
             f"config.subset: {self.subset!r} is none of {', '.join(SUBSETS)}",
@@ -79,8 +85,14 @@ class DatasetConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "DatasetConfig":
         """Of plain values; raises UserFacingError for a key or value that is not possible."""
-        return config_of(cls, values)
+        inputs = values.get("inputs", {})
+        if not isinstance(inputs, Inputs):
+            inputs = Inputs.from_dict(inputs)
+        return config_of(cls, values | {"inputs": inputs})
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain JSON values."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        if self.inputs == Inputs():
+            del values["inputs"]
+        return values

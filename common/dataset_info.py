@@ -7,6 +7,7 @@ from typing import Any
 
 from common.dataset_config import DatasetConfig
 from common.errors import UserFacingError
+from common.inputs import ARTIST_TRACKS, InputStatistics
 
 FILE_NAME = "dataset_info.json"
 FORMAT_VERSION = 1
@@ -38,12 +39,14 @@ class DatasetInfo:
 
     Attributes:
         fingerprint: SHA-256 of the config and of the records, so of all that changes their bytes.
-        features: {name: {`dtype`, `shape`}} of each record.
+        features: {name: {`dtype`, `shape`}} of each record; `optional` is true of what a record
+            leaves out where it is unknown.
         thresholds: between the classes, in listens, as given or found at the config's quantiles.
         rejected: how many clips were rejected, by reason; `rejected.jsonl` lists them.
         missing_audio: how many rows of the subset had no file in the audio folder.
         split_check: `by`, and counted in what was written `groups_in_two_splits` and, whatever
             the split was by, `artists_in_two_splits`.
+        statistics: of the training split; None of a dataset from before there were any.
     """
 
     format_version: int
@@ -58,13 +61,16 @@ class DatasetInfo:
     split_check: dict[str, Any]
     catalog_sha256: str
     versions: dict[str, str]
+    statistics: InputStatistics | None = None
 
     @property
     def num_examples(self) -> int:
         return sum(split.num_examples for split in self.splits.values())
 
     def to_json(self) -> str:
-        values = dataclasses.asdict(self)
+        values = dataclasses.asdict(self) | {"config": self.config.to_dict()}
+        if self.statistics is None:
+            del values["statistics"]
         return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
@@ -88,6 +94,8 @@ class DatasetInfo:
                 split: Split(**v | {"shards": tuple(Shard(**shard) for shard in v["shards"])})
                 for split, v in values["splits"].items()
             }
+            if values.get("statistics") is not None:
+                values["statistics"] = InputStatistics.from_dict(values["statistics"])
             return cls(**values)
         except UserFacingError:
             raise
@@ -112,7 +120,20 @@ def features(config: DatasetConfig) -> dict[str, dict[str, Any]]:
         "genre": "bytes",
         "date_created": "int64",
     }
+    inputs = config.inputs
+    optional = {
+        **dict.fromkeys(inputs.category_features.values(), "bytes"),
+        **dict.fromkeys(inputs.number_features.values(), "float32"),
+        **dict.fromkeys(inputs.text_features.values(), "bytes"),
+    }
+    if inputs.artist_history:
+        optional[ARTIST_TRACKS] = "int64"
     return {
         "spectrogram": {"dtype": "uint8", "shape": list(config.spectrogram.shape)},
         **{name: {"dtype": dtype, "shape": []} for name, dtype in scalars.items()},
+        **{
+            name: {"dtype": dtype, "shape": [], "optional": True}
+            for name, dtype in optional.items()
+            if name not in scalars
+        },
     }

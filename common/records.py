@@ -16,7 +16,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from common.errors import UserFacingError
 
-Value = bytes | int
+Value = bytes | int | float
 
 
 class DamagedRecord(UserFacingError):
@@ -68,12 +68,17 @@ _Example = _declare_example()
 
 
 def encode_example(values: Mapping[str, Value]) -> bytes:
-    """A serialized tf.Example of one bytes or int64 value a feature; equal values, equal bytes."""
+    """A serialized tf.Example of one value a feature; equal values, equal bytes.
+
+    A float is stored as float32.
+    """
     example = _Example()
     for name, value in values.items():
         feature = example.features.feature[name]
         if isinstance(value, bytes):
             feature.bytes_list.value.append(value)
+        elif isinstance(value, float):
+            feature.float_list.value.append(value)
         else:
             feature.int64_list.value.append(value)
     return example.SerializeToString(deterministic=True)
@@ -82,7 +87,10 @@ def encode_example(values: Mapping[str, Value]) -> bytes:
 def decode_example(data: bytes) -> dict[str, Value]:
     """The values of a serialized tf.Example that `encode_example` wrote."""
     features = _Example.FromString(data).features.feature
-    return {name: (f.bytes_list.value or f.int64_list.value)[0] for name, f in features.items()}
+    return {
+        name: (f.bytes_list.value or f.int64_list.value or f.float_list.value)[0]
+        for name, f in features.items()
+    }
 
 
 def frame(record: bytes) -> bytes:

@@ -35,6 +35,19 @@ def get_config() -> ConfigDict:
     config.min_seconds = 3.0
     config.silence_dbfs = -80.0
 
+    # What a record carries beside the picture: columns of the catalogue or of --features_csv, the
+    # artist's other tracks in the training split, what is heard of harmony and rhythm.
+    config.inputs = ConfigDict(
+        dict(
+            categories=(),  # such as ("genre", "location", "license")
+            numbers=(),  # such as ("date_created", "duration", "acousticness")
+            texts=(),  # such as ("title", "tags")
+            artist_history=False,
+            chroma=False,
+            tempo=False,
+        )
+    )
+
     config.spectrogram = ConfigDict(
         dict(
             sample_rate=22_050,  # Hz
