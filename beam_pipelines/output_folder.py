@@ -15,6 +15,7 @@ import json
 import re
 from typing import Any, NamedTuple
 
+from beam_pipelines.written_shard import WrittenShard
 from common import dataset_info, files
 from common.config import differences
 from common.dataset_config import SPLITS, DatasetConfig
@@ -186,20 +187,23 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def read_done(output_dir: str, shard: str, made_of: str) -> dict[str, Any] | None:
+def read_done(output_dir: str, shard: str, made_of: str) -> WrittenShard | None:
     """What went into a shard, if it is done, whole and made of the same (a digest)."""
     try:
-        done = _read_json(output_dir, f"{_DONE_PREFIX}{shard}.json")
-    except UserFacingError:  # it is only a note of what can be done again
+        note = _read_json(output_dir, f"{_DONE_PREFIX}{shard}.json")
+        if note is None or note["made_of"] != made_of:
+            return None
+        written = WrittenShard.from_dict(note)
+    except (UserFacingError, KeyError, TypeError):  # it is only a note of what can be done again
         return None
-    if done is None or done["made_of"] != made_of:
-        return None
-    whole = files.size_of(files.join(output_dir, shard)) == done["shard"]["bytes"]
-    return done if whole else None
+    whole = files.size_of(files.join(output_dir, shard)) == written.summary.bytes
+    return written if whole else None
 
 
-def write_done(output_dir: str, shard: str, done: dict[str, Any]) -> None:
-    files.write_atomically(output_dir, f"{_DONE_PREFIX}{shard}.json", json.dumps(done).encode())
+def write_done(output_dir: str, written: WrittenShard, made_of: str) -> None:
+    """Notes that a shard is whole, and what it was made of."""
+    note = json.dumps({"made_of": made_of} | written.to_dict())
+    files.write_atomically(output_dir, f"{_DONE_PREFIX}{written.summary.file}.json", note.encode())
 
 
 def write_rejected(output_dir: str, rejected: list[tuple[int, str]]) -> None:

@@ -8,7 +8,6 @@ catalogue, audio and config.
 
 import dataclasses
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable
 from importlib import metadata
@@ -21,6 +20,7 @@ from apache_beam.utils.shared import Shared
 
 from beam_pipelines import output_folder, splits_and_shards
 from beam_pipelines.decoder_process import Decoder
+from beam_pipelines.written_shard import RejectedTrack, ShardSummary, WrittenShard
 from common import audio, catalogue, dataset_info, files, hashing, labels, records
 from common.dataset_config import SPLITS, DatasetConfig
 from common.errors import UserFacingError
@@ -122,8 +122,9 @@ def assign_to_shard(
 class WriteShard(beam.DoFn):
     """(name, rows) → the shard on disk, and what is in it.
 
-    Outputs: the shard (a dict); `rejected`, (id, JSON) of each rejected track; `groups`,
-    ((kind, id), split) of each artist, and of each group that the split is by, that was written.
+    Outputs: the shard's summary (`ShardSummary.packed`); `rejected`, (id, JSON) of each rejected
+    track; `groups`, ((kind, id), split) of each artist, and of each group that the split is by,
+    that was written.
     """
 
     def __init__(self, job: Job):
@@ -145,24 +146,28 @@ class WriteShard(beam.DoFn):
         made_of = output_folder.digest(
             self._job.config.to_dict(), thresholds, tracks, self._job.work.attempt
         )
-        done = output_folder.read_done(self._job.output_dir, name, made_of)
-        if done is None:
-            done = {"made_of": made_of} | self._write(name, tracks, thresholds)
-            output_folder.write_done(self._job.output_dir, name, done)
+        written = output_folder.read_done(self._job.output_dir, name, made_of)
+        if written is None:
+            written = self._write(name, tracks, thresholds)
+            output_folder.write_done(self._job.output_dir, written, made_of)
             Metrics.counter("shards", "written").inc()
         else:
             Metrics.counter("shards", "kept from an earlier run").inc()
-        yield done["shard"]
-        for line in done["rejected"]:
+        yield written.summary.packed()
+        for line in written.rejected:
             # As JSON, since a file's name need not be UTF-8 and Beam's strings must.
-            yield TaggedOutput("rejected", (line["track_id"], json.dumps(line)))
-        for kind, number in done["groups"]:
-            yield TaggedOutput("groups", ((kind, number), done["shard"]["split"]))
+            yield TaggedOutput("rejected", (line.track_id, line.to_json()))
+        for group in written.groups:
+            yield TaggedOutput("groups", (group, written.summary.split))
 
-    def _write(self, name: str, tracks: list[catalogue.Track], thresholds: tuple[int, ...]) -> dict:
-        """Writes a shard; the summary of it that `process` hands on."""
+    def _write(
+        self, name: str, tracks: list[catalogue.Track], thresholds: tuple[int, ...]
+    ) -> WrittenShard:
+        """Writes a shard; what `process` hands on."""
         kept = self._records_there(name) if self._job.work.attempt else {}
-        label_counts, written, rejected = Counter(), [], []
+        label_counts: Counter[int] = Counter()
+        written: list[catalogue.Track] = []
+        rejected: list[RejectedTrack] = []
         missing_audio = num_bytes = 0
         sha256 = hashlib.sha256()
         with files.atomic_file(self._job.output_dir, name) as file:
@@ -174,7 +179,7 @@ class WriteShard(beam.DoFn):
                     Metrics.counter("tracks", "without audio").inc()
                     continue
                 except audio.ClipError as error:
-                    rejected.append(rejected_line(track, error))
+                    rejected.append(RejectedTrack.of(track, error))
                     Metrics.counter("tracks rejected", error.reason).inc()
                     continue
                 for record in map(records.frame, new):
@@ -183,23 +188,22 @@ class WriteShard(beam.DoFn):
                     num_bytes += len(record)
                 label_counts[labels.label_of(track.listens, thresholds)] += len(new)
                 written.append(track)
-        return {
-            "shard": {
-                "split": name.partition(".")[0],
-                "file": name,
-                "num_examples": sum(label_counts.values()),
-                "bytes": num_bytes,
-                "sha256": sha256.hexdigest(),
-                "labels": [
-                    label_counts[label] for label in range(len(self._job.config.class_names))
-                ],
-                "num_tracks": len(written),
-                "missing_audio": missing_audio,
-                "rejected": dict(Counter(line["reason"] for line in rejected)),
-            },
-            "rejected": rejected,
-            "groups": groups_of(written, self._job.config.split_by),
-        }
+        num_classes = len(self._job.config.class_names)
+        return WrittenShard(
+            summary=ShardSummary(
+                split=name.partition(".")[0],
+                file=name,
+                num_examples=sum(label_counts.values()),
+                bytes=num_bytes,
+                sha256=sha256.hexdigest(),
+                label_counts=tuple(label_counts[label] for label in range(num_classes)),
+                num_tracks=len(written),
+                missing_audio=missing_audio,
+                rejected=dict(Counter(line.reason for line in rejected)),
+            ),
+            rejected=tuple(rejected),
+            groups=groups_of(written, self._job.config.split_by),
+        )
 
     def _decode(self, track: catalogue.Track, thresholds: tuple[int, ...]) -> list[bytes]:
         """The records of a track; FileNotFoundError or ClipError if it has none."""
@@ -235,22 +239,12 @@ class WriteShard(beam.DoFn):
         return by_track
 
 
-def groups_of(tracks: list[catalogue.Track], split_by: str) -> list[tuple[str, int]]:
+def groups_of(tracks: list[catalogue.Track], split_by: str) -> tuple[tuple[str, int], ...]:
     """(kind, id) of each artist of the tracks, and of what else must not be torn apart."""
     groups = {("artist", track.artist_id) for track in tracks if track.artist_id >= 0}
     if split_by == "track":
         groups |= {("track", track.track_id) for track in tracks}
-    return sorted(groups)
-
-
-def rejected_line(track: catalogue.Track, error: audio.ClipError) -> dict:
-    """A line of `rejected.jsonl`."""
-    return {
-        "track_id": track.track_id,
-        "path": track.path,
-        "reason": error.reason,
-        "message": str(error),
-    }
+    return tuple(sorted(groups))
 
 
 class Finish(beam.DoFn):
@@ -261,11 +255,12 @@ class Finish(beam.DoFn):
 
     def process(self, _, shards, rejected, artists_in_split, torn_groups, thresholds):
         job = self._job
+        shards = [ShardSummary.unpacked(values) for values in shards]
         # There may be millions; parsed, each would take ten times its text.
         output_folder.write_rejected(job.output_dir, rejected)
         info = describe(job, shards, artists_in_split, torn_groups, thresholds)
         num_rejected = sum(info.rejected.values())
-        num_tracks = num_rejected + sum(shard["num_tracks"] for shard in shards)
+        num_tracks = num_rejected + sum(shard.num_tracks for shard in shards)
         if not info.num_examples or num_rejected > job.max_reject_fraction * num_tracks:
             output_folder.end_unfinished(job.output_dir)
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in info.rejected.items())
@@ -281,31 +276,38 @@ class Finish(beam.DoFn):
 
 def describe(
     job: Job,
-    shards: list[dict],
+    shards: list[ShardSummary],
     artists_in_split: dict[str, int],
     torn_groups: dict[str, int],
     thresholds: tuple[int, ...],
 ) -> dataset_info.DatasetInfo:
     """The description of what the shards hold."""
     config = job.config
-    shards = sorted(shards, key=lambda shard: shard["file"])
+    shards = sorted(shards, key=lambda shard: shard.file)
     versions = library_versions()
     splits = {}
     for split in SPLITS:
-        mine = [shard for shard in shards if shard["split"] == split]
-        fields = ("file", "num_examples", "bytes", "sha256")
+        mine = [shard for shard in shards if shard.split == split]
         splits[split] = dataset_info.Split(
-            num_examples=sum(shard["num_examples"] for shard in mine),
+            num_examples=sum(shard.num_examples for shard in mine),
             class_counts={
-                name: sum(shard["labels"][label] for shard in mine)
+                name: sum(shard.label_counts[label] for shard in mine)
                 for label, name in enumerate(config.class_names)
             },
             num_artists=artists_in_split.get(split, 0),
-            shards=tuple(dataset_info.Shard(**{f: shard[f] for f in fields}) for shard in mine),
+            shards=tuple(
+                dataset_info.Shard(
+                    file=shard.file,
+                    num_examples=shard.num_examples,
+                    bytes=shard.bytes,
+                    sha256=shard.sha256,
+                )
+                for shard in mine
+            ),
         )
-    reasons = Counter()
+    reasons: Counter[str] = Counter()
     for shard in shards:
-        reasons.update(shard["rejected"])
+        reasons.update(shard.rejected)
     return dataset_info.DatasetInfo(
         format_version=dataset_info.FORMAT_VERSION,
         fingerprint=dataset_info.fingerprint(config, splits),
@@ -315,7 +317,7 @@ def describe(
         thresholds=tuple(thresholds),
         splits=splits,
         rejected={reason: reasons[reason] for reason in audio.REJECT_REASONS if reasons[reason]},
-        missing_audio=sum(shard["missing_audio"] for shard in shards),
+        missing_audio=sum(shard.missing_audio for shard in shards),
         split_check={
             "by": config.split_by,
             "groups_in_two_splits": torn_groups.get(

@@ -47,6 +47,7 @@ from apache_beam.transforms.window import GlobalWindows
 from beam_pipelines import clip_record, pipeline, splits_and_shards
 from beam_pipelines.card.summary import aligned
 from beam_pipelines.output_folder import Mode, Work
+from beam_pipelines.written_shard import RejectedTrack, ShardSummary
 from common import audio, catalogue, dataset_reader, hashing
 from common.catalogue import Track
 from common.dataset_config import SPLITS, DatasetConfig
@@ -232,7 +233,7 @@ def measure_costs(clips: list[pathlib.Path], folder: pathlib.Path) -> Costs:
     return Costs(
         row_bytes=_bytes_of(lambda: _rows_of_a_shard(4_096)) / 4_096,
         catalogue_bytes=_bytes_of(read) / num_rows,
-        shard_bytes=_bytes_of(lambda: _descriptions(1_000)) / 1_000,
+        shard_bytes=_bytes_of(lambda: _summaries(1_000)) / 1_000,
         rejected_bytes=_bytes_of(lambda: _rejected_tracks(10_000)) / 10_000,
         row_seconds=row_seconds,
         clip_seconds=statistics.mean(seconds),
@@ -268,26 +269,27 @@ def _rows_of_a_shard(count: int) -> tuple[list, list]:
     return rows, [Track.unpacked(values) for _, values in rows]
 
 
-def _descriptions(count: int) -> list[dict]:
+def _summaries(count: int) -> list[ShardSummary]:
     """As `Finish` has them of so many shards, each decoded by itself."""
-    shard = {
-        "split": "train",
-        "file": splits_and_shards.shard_name("train", 1, 20_000),
-        "num_examples": 4_096,
-        "bytes": 67_000_000,
-        "sha256": "0" * 64,
-        "labels": [700, 1_900, 1_500],
-        "num_tracks": 4_096,
-        "missing_audio": 0,
-        "rejected": {"undecodable": 1},
-    }
-    return [json.loads(json.dumps(shard)) for _ in range(count)]
+    summary = ShardSummary(
+        split="train",
+        file=splits_and_shards.shard_name("train", 1, 20_000),
+        num_examples=4_096,
+        bytes=67_000_000,
+        sha256="0" * 64,
+        label_counts=(700, 1_900, 1_500),
+        num_tracks=4_096,
+        missing_audio=0,
+        rejected={"undecodable": 1},
+    )
+    encoded = json.dumps(summary.packed())
+    return [ShardSummary.unpacked(json.loads(encoded)) for _ in range(count)]
 
 
 def _rejected_tracks(count: int) -> list[tuple[int, str]]:
     """As `Finish` has them, with a message of 60 letters."""
     error = audio.ClipError("undecodable", "x" * 60)
-    line = json.dumps(pipeline.rejected_line(track(1, count), error)).encode()
+    line = RejectedTrack.of(track(1, count), error).to_json().encode()
     return [(10**9 + number, line.decode()) for number in range(count)]
 
 
