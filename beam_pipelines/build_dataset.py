@@ -11,7 +11,6 @@ Dataflow's --project, --region and --temp_location.
 import contextlib
 import itertools
 import logging
-import re
 import threading
 import uuid
 from collections.abc import Iterable
@@ -104,14 +103,6 @@ def has_audio(track: catalogue.Track, audio_dir: str) -> bool:
         return False  # no name that a file there could have
 
 
-def input_error_in(error: BaseException) -> UserFacingError | None:
-    """The UserFacingError of a worker, which arrives as text inside another error's traceback."""
-    found = re.findall(r"UserFacingError: (.*?)(?: \[while running|\n|$)", f"{error}\n{error!r}")
-    if isinstance(error, UserFacingError):
-        found.insert(0, re.sub(r" \[while running.*", "", str(error), flags=re.DOTALL))
-    return UserFacingError(found[0]) if found else None
-
-
 class Progress:
     """Prints how many of the planned shards are written, from a thread, while a block runs."""
 
@@ -198,10 +189,9 @@ def run(job: pipeline.Job, options: PipelineOptions) -> str | None:
                 return None
             result.wait_until_finish()
         except Exception as error:
-            clear = input_error_in(error) or engines.input_error_in(error)
-            if clear is None:
-                raise
-            raise clear from None
+            if clear := engines.input_error_in(error):
+                raise clear from None
+            raise
         return summary.counters(result.metrics().query())
 
 

@@ -1,24 +1,42 @@
-"""How every command of the project starts and ends: a config, and one line for what is wrong."""
+"""How every command of the project starts and ends: a config, and one line for what is wrong.
+
+Whatever is raised ends here, on every engine: what the user or their machine has to see to as one
+line, an interruption as one, and a mistake of ours as one that names the log with the traceback.
+"""
 
 import contextlib
+import errno
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from common.errors import UserFacingError
+from common import output
+from common.errors import UserFacingError, machine_error_in, user_error_in
+from common.interruption import Interruption
+
+_DEBUG = flags.DEFINE_bool(
+    "debug", False, "Show all that is printed to stderr, and the traceback of what goes wrong."
+)
+
+# What was kept back of stderr, for the log; the last of it where it is long.
+_kept_back = bytearray()
+_MOST_KEPT_BACK = 1 << 20
+_LONGEST_MESSAGE = 400
 
 
-def define_config(example: str) -> flags.FlagHolder:
+def define_config(example: str) -> "flags.FlagHolder[Any]":
     """The flag --config, a Python file with `get_config()`; --config.key=value overrides a key."""
     return config_flags.DEFINE_config_file("config", None, f"A config, such as {example}.")
 
 
-def config_values(holder: flags.FlagHolder) -> dict[str, Any]:
+def config_values(holder: "flags.FlagHolder[Any]") -> dict[str, Any]:
     """The values of --config as a plain dict.
 
     Raises:
@@ -52,36 +70,41 @@ def config_file_values(path: str, arguments: Sequence[str]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def kept_back_stderr():
-    """Shows what this process and its children write to stderr only if the block fails badly.
+def kept_back_stderr() -> Iterator[None]:
+    """Keeps what this process and its children write to stderr for the log of what goes wrong.
 
     Beam's tracebacks of a mistake in one cell of the catalogue, an mp3 decoder's notes about a
-    damaged clip and TensorFlow's about its own build tell the user nothing. a UserFacingError tells
-    all there is to say, so it is no bad failure.
+    damaged clip and TensorFlow's about its own build tell the user nothing. --debug shows them.
     """
-    with tempfile.TemporaryFile() as kept:
+    if flags.FLAGS.is_parsed() and _DEBUG.value:
+        yield
+        return
+    with _unnamed_file() as kept:
         sys.stderr.flush()
         stderr = os.dup(2)
         os.dup2(kept.fileno(), 2)
-        failed_badly = False
         try:
             yield
-        except (UserFacingError, KeyboardInterrupt):
-            raise
-        except BaseException:
-            failed_badly = True
-            raise
         finally:
-            sys.stderr.flush()
+            with contextlib.suppress(OSError):  # the disk is full
+                sys.stderr.flush()
             os.dup2(stderr, 2)
             os.close(stderr)
-            if failed_badly:
-                kept.seek(0)
-                sys.stderr.write(kept.read().decode(errors="replace"))
+            length = os.fstat(kept.fileno()).st_size
+            kept.seek(max(0, length - _MOST_KEPT_BACK))
+            _kept_back.extend(kept.read(_MOST_KEPT_BACK))
+            del _kept_back[:-_MOST_KEPT_BACK]
+
+
+def _unnamed_file() -> Any:
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:  # no folder for temporary files has room
+        return open(os.devnull, "w+b")
 
 
 @contextlib.contextmanager
-def flag_mistakes():
+def flag_mistakes() -> Iterator[None]:
     """Turns what the parsing of flags raises into a UserFacingError."""
     try:
         yield
@@ -94,28 +117,106 @@ def flag_mistakes():
         raise UserFacingError(f"--config: {problem}") from None
 
 
-def run(main, flags_parser=None):
-    """`absl.app.run` for a `main(argv)`; a UserFacingError ends as one line and exit code 1."""
+def run(
+    main: Callable[[list[str]], int | None],
+    flags_parser: Callable[[list[str]], list[str]] | None = None,
+) -> None:
+    """`absl.app.run` for a `main(argv)`, all of whose errors end as one line.
 
-    def guarded(argv):
-        try:
-            return main(argv)
-        except UserFacingError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            print("\ninterrupted; the same command goes on", file=sys.stderr)
-            return 130
+    Exit codes: 1 of an error, 130 of Ctrl-C. SIGTERM, SIGHUP and, once nobody reads stdout,
+    SIGPIPE end the process as they do any other, after it has put its things away.
+    """
 
-    def parse(argv):
+    def parse(argv: list[str]) -> list[str]:
         try:
             with flag_mistakes():
                 return (flags_parser or flags.FLAGS)(argv)
         except UserFacingError as error:
-            print(f"error: {error} (--help lists the flags)", file=sys.stderr)
-            sys.exit(1)
+            raise UserFacingError(f"{error} (--help lists the flags)") from None
 
+    interruption, out = Interruption(), output.Output()
+    interruption.listen()
+    out.take()
+    sys.unraisablehook = _keep_unraisable
+    threading.excepthook = lambda raised: _thread_failed(raised, interruption)
     # Set, not defaulted: absl raises a verbosity that has its default to INFO.
     flags.FLAGS["verbosity"].value = logging.WARNING
     flags.FLAGS["verbosity"].using_default_value = False
-    app.run(guarded, flags_parser=parse)
+    code = 0
+    try:
+        try:
+            _require_text(sys.argv[1:])
+            app.run(main, flags_parser=parse)
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(bool(end.code))
+            if isinstance(end.code, str):
+                _print_to_stderr(end.code)
+        out.flush()
+    except output.OutputClosed as closed:
+        if interruption.signal is None and closed.error.errno == errno.EPIPE:
+            output.end_of_broken_pipe()
+        _print_to_stderr(f"error: stdout: {closed.error.strerror}")
+        code = 1
+    except BaseException as error:
+        if interruption.signal is None:
+            _print_to_stderr(f"error: {_line_of(error)}")
+        code = 1
+    if interruption.signal is not None and code != 0:
+        with contextlib.suppress(output.OutputClosed):
+            out.flush()
+        interruption.end()
+    sys.exit(code)
+
+
+def _require_text(arguments: Sequence[str]) -> None:
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            if argument.startswith("-"):
+                shown = os.fsencode(argument).decode(errors="backslashreplace")
+                raise UserFacingError(f"{shown}: no UTF-8; rename what it names") from None
+
+
+def _line_of(error: BaseException) -> str:
+    """What is wrong, in a line; where it is not the user's, with the path of a log."""
+    if flags.FLAGS.is_parsed() and _DEBUG.value:
+        traceback.print_exception(error)
+    if clear := user_error_in(error):
+        return " ".join(str(clear).splitlines())
+    line = machine_error_in(error)
+    if line is None:
+        message = " ".join(str(error).split())[:_LONGEST_MESSAGE]
+        line = f"{type(error).__name__}: {message}; a mistake of this program"
+    return f"{line}{_logged(error)}"
+
+
+def _logged(error: BaseException) -> str:
+    """Writes the log of an error; what the line says of it."""
+    name = getattr(sys.modules["__main__"].__spec__, "name", "command")
+    try:
+        number, path = tempfile.mkstemp(prefix=f"{name}-", suffix=".log")
+        with open(number, "wb") as file:
+            file.write(_kept_back)
+            file.write("".join(traceback.format_exception(error)).encode(errors="replace"))
+    except OSError:
+        return " (--debug shows all of it)"
+    return f" (log: {path}; --debug shows it)"
+
+
+def _thread_failed(raised: threading.ExceptHookArgs, interruption: Interruption) -> None:
+    """Says that a thread has died, unless all are to end."""
+    error = raised.exc_value
+    if interruption.signal is None and error and not isinstance(error, output.OutputClosed):
+        _print_to_stderr(f"warning: {_line_of(error)}")
+
+
+def _keep_unraisable(raised: "sys.UnraisableHookArgs") -> None:
+    """Keeps for the log what is raised where nobody can take it, such as a destructor."""
+    if raised.exc_value is not None:
+        _kept_back.extend("".join(traceback.format_exception(raised.exc_value)).encode())
+
+
+def _print_to_stderr(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # it is closed, or the disk behind it is full
+        print(text, file=sys.stderr, flush=True)

@@ -252,7 +252,9 @@ def atomic_file(folder: str, name: str) -> Iterator:
                 # Else a power cut may leave the name without what was written.
                 file.flush()
                 os.fsync(file.fileno())
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = join(folder, name)  # a failed write does not know of what
         delete(folder, [temporary])
         raise
     if is_remote(folder):

@@ -1,0 +1,103 @@
+"""Ctrl-C, SIGTERM and SIGHUP at any moment of a command: no traceback, no process left behind.
+
+While its modules are imported there is nothing to put away, so the process ends at once. From then
+on the first signal unwinds it, as KeyboardInterrupt; a second one, or an unwinding that takes too
+long, ends it and every process below it. It imports nothing that takes time.
+"""
+
+import contextlib
+import ctypes
+import os
+import pathlib
+import signal
+import sys
+import threading
+import time
+import types
+
+LINE = "interrupted; the same command goes on"
+# For what is cleared away on the way out.
+SECONDS_TO_END = 20.0
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_PR_SET_CHILD_SUBREAPER = 36  # of linux/prctl.h
+
+
+class Interruption:
+    """Which signal has come, if any."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def listen(self) -> None:
+        """Takes the signals; those that the parent has ignored, as nohup does, stay ignored."""
+        for number in _SIGNALS:
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._take)
+        if sys.platform == "linux":
+            # So that a process whose parent dies is still below this one, and is found.
+            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+    def end(self) -> None:
+        """Ends this process, and all below it, as the signal that has come does."""
+        assert self.signal is not None
+        end_now(self.signal)
+
+    def _take(self, number: int, _: types.FrameType | None) -> None:
+        if self.signal is not None:
+            end_now(self.signal)
+        self.signal = number
+        threading.Thread(target=self._end_later, daemon=True).start()
+        raise KeyboardInterrupt
+
+    def _end_later(self) -> None:
+        time.sleep(SECONDS_TO_END)
+        self.end()
+
+
+def end_at_once_while_importing() -> None:
+    """What a package does first: where it is imported for a command, Ctrl-C ends that with a line.
+
+    `python -m` has "-m" for the command's name until it has found the module to run.
+    """
+    if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda number, _: end_now(number))
+
+
+def end_now(number: int) -> None:
+    """Ends this process, and all that it has started, for a signal.
+
+    Ctrl-C is answered with a line and exit code 130; of any other signal the process dies.
+    """
+    kill_descendants()
+    if number == signal.SIGINT:
+        with contextlib.suppress(OSError):
+            os.write(2, f"\n{LINE}\n".encode())
+        os._exit(128 + number)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    os._exit(128 + number)
+
+
+def kill_descendants() -> None:
+    """Kills every process below this one, where Linux tells which they are."""
+    own = os.getpid()
+    for pid in _descendants(own):
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _descendants(pid: int) -> list[int]:
+    children: dict[int, list[int]] = {}
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            children.setdefault(int(parent), []).append(int(folder.name))
+    found, waiting = [], [pid]
+    while waiting:
+        new = children.get(waiting.pop(), [])
+        found += new
+        waiting += new
+    return found
