@@ -122,10 +122,10 @@ IN_A_PROCESS = """
 import pathlib, sys
 import tensorflow as tf
 from tests.trainer.test_augment import batches, checksum
-from trainer import dataset
+from trainer.data import reader
 tf.random.set_seed(0)
 folder = pathlib.Path(sys.argv[1])
-print(checksum(batches((folder, dataset.load_info(str(folder))))))
+print(checksum(batches((folder, reader.load_info(str(folder))))))
 """
 
 
