@@ -8,7 +8,8 @@ export AUDIO_DIR TRACKS_CSV
 
 .PHONY: demo test test-integration soak bench lint format lock clean
 
-demo: .venv/installed
+demo: .venv/demo-installed
+	@echo "environment: .venv is ready"
 	$(BIN)/python -m examples.demo --output_dir=demo \
 	    --audio_dir="$$AUDIO_DIR" --tracks_csv="$$TRACKS_CSV"
 
@@ -45,12 +46,12 @@ lock: .venv/installed
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.10 --extra dev \
 	    --no-annotate --custom-compile-command 'make lock' --output-file constraints.txt setup.py
 
+# The demo needs less than the tests, whose environment holds the demo's.
+.venv/demo-installed: setup.py constraints.txt
+	@$(PYTHON) -m tools.make_environment demo
+
 .venv/installed: setup.py constraints.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 13) \
-	    else "Python %d.%d: 3.10 to 3.13 are supported; make PYTHON=python3.12 …" % v)'
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	@touch $@
+	@$(PYTHON) -m tools.make_environment dev
 
 clean:
 	rm -rf .venv build demo

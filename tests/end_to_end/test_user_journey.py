@@ -76,6 +76,9 @@ def test_make_demo(checkout):
         assert word in table
     assert f"{100 * evaluation['accuracy']:.1f} %" in table
     check_page(table, checkout)
+    again = run(["make", "demo"], checkout)
+    assert again.count("finished before, and nothing of it has changed") == 2
+    assert again[again.index("  clips in") :] == table[table.index("  clips in") :]
     check_labels_that_say_nothing(checkout)
 
 

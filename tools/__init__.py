@@ -1,0 +1,1 @@
+"""Commands for those who work on the project: its environment, its results, its pictures."""
