@@ -81,12 +81,25 @@ _DEV = [
 
 setup(
     name="fma-popularity",
-    version="0.1.0",
+    version="0.2.0.dev0",
     description="Music in, spectrogram TFRecords, distributed training, a served popularity model",
     long_description=pathlib.Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Topic :: Multimedia :: Sound/Audio :: Analysis",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
     python_requires=">=3.10,<3.14",
-    package_data={"serving": ["page/*", "tf_serving/*", "tf_serving/kubernetes/*"]},
+    package_data={
+        # Templates and styles of the reports and cards.
+        "": ["*.html", "*.css", "*.jinja", "*.md"],
+        "serving": ["page/*", "tf_serving/*", "tf_serving/kubernetes/*"],
+    },
     packages=find_packages(
         include=["common*", "beam_pipelines*", "trainer*", "serving*", "configs*"]
     ),

@@ -1,10 +1,7 @@
 """The jobs in configs/jobs: what their engines take, and that they are trainings as ours are."""
 
-import fnmatch
 import json
 import os
-import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +12,7 @@ import yaml
 from google.cloud.aiplatform_v1.types import CustomJobSpec
 from google.protobuf import json_format
 
+from tests.support import images
 from tests.support.commands import run_module
 from tests.support.paths import ROOT
 from trainer.launch import free_ports
@@ -92,34 +90,10 @@ sys.meta_path[:] = [f for f in sys.meta_path if "__editable__" not in f"{f} {f._
 """
 
 
-def image_tree(folder):
-    """What `docker build` would copy into the image: what its .dockerignore lets through."""
-    lines = (ROOT / "trainer" / "Dockerfile.dockerignore").read_text().split()
-    wanted = [line.removeprefix("!") for line in lines if line.startswith("!")]
-    copied = re.findall(r"^COPY (.*) \S+$", (ROOT / "trainer" / "Dockerfile").read_text(), re.M)
-    copied = {name for names in copied for name in names.split()}
-    listing = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split()
-    for name in listing:
-        # A * of Docker's stays in its folder.
-        let_through = any(
-            fnmatch.fnmatch(name, w) and name.count("/") == w.count("/") for w in wanted
-        )
-        if let_through and name.split("/")[0] in copied:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
-    return folder
-
-
 @pytest.mark.integration
 def test_the_image_trains_and_exports(dataset_dir, tmp_path):
     """What is copied into it stands alone, to the verified export and the evaluation after it."""
-    tree = image_tree(tmp_path / "project")
+    tree = images.copy_tree(ROOT / "trainer" / "Dockerfile", tmp_path / "project")
     (tree / "sitecustomize.py").write_text(NO_EDITABLE_INSTALL)
 
     def run(*arguments):
@@ -132,7 +106,7 @@ def test_the_image_trains_and_exports(dataset_dir, tmp_path):
             check=False,
         )
 
-    names = ["beam_pipelines", "configs", "serving", "trainer"]
+    names = ["common", "configs", "serving", "trainer"]
     code = (
         "import importlib, sys; print(*(importlib.import_module(n).__file__ for n in sys.argv[1:]))"
     )
