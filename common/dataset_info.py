@@ -5,6 +5,7 @@ import hashlib
 import json
 from typing import Any
 
+from common import chroma, tempo
 from common.dataset_config import DatasetConfig
 from common.errors import UserFacingError
 from common.inputs import ARTIST_TRACKS, InputStatistics
@@ -128,8 +129,13 @@ def features(config: DatasetConfig) -> dict[str, dict[str, Any]]:
     }
     if inputs.artist_history:
         optional[ARTIST_TRACKS] = "int64"
+    heard: dict[str, tuple[int, ...]] = {"spectrogram": config.spectrogram.shape}
+    if inputs.chroma:
+        heard["chroma"] = chroma.shape(config.spectrogram)
+    if inputs.tempo:
+        heard["tempo"] = tempo.shape()
     return {
-        "spectrogram": {"dtype": "uint8", "shape": list(config.spectrogram.shape)},
+        **{name: {"dtype": "uint8", "shape": list(shape)} for name, shape in heard.items()},
         **{name: {"dtype": dtype, "shape": []} for name, dtype in scalars.items()},
         **{
             name: {"dtype": dtype, "shape": [], "optional": True}

@@ -85,11 +85,14 @@ def hann_window(size: int) -> np.ndarray:
     return window
 
 
-def column_power(window: np.ndarray, params: SpectrogramParams) -> np.ndarray:
-    """Power spectrum of each column: float32 [width, 1 + fft_size / 2].
+def frame_power(window: np.ndarray, params: SpectrogramParams) -> np.ndarray:
+    """Power spectrum of each frame that a column is made of: float32 [frames, 1 + fft_size / 2].
 
-    The short-time Fourier transform of `librosa.stft(center=True, pad_mode="constant")`, its
-    power averaged over the frames of a column.
+    The short-time Fourier transform of `librosa.stft(center=True, pad_mode="constant")`, squared.
+
+    Args:
+        window: float32 [num_samples], values in ±1.
+        params: of the picture.
     """
     import scipy.fft
 
@@ -97,21 +100,33 @@ def column_power(window: np.ndarray, params: SpectrogramParams) -> np.ndarray:
     frames = np.lib.stride_tricks.sliding_window_view(padded, params.fft_size)[:: params.hop]
     spectrum = scipy.fft.rfft(frames * hann_window(params.fft_size), axis=1)
     power = spectrum.real**2 + spectrum.imag**2
-    width = params.shape[1]
-    used = power[: width * params.frames_per_column]
-    return used.reshape(width, params.frames_per_column, -1).mean(axis=1)
+    return power[: params.shape[1] * params.frames_per_column]
+
+
+def column_power(power: np.ndarray, params: SpectrogramParams) -> np.ndarray:
+    """The power of frames averaged over those of a column: float32 [width, 1 + fft_size / 2]."""
+    return power.reshape(params.shape[1], params.frames_per_column, -1).mean(axis=1)
 
 
 def picture(window: np.ndarray, params: SpectrogramParams) -> np.ndarray:
-    """The picture uint8 [num_mels, width] of a window float32 [num_samples], values in ±1.
+    """The picture uint8 [num_mels, width] of a window float32 [num_samples], values in ±1."""
+    return picture_of(column_power(frame_power(window, params), params), params)
+
+
+def picture_of(columns: np.ndarray, params: SpectrogramParams) -> np.ndarray:
+    """The picture uint8 [num_mels, width] of the power of its columns.
 
     255 is the loudest pixel of the clip, 0 is `floor_db` below it; row 0 is the lowest band.
     Averaging before the filter bank gives what averaging after it would (both are linear) at an
     eighth of the work. From there on it is float64: matrix products and logarithms differ in
     their last bits from one processor to the next, which in float64 no longer moves a byte.
     The decibels are those of `librosa.power_to_db(ref=np.max, amin=1e-10, top_db=floor_db)`.
+
+    Args:
+        columns: float32 [width, 1 + fft_size / 2] of `column_power`.
+        params: of the picture.
     """
-    mel = mel_filter_bank(params) @ column_power(window, params).astype(np.float64).T
+    mel = mel_filter_bank(params) @ columns.astype(np.float64).T
     decibels = 10 * np.log10(np.maximum(mel, 1e-10))
     above_floor = decibels - decibels.max() + params.floor_db
     return np.rint(np.clip(above_floor / params.floor_db, 0, 1) * 255).astype(np.uint8)
