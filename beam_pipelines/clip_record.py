@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from common import audio, labels, records, spectrogram
+from common import audio, hearing, labels, records
 from common.catalogue import Track
 from common.dataset_config import DatasetConfig
 
@@ -35,9 +35,10 @@ def record_of(
         config: of the dataset.
         thresholds: of the classes, in listens.
     """
+    heard = hearing.hear(window, config.spectrogram, config.inputs)
     return records.encode_example(
         {
-            "spectrogram": spectrogram.picture(window, config.spectrogram).tobytes(),
+            **{name: levels.tobytes() for name, levels in heard.items()},
             "label": labels.label_of(track.listens, thresholds),
             "listens": track.listens,
             "track_id": track.track_id,

@@ -1,6 +1,6 @@
 """The benchmarks: ratios of two things measured side by side in one run, and limits.
 
-python -m tests.benchmarks.run [job] [scale] [million_rows] [training] [serving]
+python -m tests.benchmarks.run [job] [hearing] [scale] [million_rows] [training] [serving]
 
 Prints a table and writes build/bench.json: {name: {value, bar, better, holds}}. Of those that are
 named, or of all; named ones replace their own entries in it and leave the others.
@@ -19,6 +19,7 @@ OUTPUT = pathlib.Path("build/bench.json")
 # needed, since the processes of a pool import this one again and should not wait for TensorFlow.
 BENCHMARKS = {
     "job": "dataset_job",
+    "hearing": "hearing",
     "scale": "scale",
     "million_rows": "million_rows",
     "training": "training",
