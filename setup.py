@@ -26,8 +26,10 @@ _TRAINER = [
     *_TENSORFLOW,
     *_AUDIO,  # what an export is verified with
     "google-crc32c>=1.5",
+    "jinja2>=3.1",
     "keras>=3.10",
     "librosa>=0.11,<2",
+    "markupsafe>=3",
     "matplotlib>=3.9",
     "optuna>=5,<6",
     "scikit-learn>=1.5",
@@ -99,6 +101,7 @@ setup(
         # Templates and styles of the reports and cards.
         "": ["*.html", "*.css", "*.jinja", "*.md"],
         "serving": ["page/*", "tf_serving/*", "tf_serving/kubernetes/*"],
+        "trainer": ["evaluation/page/*"],
     },
     packages=find_packages(
         include=["common*", "beam_pipelines*", "trainer*", "serving*", "configs*"]

@@ -1,4 +1,4 @@
-r"""Evaluates the best epoch of a training on a split of its dataset.
+r"""Evaluates the best epoch of a training run on a split of its dataset.
 
 python -m trainer.evaluate --model_dir=model --dataset_dir=dataset --split=test
 """
@@ -25,29 +25,30 @@ def main(argv: list[str]) -> None:
     split = _SPLIT.value
     with command.kept_back_stderr():
         # Here, since a mistake in a flag should not wait for TensorFlow.
-        from trainer.data import damaged_records, reader
+        from trainer.data import damaged_records
         from trainer.evaluation import metrics, report
-        from trainer.run import devices, loop, model_folder
-    with damaged_records.dataset_of(dataset_dir, skip_damaged=_SKIP_DAMAGED.value, say=print) as (
-        info,
-        dataset_dir,
-    ):
+        from trainer.run import devices, loop, model_folder, split_evaluation
+    with damaged_records.open_dataset(dataset_dir, skip_damaged=_SKIP_DAMAGED.value) as dataset:
+        if _SKIP_DAMAGED.value:
+            print(dataset.list_of_damaged())
+        info, folder = dataset.info, dataset.folder
         config = model_folder.load_config(model_dir, info)
         trainer = loop.Trainer(config, info, devices.strategy_for("one_device"))
         model_folder.restore_best(model_dir, trainer.model)
-        with damaged_records.named(info, dataset_dir):
-            answers = trainer.predictions(dataset_dir, split)
-            heard = reader.count_labels_by_genre(info, dataset_dir, "train")
-        measured = metrics.evaluate(answers, heard, info.class_names)
-        print(report.table(measured, split=split, num_artists=metrics.num_groups(answers)))
-        print(f"written: {model_folder.write_evaluation(model_dir, split, measured)}")
-        page = report.write(
-            trainer,
+        with damaged_records.named(info, folder):
+            predictions = trainer.predict(folder, split)
+            evaluation = split_evaluation.evaluate(info, predictions, dataset_dir=folder)
+        print(report.table(evaluation, split=split, num_artists=metrics.num_groups(predictions)))
+        print(f"written: {model_folder.write_evaluation(model_dir, split, evaluation)}")
+        page = split_evaluation.write_report(
+            config,
+            info,
             model_dir=model_dir,
-            dataset_dir=dataset_dir,
+            dataset_dir=folder,
             split=split,
-            predictions=answers,
-            measured=measured,
+            num_parameters=trainer.model.count_params(),
+            predictions=predictions,
+            evaluation=evaluation,
         )
     print(f"report: {page}")
 

@@ -41,28 +41,23 @@ def main(argv: list[str]) -> int:
     stop = StopSignal()
     stop.listen()
     try:
-        finished = train(stop)
+        config = TrainConfig.from_dict(command.config_values(_CONFIG))
+        with command.kept_back_stderr(), stop.held_back():
+            from trainer.run import session  # here: a mistake in a flag should not wait for it
+        model_dir = _MODEL_DIR.value.rstrip("/")
+        finished = session.train(
+            config,
+            dataset_dir=_DATASET_DIR.value.rstrip("/"),
+            model_dir=model_dir,
+            export_dir=_EXPORT_DIR.value or f"{model_dir}/export",
+            strategy=_STRATEGY.value,
+            skip_damaged=_SKIP_DAMAGED.value,
+            stop=stop,
+        )
     except Stopped:
         print("stopped as asked, before a step was done; the same command goes on", flush=True)
         finished = False
     return 0 if finished else EXIT_STOPPED
-
-
-def train(stop: StopSignal) -> bool:
-    """Trains as the flags say; whether it came to the end."""
-    config = TrainConfig.from_dict(command.config_values(_CONFIG))
-    with command.kept_back_stderr(), stop.held_back():
-        from trainer.run import session  # here, since a mistake in a flag should not wait for it
-    model_dir = _MODEL_DIR.value.rstrip("/")
-    return session.run(
-        config,
-        dataset_dir=_DATASET_DIR.value.rstrip("/"),
-        model_dir=model_dir,
-        export_dir=_EXPORT_DIR.value or f"{model_dir}/export",
-        strategy=_STRATEGY.value,
-        skip_damaged=_SKIP_DAMAGED.value,
-        stop=stop,
-    )
 
 
 if __name__ == "__main__":

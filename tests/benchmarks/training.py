@@ -202,10 +202,10 @@ def training_speed(trainer: loop.Trainer, iterator) -> float:
     call = trainer.config.steps_per_call
     arguments = (iterator, tf.constant(call), tf.constant(0))
     for _ in range(2):
-        trainer.train_steps(*arguments)
+        trainer.run_steps(*arguments)
     started, count = time.monotonic(), 0
     while time.monotonic() - started < _SECONDS:
-        totals, _ = trainer.train_steps(*arguments)
+        totals, _ = trainer.run_steps(*arguments)
         count += float(totals["weight"])
     return count / (time.monotonic() - started)
 
@@ -291,10 +291,10 @@ def be_a_worker(dataset_dir: str, size: str, core: str) -> None:
     trainer = loop.Trainer(config, reader.load_info(dataset_dir), strategy)
     iterator = iter(trainer.distributed("train", dataset_dir, epoch=0))
     arguments = (iterator, tf.constant(config.steps_per_call), tf.constant(0))
-    trainer.train_steps(*arguments)
+    trainer.run_steps(*arguments)
     started, count = time.monotonic(), 0
     for _ in range(2):  # the same number in each worker, since they step together
-        totals, _ = trainer.train_steps(*arguments)
+        totals, _ = trainer.run_steps(*arguments)
         count += float(totals["weight"])
     print(count / (time.monotonic() - started))
 

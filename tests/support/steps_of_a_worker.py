@@ -22,12 +22,12 @@ def main(dataset_dir: str, folder: str) -> None:
     values = six_conv_rgb.get_config().to_dict()
     config = TrainConfig.from_dict(values | {"dropout": 0.0, "batch_size": 4, "steps_per_call": 1})
     trainer = loop.Trainer(config, info, strategy)
-    answers = trainer.predictions(dataset_dir, "test")
+    predictions = trainer.predict(dataset_dir, "test")
     seen = examples_of_an_epoch(trainer, dataset_dir)
     losses, epoch = [], 0
     while len(losses) < NUM_STEPS:
         before = loop.Position(epoch=epoch)
-        for progress in trainer.train_epoch(dataset_dir, before):
+        for progress in trainer.run_epoch(dataset_dir, before):
             now = progress.position
             losses.append((now.loss - before.loss) / (now.weight - before.weight))
             before = now
@@ -37,23 +37,23 @@ def main(dataset_dir: str, folder: str) -> None:
         losses=losses,
         seen=seen,
         weights=np.concatenate([weight.ravel() for weight in trainer.model.get_weights()]),
-        probabilities=answers["probabilities"],
+        probabilities=predictions.probabilities,
     )
 
 
 def examples_of_an_epoch(trainer: loop.Trainer, dataset_dir: str) -> list[tuple[int, int]]:
-    """(place in the epoch, checksum of the picture) of each example that came to this worker."""
+    """(index in the epoch, checksum of the picture) of each example that came to this worker."""
     seen = []
     iterator = iter(trainer.distributed("train", dataset_dir, epoch=0))
     for _ in range(trainer.steps_an_epoch):
         batch = next(iterator)
         columns = (
             trainer.strategy.experimental_local_results(batch[name])
-            for name in ("place", "spectrogram", "weight")
+            for name in ("index", "spectrogram", "weight")
         )
-        for place, picture, weight in zip(*columns, strict=True):
+        for index, picture, weight in zip(*columns, strict=True):
             kept = np.flatnonzero(weight.numpy())
-            seen += [(int(place[i]), zlib.crc32(picture[i].numpy().tobytes())) for i in kept]
+            seen += [(int(index[i]), zlib.crc32(picture[i].numpy().tobytes())) for i in kept]
     return seen
 
 

@@ -1,4 +1,4 @@
-"""The masks of SpecAugment: those of tensorflow-io, but drawn by seed, epoch and place alone."""
+"""The masks of SpecAugment: those of tensorflow-io, but drawn by seed, epoch and index alone."""
 
 import subprocess
 import sys

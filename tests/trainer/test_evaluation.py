@@ -1,5 +1,6 @@
 """The evaluation against other implementations and cases with a known answer."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,15 +9,36 @@ from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
 from trainer.evaluation import metrics
+from trainer.evaluation.predictions import Predictions
 
 NAMES = ("low", "medium", "high")
+
+
+def through_json(evaluation: metrics.Evaluation) -> metrics.Evaluation:
+    """The same after it was written and read."""
+    text = json.dumps(evaluation.to_dict(), allow_nan=False)
+    return metrics.Evaluation.from_dict(json.loads(text))
+
+
+def predictions_of(**columns) -> Predictions:
+    """Predictions with some columns given and the others of no interest."""
+    size = len(next(iter(columns.values())))
+    others = {
+        "probabilities": np.zeros((size, 3)),
+        "label": np.zeros(size, int),
+        "listens": np.arange(size),
+        "artist_id": np.arange(size),
+        "track_id": np.arange(size),
+        "genre": np.array([b""] * size),
+    }
+    return Predictions(**others | columns)
 
 
 @pytest.fixture
 def predictions():
     rng = np.random.default_rng(0)
     size = 200
-    return {
+    columns = {
         "probabilities": rng.dirichlet([1, 1, 1], size),
         "label": rng.choice(3, size, p=[0.2, 0.5, 0.3]),
         "listens": rng.integers(1, 10_000, size),
@@ -24,6 +46,7 @@ def predictions():
         "track_id": np.arange(size),
         "genre": rng.choice([b"Rock", b"Folk", b""], size),
     }
+    return Predictions(**columns)
 
 
 TRAINING = {
@@ -35,27 +58,25 @@ TRAINING = {
 
 def test_against_scikit_learn_and_scipy(predictions):
     measured = metrics.evaluate(predictions, TRAINING, NAMES)
-    labels, probabilities = predictions["label"], predictions["probabilities"].astype(float)
+    labels, probabilities = predictions.label, predictions.probabilities.astype(float)
     answers = probabilities.argmax(axis=1)
-    assert measured["num_examples"] == 200
-    assert measured["accuracy"] == pytest.approx(sklearn_metrics.accuracy_score(labels, answers))
-    assert measured["balanced_accuracy"] == pytest.approx(
+    assert measured.num_examples == 200
+    assert measured.accuracy == pytest.approx(sklearn_metrics.accuracy_score(labels, answers))
+    assert measured.balanced_accuracy == pytest.approx(
         sklearn_metrics.balanced_accuracy_score(labels, answers)
     )
-    assert measured["macro_f1"] == pytest.approx(
+    assert measured.macro_f1 == pytest.approx(
         sklearn_metrics.f1_score(labels, answers, average="macro")
     )
-    assert measured["log_loss"] == pytest.approx(
+    assert measured.log_loss == pytest.approx(
         sklearn_metrics.log_loss(labels, probabilities), rel=1e-4
     )
-    assert measured["confusion"] == [
+    assert measured.confusion == [
         [int(((labels == true) & (answers == answer)).sum()) for answer in range(3)]
         for true in range(3)
     ]
     expected = probabilities[:, 1] + 2 * probabilities[:, 2]
-    assert measured["spearman"] == pytest.approx(
-        stats.spearmanr(expected, predictions["listens"])[0]
-    )
+    assert measured.spearman == pytest.approx(stats.spearmanr(expected, predictions.listens)[0])
     report = sklearn_metrics.classification_report(
         labels, answers, target_names=NAMES, output_dict=True, zero_division=0
     )
@@ -63,42 +84,35 @@ def test_against_scikit_learn_and_scipy(predictions):
         expected = dict(
             zip(("precision", "recall", "f1", "num_examples"), report[name].values(), strict=True)
         )
-        assert measured["per_class"][name] == pytest.approx(expected)
+        assert dataclasses.asdict(measured.per_class[name]) == pytest.approx(expected)
 
 
 def test_log_loss_of_a_network_that_gave_the_truth_no_chance():
     """Finite, and as scikit-learn clips float32."""
-    predictions = {"label": np.array([0, 1]), "probabilities": np.eye(3, dtype=np.float32)[[2, 1]]}
-    assert metrics.loss_and_accuracy(predictions)["loss"] == pytest.approx(
-        sklearn_metrics.log_loss(
-            predictions["label"], predictions["probabilities"], labels=[0, 1, 2]
-        ),
+    predictions = predictions_of(
+        label=np.array([0, 1]), probabilities=np.eye(3, dtype=np.float32)[[2, 1]]
+    )
+    assert metrics.cross_entropy(predictions) == pytest.approx(
+        sklearn_metrics.log_loss(predictions.label, predictions.probabilities, labels=[0, 1, 2]),
         rel=0.02,
     )
 
 
 def test_macro_f1_where_a_class_is_only_answered():
     labels, answers = np.array([0, 0, 1, 1, 1]), np.array([0, 2, 1, 2, 1])
-    predictions = {
-        "probabilities": np.eye(3)[answers],
-        "label": labels,
-        "listens": np.arange(5),
-        "artist_id": np.arange(5),
-        "track_id": np.arange(5),
-        "genre": np.array([b""] * 5),
-    }
+    predictions = predictions_of(probabilities=np.eye(3)[answers], label=labels)
     measured = metrics.evaluate(predictions, TRAINING, NAMES)
-    assert measured["macro_f1"] == pytest.approx(
+    assert measured.macro_f1 == pytest.approx(
         sklearn_metrics.f1_score(labels, answers, average="macro")
     )
 
 
 def test_baselines_by_hand(predictions):
-    labels, genres = predictions["label"], predictions["genre"]
+    labels, genres = predictions.label, predictions.genre
     guesses = np.where(genres == b"Folk", 0, 1)  # the empty genre was never seen: the majority
     measured = metrics.baselines(predictions, TRAINING)
-    assert measured["majority"] == pytest.approx((labels == 1).mean())
-    assert measured["genre"] == pytest.approx((labels == guesses).mean())
+    assert measured.majority == pytest.approx((labels == 1).mean())
+    assert measured.genre == pytest.approx((labels == guesses).mean())
 
 
 def test_calibration_of_an_honest_and_a_boastful_network():
@@ -126,16 +140,15 @@ def test_calibration_error_by_hand():
 
 def test_a_tie_of_classes_takes_the_lowest():
     training = {b"A": np.array([1, 0, 1]), b"B": np.array([1, 0, 1])}
-    predictions = {"label": np.array([0, 2]), "genre": np.array([b"A", b"C"])}
+    predictions = predictions_of(label=np.array([0, 2]), genre=np.array([b"A", b"C"]))
     measured = metrics.baselines(predictions, training)
-    assert measured == {"majority": 0.5, "genre": 0.5}
+    assert measured == metrics.Baselines(majority=0.5, genre=0.5)
 
 
 def test_tracks_of_unknown_artists_are_drawn_one_by_one():
-    predictions = {
-        "artist_id": np.array([7, 7, -1, -1, -1, 0]),
-        "track_id": np.array([1, 2, 3, 3, 5, 0]),
-    }
+    predictions = predictions_of(
+        artist_id=np.array([7, 7, -1, -1, -1, 0]), track_id=np.array([1, 2, 3, 3, 5, 0])
+    )
     assert metrics.num_groups(predictions) == 4
     groups = metrics.groups_of(predictions)
     assert groups[0] == groups[1] and groups[2] == groups[3]
@@ -168,46 +181,44 @@ def test_the_interval_covers_and_knows_that_artists_are_alike():
 
 
 def test_one_example():
-    one = {
-        "probabilities": np.array([[0.1, 0.2, 0.7]]),
-        "label": np.array([2]),
-        "listens": np.array([5000]),
-        "artist_id": np.array([-1]),
-        "track_id": np.array([7]),
-        "genre": np.array([b""]),
-    }
+    one = predictions_of(
+        probabilities=np.array([[0.1, 0.2, 0.7]]),
+        label=np.array([2]),
+        artist_id=np.array([-1]),
+    )
     measured = metrics.evaluate(one, TRAINING, NAMES)
-    assert measured["accuracy"] == measured["balanced_accuracy"] == 1
-    assert measured["accuracy_ci95"] == [1, 1]
-    assert measured["spearman"] is None
-    assert json.loads(json.dumps(measured, allow_nan=False)) == measured
+    assert measured.accuracy == measured.balanced_accuracy == 1
+    assert measured.accuracy_ci95 == (1, 1)
+    assert measured.spearman is None
+    assert through_json(measured) == measured
 
 
 def test_one_class_and_equal_listens(predictions):
-    predictions |= {"label": np.full(200, 1), "listens": np.full(200, 5)}
+    predictions = dataclasses.replace(predictions, label=np.full(200, 1), listens=np.full(200, 5))
     measured = metrics.evaluate(predictions, TRAINING, NAMES)
-    assert measured["balanced_accuracy"] == measured["accuracy"]
-    assert measured["per_class"]["low"] == {
+    assert measured.balanced_accuracy == measured.accuracy
+    assert dataclasses.asdict(measured.per_class["low"]) == {
         "precision": 0,
         "recall": 0,
         "f1": 0,
         "num_examples": 0,
     }
-    assert measured["spearman"] is None
-    assert measured["baselines"]["majority"] == 1
-    assert json.loads(json.dumps(measured, allow_nan=False)) == measured
+    assert measured.spearman is None
+    assert measured.baselines.majority == 1
+    assert through_json(measured) == measured
 
 
 def test_the_surest_mistakes(predictions):
-    predictions["track_id"] = np.arange(200) // 2  # two clips a track
-    answers = predictions["probabilities"].argmax(axis=1)
-    sure = predictions["probabilities"].max(axis=1)
+    # Two clips a track.
+    predictions = dataclasses.replace(predictions, track_id=np.arange(200) // 2)
+    answers = predictions.probabilities.argmax(axis=1)
+    sure = predictions.probabilities.max(axis=1)
     best = {}
-    for place in np.flatnonzero(answers != predictions["label"]):
-        track = predictions["track_id"][place]
+    for place in np.flatnonzero(answers != predictions.label):
+        track = predictions.track_id[place]
         if track not in best or sure[place] > sure[best[track]]:
             best[track] = place
     expected = sorted(best.values(), key=lambda place: -sure[place])
     assert metrics.confident_mistakes(predictions, 9).tolist() == expected[:9]
-    right = predictions | {"label": answers}
+    right = dataclasses.replace(predictions, label=answers)
     assert not len(metrics.confident_mistakes(right, 9))

@@ -38,8 +38,8 @@ def trained(model_dir, dataset_dir):
     model_folder.restore_best(str(model_dir), trainer.model)
     by_track = {}
     for split in info.splits:
-        answers = trainer.predictions(str(dataset_dir), split)
-        by_track |= dict(zip(answers["track_id"], answers["probabilities"], strict=True))
+        predictions = trainer.predict(str(dataset_dir), split)
+        by_track |= dict(zip(predictions.track_id, predictions.probabilities, strict=True))
     return by_track
 
 

@@ -33,7 +33,7 @@ def losses(trainer, dataset_dir, epochs=3) -> list[float]:
     steps = []
     for epoch in range(epochs):
         before = loop.Position(epoch=epoch)
-        for progress in trainer.train_epoch(str(dataset_dir), before):
+        for progress in trainer.run_epoch(str(dataset_dir), before):
             now = progress.position
             steps.append((now.loss - before.loss) / (now.weight - before.weight))
             before = now
@@ -50,11 +50,11 @@ def test_two_replicas_train_as_one_device_does(dataset_dir):
     assert len(expected) >= 9
     np.testing.assert_allclose(losses(two, dataset_dir), expected, rtol=1e-3)
 
-    answers = [trainer.predictions(str(dataset_dir), "test") for trainer in (one, two)]
+    of_one, of_two = (trainer.predict(str(dataset_dir), "test") for trainer in (one, two))
     for name in ("track_id", "label", "artist_id"):
-        np.testing.assert_array_equal(answers[0][name], answers[1][name])
-    assert len(set(answers[0]["track_id"])) == info.splits["test"].num_examples
-    np.testing.assert_allclose(answers[0]["probabilities"], answers[1]["probabilities"], atol=1e-3)
+        np.testing.assert_array_equal(getattr(of_one, name), getattr(of_two, name))
+    assert len(set(of_one.track_id)) == info.splits["test"].num_examples
+    np.testing.assert_allclose(of_one.probabilities, of_two.probabilities, atol=1e-3)
 
 
 def test_padding_counts_for_nothing(dataset_dir):
@@ -71,8 +71,8 @@ def test_padding_counts_for_nothing(dataset_dir):
     )
     expected_loss = twin.train_on_batch(batch["spectrogram"], batch["label"])
 
-    (progress,) = trainer.train_epoch(str(dataset_dir), loop.Position())
-    assert progress.position.means["loss"] == pytest.approx(float(expected_loss), rel=1e-5)
+    (progress,) = trainer.run_epoch(str(dataset_dir), loop.Position())
+    assert progress.position.mean_loss == pytest.approx(float(expected_loss), rel=1e-5)
     for ours, theirs in zip(trainer.model.get_weights(), twin.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
@@ -97,7 +97,7 @@ def test_clipped_gradients_are_those_of_the_whole_batch(dataset_dir):
             trainer.optimizer = keras.optimizers.SGD(1.0)
             trainer.optimizer.build(trainer.model.trainable_variables)
         before = trainer.model.get_weights()
-        next(trainer.train_epoch(str(dataset_dir), loop.Position()))
+        next(trainer.run_epoch(str(dataset_dir), loop.Position()))
         after = trainer.model.get_weights()
         moved.append(np.concatenate([(b - a).ravel() for a, b in zip(after, before, strict=True)]))
     assert np.linalg.norm(moved[0]) == pytest.approx(0.01, rel=1e-3)
@@ -127,7 +127,7 @@ def test_a_loss_scale_that_overflows_is_halved_and_changes_nothing(dataset_dir):
     trainer = loop.Trainer(config, info, strategy_for("mirrored"))
     trainer.optimizer.dynamic_scale.assign(2.0**60)
     before = trainer.model.get_weights()
-    next(trainer.train_epoch(str(dataset_dir), loop.Position()))
+    next(trainer.run_epoch(str(dataset_dir), loop.Position()))
     assert float(trainer.optimizer.dynamic_scale.numpy()) == 2.0**59
     for a, b in zip(trainer.model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -145,13 +145,13 @@ def test_rare_classes_weigh_more(dataset_dir):
         info,
         strategy_for("one_device"),
     )
-    answers = plain.predictions(str(dataset_dir), "train")
-    picked = answers["probabilities"][np.arange(len(labels)), answers["label"]]
-    by_hand = (expected[answers["label"]] * -np.log(picked)).mean()
+    predictions = plain.predict(str(dataset_dir), "train")
+    picked = predictions.probabilities[np.arange(len(labels)), predictions.label]
+    by_hand = (expected[predictions.label] * -np.log(picked)).mean()
     whole = dataclasses.replace(balanced.config, batch_size=len(labels))
     trainer = loop.Trainer(whole, info, balanced.strategy)
-    (progress,) = trainer.train_epoch(str(dataset_dir), loop.Position())
-    assert progress.position.means["loss"] == pytest.approx(by_hand, rel=1e-4)
+    (progress,) = trainer.run_epoch(str(dataset_dir), loop.Position())
+    assert progress.position.mean_loss == pytest.approx(by_hand, rel=1e-4)
 
 
 def test_learning_rates():
@@ -178,10 +178,9 @@ def test_the_waiting_for_data_is_seen(dataset_dir, monkeypatch):
     """A reader that sleeps makes the steps wait about as long as it slept."""
     info = reader.load_info(str(dataset_dir))
     trainer = loop.Trainer(CONFIG, info, strategy_for("one_device"))
-    list(trainer.train_epoch(str(dataset_dir), loop.Position()))
+    list(trainer.run_epoch(str(dataset_dir), loop.Position()))
     waited = sum(
-        progress.waited_seconds
-        for progress in trainer.train_epoch(str(dataset_dir), loop.Position())
+        progress.waited_seconds for progress in trainer.run_epoch(str(dataset_dir), loop.Position())
     )
     whole = reader.batches
 
@@ -194,7 +193,6 @@ def test_the_waiting_for_data_is_seen(dataset_dir, monkeypatch):
 
     monkeypatch.setattr(reader, "batches", slow)
     slowed = sum(
-        progress.waited_seconds
-        for progress in trainer.train_epoch(str(dataset_dir), loop.Position())
+        progress.waited_seconds for progress in trainer.run_epoch(str(dataset_dir), loop.Position())
     )
     assert slowed - waited > 0.3 * trainer.steps_an_epoch

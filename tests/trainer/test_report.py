@@ -16,6 +16,8 @@ from common.dataset_config import DatasetConfig
 from common.dataset_info import DatasetInfo, Shard, Split
 from configs import dataset_artist, six_conv_rgb
 from trainer.evaluation import metrics, plots, report
+from trainer.evaluation.epochs import EpochMetrics
+from trainer.evaluation.predictions import Predictions
 from trainer.model.network import COLORMAP
 from trainer.train_config import NetworkConfig, TrainConfig
 
@@ -23,13 +25,14 @@ NAMES = ("low", "medium", "high")
 CONFIG = TrainConfig.from_dict(six_conv_rgb.get_config().to_dict())
 HOSTILE = "</td><script>alert(1)</script>\"'><img src=https://example.com onerror=alert(1)>&amp;"
 HISTORY = [
-    {
-        "epoch": epoch,
-        "loss": 1.1 / epoch,
-        "accuracy": 0.4 + 0.1 * epoch,
-        "validation_loss": 1.2 / epoch,
-        "validation_accuracy": 0.3 + 0.1 * epoch,
-    }
+    EpochMetrics(
+        epoch=epoch,
+        loss=1.1 / epoch,
+        accuracy=0.4 + 0.1 * epoch,
+        validation_loss=1.2 / epoch,
+        validation_accuracy=0.3 + 0.1 * epoch,
+        learning_rate=1e-3,
+    )
     for epoch in (1, 2, 3)
 ]
 
@@ -83,9 +86,9 @@ def make_info(**counts: int) -> DatasetInfo:
     )
 
 
-def make_predictions(size: int, *, genre: str = "Rock") -> dict[str, np.ndarray]:
+def make_predictions(size: int, *, genre: str = "Rock", **columns) -> Predictions:
     rng = np.random.default_rng(size)
-    return {
+    drawn = {
         "probabilities": rng.dirichlet([1, 1, 1], size).astype(np.float32),
         "label": rng.integers(3, size=size),
         "listens": rng.integers(0, 9_999, size),
@@ -93,24 +96,24 @@ def make_predictions(size: int, *, genre: str = "Rock") -> dict[str, np.ndarray]
         "track_id": np.arange(100, 100 + size),
         "genre": np.array([genre.encode()] * size, dtype=object),
     }
+    return Predictions(**drawn | columns)
 
 
 def make_page(
     predictions, *, info=None, config=CONFIG, history=HISTORY, pictures=(), split="test"
 ) -> str:
-    measured = None
+    evaluation = None
     if predictions is not None:
         training = {b"Rock": np.array([0, 2, 0]), b"Folk": np.array([0, 0, 1])}
-        measured = metrics.evaluate(predictions, training, NAMES)
+        evaluation = metrics.evaluate(predictions, training, NAMES)
     return report.page(
         config=config,
         info=info or make_info(train=9, validation=9, test=9),
         num_parameters=3_345_795,
         history=history,
-        best_epoch=3 if len(history) == 3 else 1,
         split=split,
         predictions=predictions,
-        measured=measured,
+        evaluation=evaluation,
         pictures=pictures,
     )
 
@@ -141,10 +144,10 @@ def test_what_a_reader_who_does_not_see_gets():
 def test_the_figures_are_those_of_the_evaluation():
     predictions = make_predictions(200)
     words = Page(make_page(predictions)).words
-    correct = predictions["probabilities"].argmax(axis=1) == predictions["label"]
+    correct = predictions.probabilities.argmax(axis=1) == predictions.label
     assert f"{100 * correct.mean():.1f} % of 200 test clips right" in words
     assert "of 100 artists, none of them heard in training" in words
-    assert f"majority class {100 * (predictions['label'] == 1).mean():.1f} %" in words
+    assert f"majority class {100 * (predictions.label == 1).mean():.1f} %" in words
     assert "parameters 3,345,795" in words
     assert "learning_rate 0.0005" in words
     assert "0123abcd" * 8 in words
@@ -158,13 +161,15 @@ def test_who_was_heard_in_training():
 
 
 def test_the_verdict():
-    sure = make_predictions(200)
-    sure["probabilities"] = np.eye(3, dtype=np.float32)[sure["label"]]
-    assert "That is better than" in Page(make_page(sure)).words
-    sure["probabilities"] = np.eye(3, dtype=np.float32)[(sure["label"] + 1) % 3]
-    assert "That is worse than" in Page(make_page(sure)).words
-    sure["probabilities"] = np.eye(3, dtype=np.float32)[np.ones(200, int)]  # the majority class
-    assert "That is not told apart from" in Page(make_page(sure)).words
+    label = make_predictions(200).label
+
+    def words(predicted):
+        sure = np.eye(3, dtype=np.float32)[predicted]
+        return Page(make_page(make_predictions(200, probabilities=sure))).words
+
+    assert "That is better than" in words(label)
+    assert "That is worse than" in words((label + 1) % 3)
+    assert "That is not told apart from" in words(np.ones(200, int))  # the majority class
     assert "may be too narrow" in Page(make_page(make_predictions(20))).words
 
 
@@ -185,21 +190,20 @@ def test_a_network_that_is_not_on_the_poster():
 
 
 def test_one_clip_of_nobody():
-    predictions = make_predictions(1, genre="") | {"artist_id": np.array([-1])}
-    predictions["label"] = (predictions["probabilities"].argmax(axis=1) + 1) % 3  # a mistake
+    mistake = (make_predictions(1).probabilities.argmax(axis=1) + 1) % 3
+    predictions = make_predictions(1, genre="", artist_id=np.array([-1]), label=mistake)
     words = Page(make_page(predictions)).words
     assert "0.0 % of 1 test clip right" in words
     assert "of 1 artist," in words and "genre unknown" in words and "is unknown, since" in words
 
 
 def test_no_mistakes():
-    predictions = make_predictions(5)
-    predictions["label"] = predictions["probabilities"].argmax(axis=1)
+    predictions = make_predictions(5, label=make_predictions(5).probabilities.argmax(axis=1))
     assert "There are none." in Page(make_page(predictions)).words
 
 
 def test_empty_splits():
-    history = [HISTORY[0] | {"validation_loss": None, "validation_accuracy": None}]
+    history = [dataclasses.replace(HISTORY[0], validation_loss=None, validation_accuracy=None)]
     info = make_info(train=9, validation=0, test=0)
     page = Page(make_page(None, info=info, history=history))
     assert "The test split has no examples" in page.words
@@ -227,13 +231,14 @@ def test_the_pictures_of_tracks_with_several_clips(tmp_path):
             )
     shards = (Shard(file=shard.name, num_examples=6, bytes=shard.stat().st_size, sha256=""),)
     info.splits["test"] = dataclasses.replace(info.splits["test"], shards=shards)
-    predictions = {
-        "track_id": np.array([5, 5, 3, 3, 3, 9]),
-        "label": np.array([0, 0, 0, 0, 0, 0]),
-        "probabilities": np.array(
+    predictions = make_predictions(
+        6,
+        track_id=np.array([5, 5, 3, 3, 3, 9]),
+        label=np.array([0, 0, 0, 0, 0, 0]),
+        probabilities=np.array(
             [[0.3, 0.7], [0.2, 0.8], [0.1, 0.9], [0.8, 0.2], [0.05, 0.95], [0.6, 0.4]]
         ),
-    }
+    )
     pictures = report.pictures_of_mistakes(info, str(tmp_path), "test", predictions)
     assert [int(picture[0, 0]) for picture in pictures] == [14, 11]
 

@@ -188,7 +188,7 @@ def test_a_damaged_checkpoint(dataset_dir, tmp_path):
     last.write_bytes(good[: len(good) // 2])
     result = run_module(*arguments, "--config.epochs=2")
     assert result.returncode == 0, result.stderr
-    assert f"{last}: the checkpoint is damaged; trying the one before" in result.stdout
+    assert f"{last}: the checkpoint is damaged; trying the one before" in result.stderr
     assert_same(outcome(tmp_path / "model"), expected)
     for path in folder.iterdir():
         path.write_bytes(b"PK")

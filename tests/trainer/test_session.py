@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import json
 import zlib
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -15,7 +16,11 @@ from configs import six_conv_rgb
 from tests.benchmarks.made_dataset import make_dataset
 from tests.trainer.test_damaged_records import flip, frames
 from trainer.data import damaged_records, reader
-from trainer.run import devices, loop, model_folder, session
+from trainer.evaluation.epochs import best_epoch
+from trainer.run import devices, loop, model_folder, resume
+from trainer.run.loop import Diverged
+from trainer.run.progress import Console
+from trainer.run.session import Session, measure_epoch
 from trainer.train_config import TrainConfig
 
 # 60 clips are 15 steps in 8 calls.
@@ -42,13 +47,13 @@ class Seen(loop.Trainer):
         super().__init__(*arguments)
         self.pictures = []
 
-    def _train_step(self, batch):
+    def _replica_step(self, batch):
         def note(pictures, weights):
             kept = pictures[weights > 0]
             self.pictures += [zlib.crc32(picture.tobytes()) for picture in kept]
 
         tf.numpy_function(note, [batch["spectrogram"], batch["weight"]], [])
-        super()._train_step(batch)
+        super()._replica_step(batch)
 
 
 class Training:
@@ -58,28 +63,25 @@ class Training:
         self.dataset_dir, self.model_dir = str(dataset_dir), str(model_dir)
         self.info = info or reader.load_info(self.dataset_dir)
         self.config = dataclasses.replace(CONFIG, **changes)
-        self.said = []
 
-    def run(self, *, stop_asked=lambda: False, after_epoch=lambda line: True):
+    def run(self, *, stop_asked=lambda: False, after_epoch=lambda epoch: True):
         """Starts it once more; its history, None if it was stopped."""
         keras.backend.clear_session()  # as a new process would
         keras.utils.set_random_seed(self.config.seed)
         self.trainer = Seen(self.config, self.info, devices.strategy_for("one_device"))
-        position, history = session.begin(self.trainer, self.model_dir, self._say)
-        self.began = position
-        return session.fit(
-            self.trainer,
-            self.dataset_dir,
-            self.model_dir,
-            position,
-            history,
-            stop_asked=stop_asked,
-            say=self._say,
-            after_epoch=after_epoch,
-        )
+        session = self.session(stop_asked)
+        session.open()
+        self.began = session.position
+        return session.history if session.run_epochs(after_epoch) else None
 
-    def _say(self, text, **how):
-        self.said.append(text)
+    def session(self, stop_asked=lambda: False):
+        return Session(
+            self.trainer,
+            dataset_dir=self.dataset_dir,
+            model_dir=self.model_dir,
+            stop_asked=stop_asked,
+            console=Console(silent=True),
+        )
 
     def numbers(self) -> list[int]:
         return model_folder.newest_checkpoints(self.model_dir).numbers()
@@ -129,7 +131,7 @@ def test_every_example_once_an_epoch_after_a_kill(made, tmp_path, calls):
 
 
 @pytest.mark.integration
-def test_a_resume_with_other_records_damaged(made, tmp_path):
+def test_a_resume_with_other_records_damaged(made, tmp_path, caplog):
     """Its checkpoints are the newest, and an epoch is not gone on with in another order."""
     run = Training(made, tmp_path / "model")
     # 8 calls of the steps and 4 of the validation, then 2 of the second epoch.
@@ -143,12 +145,12 @@ def test_a_resume_with_other_records_damaged(made, tmp_path):
     assert left.splits["train"].num_examples == 44
     again = Training(tmp_path / "left", tmp_path / "model", info=left)
     assert again.run(stop_asked=at_call(3, lambda: True)) is None
-    assert any("epoch 2 starts anew, since other records are damaged" in t for t in again.said)
+    assert "epoch 2 starts anew, since other records are damaged" in caplog.text
     assert (again.began.epoch, again.began.step) == (1, 0)
     assert min(again.numbers()) > max(before)
     assert again.newest()["position/step"] == 6
 
-    assert [line["epoch"] for line in again.run()] == [1, 2]
+    assert [epoch.epoch for epoch in again.run()] == [1, 2]
     assert again.began.step == 6  # the same records are damaged as before
     assert len(again.trainer.pictures) == 44 - 6 * 4
 
@@ -164,24 +166,25 @@ def test_asked_to_stop_at_the_validation(made, tmp_path):
     assert model_folder.read_history(run.model_dir) == []
     history = run.run()
     assert run.trainer.pictures == []  # all steps had been done
-    for name, value in history[0].items():
-        assert value == pytest.approx(expected[0][name], rel=1e-5), name
+    assert dataclasses.asdict(history[0]) == pytest.approx(
+        dataclasses.asdict(expected[0]), rel=1e-5
+    )
 
 
 def test_what_diverges_leaves_no_checkpoint_that_is_not_finite(made, tmp_path):
     run = Training(made, tmp_path / "model", steps_per_call=1, epochs=3)
 
-    def too_high(line):
+    def too_high(epoch):
         run.trainer.optimizer.learning_rate.assign(1e30)
         return True
 
-    with pytest.raises(session.Diverged, match=r"epoch 2: .* another --model_dir"):
+    with pytest.raises(Diverged, match=r"epoch 2: .* another --model_dir"):
         run.run(after_epoch=too_high)
     checkpoints = model_folder.newest_checkpoints(run.model_dir)
     assert checkpoints.numbers()
     for number in checkpoints.numbers():
         arrays = checkpoints.load(number)
-        assert session.is_finite({name: arrays[name] for name in arrays if name != "examples"})
+        assert resume.is_finite({name: arrays[name] for name in arrays if name != "examples"})
     assert len(model_folder.read_history(run.model_dir)) == 1
 
 
@@ -193,21 +196,21 @@ def test_weights_that_are_not_finite_are_not_saved(made, tmp_path):
     weight.assign(np.full(weight.shape, np.nan))
     position = dataclasses.replace(run.began, step=2, weight=8.0, loss=8.0, correct=1.0)
     newest = model_folder.newest_checkpoints(run.model_dir)
-    with pytest.raises(session.Diverged):
-        session.save(run.trainer, newest, position)
-    with pytest.raises(session.Diverged):
-        session.metrics_line(run.trainer, position, None)
+    with pytest.raises(Diverged):
+        resume.save_state(run.trainer, newest, position)
+    with pytest.raises(Diverged):
+        measure_epoch(run.trainer, position, None)
     assert newest.numbers() == [1]
 
 
-def test_a_damaged_checkpoint_does_not_stay_among_the_newest(made, tmp_path):
+def test_a_damaged_checkpoint_does_not_stay_among_the_newest(made, tmp_path, caplog):
     run = Training(made, tmp_path / "model")
     run.run(stop_asked=at_call(3, lambda: True))
     assert run.numbers() == [2, 3]
     path = tmp_path / "model" / "checkpoints" / "ckpt-3.npz"
     path.write_bytes(path.read_bytes()[:1000])
     run.run(stop_asked=at_call(1, lambda: True))
-    assert any(f"{path}: the checkpoint is damaged; trying the one before" in t for t in run.said)
+    assert f"{path}: the checkpoint is damaged; trying the one before" in caplog.text
     assert run.began.step == 4
     assert run.numbers() == [2, 3]
     assert run.newest()["position/step"] == 6
@@ -218,10 +221,10 @@ def test_damaged_weights_of_the_best_epoch(made, tmp_path):
     run = Training(made, tmp_path / "model")
     history = run.run()
     best = tmp_path / "model" / "best"
-    number = model_folder.best_epoch(history)
+    number = best_epoch(history)
     (best / f"ckpt-{number}.npz").write_bytes(b"PK")
-    lines = [dict(line, validation_accuracy=line["epoch"] / 10) for line in history]
-    model_folder.write_history(run.model_dir, lines)  # so that the second is the best
+    rising = [replace(epoch, validation_accuracy=epoch.epoch / 10) for epoch in history]
+    model_folder.write_history(run.model_dir, rising)  # so that the second is the best
     for path in best.iterdir():
         path.write_bytes(b"PK")
     expected = run.trainer.model.get_weights()
@@ -230,20 +233,22 @@ def test_damaged_weights_of_the_best_epoch(made, tmp_path):
     for ours, theirs in zip(run.trainer.model.get_weights(), expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
-    lines = [dict(line, validation_accuracy=-line["epoch"] / 10) for line in history]
-    model_folder.write_history(run.model_dir, lines)  # the first
+    falling = [replace(epoch, validation_accuracy=-epoch.epoch / 10) for epoch in history]
+    model_folder.write_history(run.model_dir, falling)  # the first
     with pytest.raises(UserFacingError, match=r"best/ckpt-1\.npz: .*trainer\.train with another"):
         model_folder.restore_best(run.model_dir, run.trainer.model)
 
 
 def test_damaged_files_in_the_folder(made, tmp_path):
     run = Training(made, tmp_path / "model", epochs=2)
-    run.run(after_epoch=lambda line: False)
+    run.run(after_epoch=lambda epoch: False)
     folder = tmp_path / "model"
     arguments = str(folder), run.config, run.info
 
-    def begin():
-        return session.begin(run.trainer, str(folder), print)
+    def opened():
+        session = run.session()
+        session.open()
+        return session
 
     identity = (folder / "training.json").read_text()
     (folder / "training.json").write_text("")
@@ -258,13 +263,13 @@ def test_damaged_files_in_the_folder(made, tmp_path):
     for wrong in (metrics[:-10], b"\xff" + metrics):
         (folder / "metrics.jsonl").write_bytes(wrong)
         with pytest.raises(UserFacingError, match=r"metrics\.jsonl: damaged"):
-            begin()
+            opened()
     (folder / "metrics.jsonl").unlink()
     with pytest.raises(UserFacingError, match=r"metrics\.jsonl has 0 of the 1 epochs"):
-        begin()
+        opened()
     (folder / "metrics.jsonl").write_bytes(metrics)
-    position, history = begin()
-    assert position.epoch == len(history) == 1
+    session = opened()
+    assert session.position.epoch == len(session.history) == 1
 
 
 def test_the_weights_are_there_before_the_history_speaks_of_them(made, tmp_path, monkeypatch):

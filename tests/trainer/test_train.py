@@ -14,6 +14,8 @@ from common import dataset_reader
 from tests.support.commands import assert_refused, run_module
 from tests.support.paths import ROOT
 from trainer.evaluation import report
+from trainer.evaluation.epochs import EpochMetrics, best_epoch
+from trainer.evaluation.predictions import Predictions
 from trainer.run import model_folder
 
 
@@ -84,11 +86,12 @@ def test_the_report_shows_the_right_spectrograms(dataset_dir):
         if split == "train"
     ]
     labels = np.array([example["label"] for example in examples])
-    predictions = {
-        "track_id": np.array([example["track_id"] for example in examples]),
-        "label": labels,
-        "probabilities": np.eye(3)[(labels + np.arange(len(labels)) % 2) % 3],  # half are wrong
-    }
+    columns = ("listens", "artist_id", "track_id", "genre")
+    predictions = Predictions(
+        label=labels,
+        probabilities=np.eye(3)[(labels + np.arange(len(labels)) % 2) % 3],  # half are wrong
+        **{name: np.array([example[name] for example in examples]) for name in columns},
+    )
     pictures = report.pictures_of_mistakes(info, str(dataset_dir), "train", predictions)
     assert len(pictures) == min(report.NUM_MISTAKES, len(labels) // 2)
     for picture, example in zip(pictures, examples[1::2], strict=False):
@@ -132,11 +135,18 @@ def test_a_finished_training_is_left_alone(model_dir, dataset_dir):
     ],
 )
 def test_the_best_epoch(history, best):
-    lines = [
-        {"epoch": epoch, "validation_accuracy": accuracy, "validation_loss": loss}
+    epochs = [
+        EpochMetrics(
+            epoch=epoch,
+            loss=1.0,
+            accuracy=0.5,
+            validation_loss=loss,
+            validation_accuracy=accuracy,
+            learning_rate=1e-3,
+        )
         for epoch, (accuracy, loss) in enumerate(history, start=1)
     ]
-    assert model_folder.best_epoch(lines) == best
+    assert best_epoch(epochs) == best
 
 
 def test_the_best_weights_are_those_of_the_best_epoch(model_dir, dataset_dir):
@@ -151,7 +161,7 @@ def test_the_best_weights_are_those_of_the_best_epoch(model_dir, dataset_dir):
     measured = json.loads((model_dir / "evaluation_validation.json").read_text())
     lines = history(model_dir)
     losses = [line["validation_loss"] for line in lines]
-    best = model_folder.best_epoch(lines)
+    best = best_epoch(model_folder.read_history(str(model_dir)))
     assert measured["log_loss"] == pytest.approx(losses[best - 1], rel=1e-4)
     assert measured["log_loss"] != pytest.approx(losses[2 - best], rel=1e-4)
 
@@ -193,7 +203,8 @@ def test_patience_ends_a_training_that_gets_no_better(dataset_dir, tmp_path):
     assert result.returncode == 0, result.stderr
     assert "no better validation accuracy for 2 epochs: ended early" in result.stdout
     lines = history(tmp_path / "model")
-    assert len(lines) == model_folder.best_epoch(lines) + 2 < 30
+    best = best_epoch(model_folder.read_history(str(tmp_path / "model")))
+    assert len(lines) == best + 2 < 30
 
 
 def test_what_tensorboard_shows(model_dir):

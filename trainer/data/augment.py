@@ -3,28 +3,28 @@
 The masks are those of `tensorflow_io.audio.freq_mask` and `time_mask`: a width drawn evenly, then
 a start, and zeros. These are not called, since they draw from generators that go on from one pass
 to the next, alike in every worker, and that no checkpoint has. Here each record's masks depend on
-its place in the epoch and on nothing that was drawn before.
+its index in the epoch and on nothing that was drawn before.
 """
 
 import tensorflow as tf
 
 
 def mask(
-    pictures: tf.Tensor, places: tf.Tensor, *, freq_mask: int, time_mask: int, seed: int
+    pictures: tf.Tensor, indices: tf.Tensor, *, freq_mask: int, time_mask: int, seed: int
 ) -> tf.Tensor:
-    """Pictures uint8 [batch, height, width], masked.
+    """Masks pictures.
 
     Args:
-        pictures: to be masked.
-        places: int64 [batch], of the records in their epoch.
+        pictures: uint8 [batch, height, width].
+        indices: int64 [batch], of the records in their epoch.
         freq_mask: at most so many mel bands are blanked, no more than there are.
         time_mask: at most so many columns are blanked, no more than there are.
         seed: of the epoch.
     """
     # A width and a start for each of the two, from 0 to 1.
     drawn = tf.map_fn(
-        lambda place: tf.random.stateless_uniform([4], tf.stack([seed, place]), dtype=tf.float64),
-        places,
+        lambda index: tf.random.stateless_uniform([4], tf.stack([seed, index]), dtype=tf.float64),
+        indices,
         fn_output_signature=tf.TensorSpec([4], tf.float64),
     )
     height, width = pictures.shape[1:]
@@ -34,7 +34,7 @@ def mask(
 
 
 def blanked(width: tf.Tensor, start: tf.Tensor, *, size: int, limit: int) -> tf.Tensor:
-    """Which of `size` rows are blanked, bool [batch, size].
+    """Returns which of `size` rows are blanked, bool [batch, size].
 
     Args:
         width: float64 [batch], 0 ≤ … < 1: evenly over the widths 0 to `limit`.

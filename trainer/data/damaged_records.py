@@ -6,7 +6,7 @@ import hashlib
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import tensorflow as tf
 
@@ -16,28 +16,38 @@ from common.errors import UserFacingError, require
 from trainer.data import reader
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OpenDataset:
+    """A dataset that can be read: its description, its folder, and what was left out of it."""
+
+    info: DatasetInfo
+    folder: str
+    damaged: tuple[records.DamagedRecord, ...] = ()
+
+    def list_of_damaged(self) -> str:
+        """Returns lines that count and name the damaged records."""
+        head = f"damaged records: {len(self.damaged):,}, left out"
+        return "\n".join([head, *map(str, self.damaged)])
+
+
 @contextlib.contextmanager
-def dataset_of(
-    dataset_dir: str, *, skip_damaged: bool, say: Callable[[str], None]
-) -> Iterator[tuple[DatasetInfo, str]]:
-    """The description of a dataset and where it lies, on demand without its damaged records.
+def open_dataset(dataset_dir: str, *, skip_damaged: bool) -> Iterator[OpenDataset]:
+    """Opens a dataset, on demand a temporary copy without its damaged records.
 
     Args:
         dataset_dir: the folder.
-        skip_damaged: whether to look for them first, list them and leave them out.
-        say: prints the list.
+        skip_damaged: whether to look for them first and leave them out.
 
     Raises:
         UserFacingError: the dataset is not whole in another way; see `dataset.load_info`.
     """
     if not skip_damaged:
-        yield reader.load_info(dataset_dir), dataset_dir
+        yield OpenDataset(info=reader.load_info(dataset_dir), folder=dataset_dir)
         return
     info = reader.load_info(dataset_dir, check_shards_of=())
     with tempfile.TemporaryDirectory() as copies:
         left, damaged = left_out(info, dataset_dir, copies)
-        say("\n".join([f"damaged records: {len(damaged):,}, left out", *map(str, damaged)]))
-        yield left, copies
+        yield OpenDataset(info=left, folder=copies, damaged=tuple(damaged))
 
 
 @contextlib.contextmanager

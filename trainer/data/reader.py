@@ -78,7 +78,7 @@ def batches(
 
     Each batch is a dict: `spectrogram` uint8 [batch, height, width]; of `label`, `listens`,
     `track_id`, `artist_id`, `date_created` int64 [batch] and `genre` string [batch] those asked
-    for; `place` int64 [batch], the record's place in this pass; `weight` float32 [batch], 1 for a
+    for; `index` int64 [batch], the record's index in this pass; `weight` float32 [batch], 1 for a
     record of the split, 0 for the repeated one that fills the last batches. Every record of the
     split appears once with weight 1. Every worker reads all records and parses its own, so the
     batches of a step are the same however many replicas and workers share them.
@@ -96,7 +96,7 @@ def batches(
             `tf.random.set_seed`, which a training sets once, to its own.
         first_step: how many steps are left out at the beginning.
         freq_mask, time_mask: see `augment.mask`; 0 and 0 leave the pictures as they are. What is
-            masked depends on seed, epoch and place alone.
+            masked depends on seed, epoch and index alone.
     """
     num_examples = info.splits[split].num_examples
     if not num_examples:
@@ -127,23 +127,23 @@ def batches(
         augment.mask, freq_mask=freq_mask, time_mask=time_mask, seed=_seed(seed, epoch)
     )
 
-    def with_places(number, serialized):
+    def with_indices(number, serialized):
         here = number * parsed_size + tf.range(tf.size(serialized, out_type=tf.int64))
         batch, within = here // batch_size, here % batch_size
         step, replica = (
             batch // len(local),
             tf.gather(tf.constant(local, tf.int64), batch % len(local)),
         )
-        places = ((first_step + step) * num_replicas + replica) * batch_size + within
-        weights = tf.cast(places < num_examples, tf.float32)
-        values = parse(serialized) | {"place": places, "weight": weights}
+        indices = ((first_step + step) * num_replicas + replica) * batch_size + within
+        weights = tf.cast(indices < num_examples, tf.float32)
+        values = parse(serialized) | {"index": indices, "weight": weights}
         if freq_mask or time_mask:
-            values["spectrogram"] = mask(values["spectrogram"], places)
+            values["spectrogram"] = mask(values["spectrogram"], indices)
         return values
 
     parsed = (
         serialized.enumerate()
-        .map(with_places, num_parallel_calls=tf.data.AUTOTUNE)
+        .map(with_indices, num_parallel_calls=tf.data.AUTOTUNE)
         .rebatch(batch_size, drop_remainder=True)
     )
     options = tf.data.Options()

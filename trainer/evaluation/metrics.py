@@ -1,13 +1,16 @@
-"""How good the answers are, and beside what: pure functions of arrays."""
+"""How good predictions are, and beside which baselines: pure functions of arrays."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 from sklearn import metrics
 
 from common.dataset_info import DatasetInfo
+from trainer.evaluation.predictions import Predictions
 
 # With fewer groups a bootstrap over them may give too narrow an interval (Cameron, Gelbach and
 # Miller, Bootstrap-Based Improvements for Inference with Clustered Errors, 2008).
@@ -17,83 +20,148 @@ _BOOTSTRAP_DRAWS = 2_000
 _CALIBRATION_BINS = 10
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassMetrics:
+    """How well one class is predicted; `num_examples` are of that class."""
+
+    precision: float
+    recall: float
+    f1: float
+    num_examples: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Baselines:
+    """Accuracies without listening, None where the training split is empty."""
+
+    majority: float | None
+    genre: float | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The evaluation of a split; the fields are the keys of `evaluation.json`, in that order.
+
+    Attributes:
+        num_examples: of the split.
+        accuracy, accuracy_ci95: of the predicted classes, and the 95 % interval (low, high).
+        balanced_accuracy: mean recall of the classes that there are.
+        macro_f1: mean F1 of the classes that there are or that were predicted.
+        per_class: by class name, in the order of the labels.
+        confusion: counts by true class (rows) and predicted class (columns).
+        log_loss: mean cross-entropy in nats.
+        ece: expected calibration error, 0…1.
+        spearman: rank correlation of the expected class with the listens, None where one of the
+            two is constant.
+        baselines: accuracies without listening.
+    """
+
+    num_examples: int
+    accuracy: float
+    accuracy_ci95: tuple[float, float]
+    balanced_accuracy: float
+    macro_f1: float
+    per_class: dict[str, ClassMetrics]
+    confusion: list[list[int]]
+    log_loss: float
+    ece: float
+    spearman: float | None
+    baselines: Baselines
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the same as plain JSON values."""
+        return dataclasses.asdict(self) | {"accuracy_ci95": list(self.accuracy_ci95)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Evaluation":
+        """Builds an evaluation of plain JSON values.
+
+        Raises:
+            ValueError, TypeError, KeyError, AttributeError: they are not those of an evaluation.
+        """
+        low, high = values["accuracy_ci95"]
+        per_class = {name: ClassMetrics(**scores) for name, scores in values["per_class"].items()}
+        nested = {
+            "accuracy_ci95": (low, high),
+            "per_class": per_class,
+            "baselines": Baselines(**values["baselines"]),
+        }
+        return cls(**{**values, **nested})
+
+
 def evaluate(
-    predictions: dict[str, np.ndarray],
-    training: Mapping[bytes, np.ndarray],
+    predictions: Predictions,
+    training_counts: Mapping[bytes, NDArray[Any]],
     class_names: Sequence[str],
-) -> dict[str, Any]:
-    """The evaluation of a split, as it is written to `evaluation.json`.
+) -> Evaluation:
+    """Evaluates the predictions for a split.
 
     Args:
-        predictions: columns of the split: `probabilities` [examples, classes], and [examples]
-            each `label`, `listens`, `artist_id`, `track_id`, `genre` (bytes).
-        training: of the training split, for the baselines: {genre: how many of each class, int
-            [classes]}.
+        predictions: of the split.
+        training_counts: of the training split, for the baselines: {genre: how many of each class,
+            int [classes]}.
         class_names: in the order of the labels.
     """
-    labels, probabilities = predictions["label"], predictions["probabilities"]
-    answers = probabilities.argmax(axis=1)
-    correct = answers == labels
+    labels, predicted, correct = predictions.label, predictions.predicted, predictions.correct
     classes = list(range(len(class_names)))
     precision, recall, f1, support = metrics.precision_recall_fscore_support(
-        labels, answers, labels=classes, zero_division=0
+        labels, predicted, labels=classes, zero_division=0
     )
-    present = support > 0
-    answered = np.bincount(answers, minlength=len(classes)) > 0
-    return {
-        "num_examples": len(labels),
-        "accuracy": float(correct.mean()),
-        "accuracy_ci95": accuracy_interval(correct, groups_of(predictions)),
-        "balanced_accuracy": float(recall[present].mean()),
-        "macro_f1": float(f1[present | answered].mean()),
-        "per_class": {
-            name: {
-                "precision": float(precision[c]),
-                "recall": float(recall[c]),
-                "f1": float(f1[c]),
-                "num_examples": int(support[c]),
-            }
+    is_there = support > 0
+    is_predicted = np.bincount(predicted, minlength=len(classes)) > 0
+    return Evaluation(
+        num_examples=predictions.num_examples,
+        accuracy=float(correct.mean()),
+        accuracy_ci95=accuracy_interval(correct, groups_of(predictions)),
+        balanced_accuracy=float(recall[is_there].mean()),
+        macro_f1=float(f1[is_there | is_predicted].mean()),
+        per_class={
+            name: ClassMetrics(
+                precision=float(precision[c]),
+                recall=float(recall[c]),
+                f1=float(f1[c]),
+                num_examples=int(support[c]),
+            )
             for c, name in enumerate(class_names)
         },
-        "confusion": metrics.confusion_matrix(labels, answers, labels=classes).tolist(),
-        "log_loss": loss_and_accuracy(predictions)["loss"],
-        "ece": calibration_error(probabilities.max(axis=1), correct),
-        "spearman": rank_correlation(expected_class(probabilities), predictions["listens"]),
-        "baselines": baselines(predictions, training),
-    }
+        confusion=metrics.confusion_matrix(labels, predicted, labels=classes).tolist(),
+        log_loss=cross_entropy(predictions),
+        ece=calibration_error(predictions.confidence, correct),
+        spearman=rank_correlation(expected_class(predictions.probabilities), predictions.listens),
+        baselines=baselines(predictions, training_counts),
+    )
 
 
-def loss_and_accuracy(predictions: dict[str, np.ndarray]) -> dict[str, float]:
-    """Cross-entropy in nats and accuracy; for the arguments see `evaluate`."""
-    labels, probabilities = predictions["label"], predictions["probabilities"]
-    given = probabilities[np.arange(len(labels)), labels]
-    return {
-        "loss": float(-np.log(np.maximum(given, 1e-7)).mean()),
-        "accuracy": float((probabilities.argmax(axis=1) == labels).mean()),
-    }
+def cross_entropy(predictions: Predictions) -> float:
+    """Returns the mean cross-entropy in nats; a probability of the truth counts as 1e-7 or more."""
+    labels = predictions.label
+    of_truth = predictions.probabilities[np.arange(len(labels)), labels]
+    return float(-np.log(np.maximum(of_truth, 1e-7)).mean())
 
 
 def majority_accuracy(info: DatasetInfo, split: str) -> float | None:
-    """Accuracy on a split of the training split's majority class, None where it is empty."""
+    """Returns the accuracy of the training split's majority class on a split, None if empty."""
     counts = info.splits["train"].class_counts
-    majority = max(counts, key=counts.get)
+    majority = max(counts, key=lambda name: counts[name])
     num_examples = info.splits[split].num_examples
     return info.splits[split].class_counts[majority] / num_examples if num_examples else None
 
 
-def groups_of(predictions: dict[str, np.ndarray]) -> np.ndarray:
-    """What the bootstrap draws: the artist, or the track itself where none is known."""
-    artists = predictions["artist_id"]
-    return np.where(artists >= 0, artists, -2 - predictions["track_id"])
+def groups_of(predictions: Predictions) -> NDArray[Any]:
+    """Returns what the bootstrap draws: the artist, or the track where none is known."""
+    artists = predictions.artist_id
+    return np.where(artists >= 0, artists, -2 - predictions.track_id)
 
 
-def num_groups(predictions: dict[str, np.ndarray]) -> int:
-    """How many groups the interval is drawn from."""
+def num_groups(predictions: Predictions) -> int:
+    """Returns how many groups the interval is drawn from."""
     return len(np.unique(groups_of(predictions)))
 
 
-def accuracy_interval(correct: np.ndarray, groups: np.ndarray, *, seed: int = 0) -> list[float]:
-    """A 95 % interval of the accuracy: percentiles of a bootstrap over groups.
+def accuracy_interval(
+    correct: NDArray[Any], groups: NDArray[Any], *, seed: int = 0
+) -> tuple[float, float]:
+    """Returns a 95 % interval of the accuracy: percentiles of a bootstrap over groups.
 
     Tracks of one artist are alike, so drawing tracks would make the interval too narrow (cluster
     bootstrap: Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8).
@@ -111,73 +179,84 @@ def accuracy_interval(correct: np.ndarray, groups: np.ndarray, *, seed: int = 0)
     # One draw after the other: all at once would take gigabytes where there are many artists.
     draws = (rng.integers(len(sizes), size=len(sizes)) for _ in range(_BOOTSTRAP_DRAWS))
     accuracies = [hits[drawn].sum() / sizes[drawn].sum() for drawn in draws]
-    return [float(bound) for bound in np.percentile(accuracies, [2.5, 97.5])]
+    low, high = np.percentile(accuracies, [2.5, 97.5])
+    return float(low), float(high)
 
 
-def reliability(confidence: np.ndarray, correct: np.ndarray) -> dict[str, np.ndarray]:
-    """How often the answers are right, by how sure the network is of them.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reliability:
+    """How often predictions are right, by how sure the network is of them.
+
+    Attributes:
+        num_examples: int [bins], of each bin of a tenth that has examples, from the lowest.
+        confidence: float [bins], its mean.
+        accuracy: float [bins].
+    """
+
+    num_examples: NDArray[Any]
+    confidence: NDArray[Any]
+    accuracy: NDArray[Any]
+
+
+def reliability(confidence: NDArray[Any], correct: NDArray[Any]) -> Reliability:
+    """Bins predictions by their confidence.
 
     Args:
-        confidence: probability [examples] of the answer that was given.
+        confidence: [examples], the probability of the predicted class.
         correct: bool [examples].
-
-    Returns:
-        Of each bin of a tenth that has examples, from the lowest: `num_examples`, the mean
-        `confidence` and the `accuracy`.
     """
     bins = np.minimum((confidence * _CALIBRATION_BINS).astype(int), _CALIBRATION_BINS - 1)
     sizes = np.bincount(bins, minlength=_CALIBRATION_BINS)
     filled = sizes > 0
-    sums = {"confidence": confidence, "accuracy": correct}
-    means = {
-        name: np.bincount(bins, weights=values, minlength=_CALIBRATION_BINS)[filled] / sizes[filled]
-        for name, values in sums.items()
-    }
-    return {"num_examples": sizes[filled], **means}
+
+    def mean(values: NDArray[Any]) -> NDArray[Any]:
+        sums = np.bincount(bins, weights=values, minlength=_CALIBRATION_BINS)
+        return np.asarray(sums[filled] / sizes[filled])
+
+    return Reliability(
+        num_examples=sizes[filled], confidence=mean(confidence), accuracy=mean(correct)
+    )
 
 
-def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
-    """Expected calibration error over the bins of `reliability` (Guo et al., 2017)."""
+def calibration_error(confidence: NDArray[Any], correct: NDArray[Any]) -> float:
+    """Returns the expected calibration error over the bins of `reliability` (Guo et al., 2017)."""
     bins = reliability(confidence, correct)
-    gaps = np.abs(bins["accuracy"] - bins["confidence"])
-    return float((bins["num_examples"] * gaps).sum() / len(confidence))
+    gaps = np.abs(bins.accuracy - bins.confidence)
+    return float((bins.num_examples * gaps).sum() / len(confidence))
 
 
-def expected_class(probabilities: np.ndarray) -> np.ndarray:
-    """The mean of the label under the answer, from 0 to classes − 1; [examples, classes] in."""
-    return probabilities.astype(np.float64) @ np.arange(probabilities.shape[1])
+def expected_class(probabilities: NDArray[Any]) -> NDArray[Any]:
+    """Returns the mean label under the prediction, 0 to classes − 1, of [examples, classes]."""
+    return np.asarray(probabilities.astype(np.float64) @ np.arange(probabilities.shape[1]))
 
 
-def rank_correlation(expected: np.ndarray, listens: np.ndarray) -> float | None:
-    """Spearman's rank correlation; None where one of the two is constant."""
+def rank_correlation(expected: NDArray[Any], listens: NDArray[Any]) -> float | None:
+    """Returns Spearman's rank correlation; None where one of the two is constant."""
     if len(np.unique(expected)) < 2 or len(np.unique(listens)) < 2:
         return None
     return float(stats.spearmanr(expected, listens).statistic)
 
 
-def baselines(
-    predictions: dict[str, np.ndarray], training: Mapping[bytes, np.ndarray]
-) -> dict[str, float | None]:
-    """Accuracies without listening: the training split's majority class, overall and by genre.
+def baselines(predictions: Predictions, training_counts: Mapping[bytes, NDArray[Any]]) -> Baselines:
+    """Returns the accuracies of the training split's majority class, overall and by genre.
 
     Tracks without a genre are one of their own; a genre that training has none of gets the overall
     majority; of classes that are as frequent the lowest is taken. For the arguments see `evaluate`.
     """
-    if not training:
-        return {"majority": None, "genre": None}
-    majority = sum(training.values()).argmax()
-    by_genre = {genre: counts.argmax() for genre, counts in training.items()}
-    guesses = np.array([by_genre.get(genre, majority) for genre in predictions["genre"]])
-    return {
-        "majority": float((predictions["label"] == majority).mean()),
-        "genre": float((predictions["label"] == guesses).mean()),
-    }
+    if not training_counts:
+        return Baselines(majority=None, genre=None)
+    majority = np.sum(list(training_counts.values()), axis=0).argmax()
+    by_genre = {genre: counts.argmax() for genre, counts in training_counts.items()}
+    guesses = np.array([by_genre.get(genre, majority) for genre in predictions.genre])
+    return Baselines(
+        majority=float((predictions.label == majority).mean()),
+        genre=float((predictions.label == guesses).mean()),
+    )
 
 
-def confident_mistakes(predictions: dict[str, np.ndarray], count: int) -> np.ndarray:
-    """The places [≤ count] of the wrong answers that were surest, from the surest; one a track."""
-    labels, probabilities = predictions["label"], predictions["probabilities"]
-    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
-    surest = wrong[np.argsort(-probabilities.max(axis=1)[wrong], kind="stable")]
-    _, first = np.unique(predictions["track_id"][surest], return_index=True)
+def confident_mistakes(predictions: Predictions, count: int) -> NDArray[Any]:
+    """Returns the indices [≤ count] of the surest wrong predictions, surest first, one a track."""
+    wrong = np.flatnonzero(~predictions.correct)
+    surest = wrong[np.argsort(-predictions.confidence[wrong], kind="stable")]
+    _, first = np.unique(predictions.track_id[surest], return_index=True)
     return surest[np.sort(first)][:count]

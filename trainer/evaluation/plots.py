@@ -1,4 +1,4 @@
-"""The training and its evaluation as pictures: PNG for a file, SVG and thumbnails for a page."""
+"""Plots of a training run and its evaluation: PNG for files, SVG and thumbnails for a page."""
 
 import base64
 import io
@@ -7,9 +7,12 @@ from typing import Any
 
 import matplotlib.image
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
+from trainer.evaluation.epochs import EpochMetrics
+from trainer.evaluation.metrics import Reliability
 from trainer.model.network import COLORMAP
 
 # Legible on white and on black; `_INK` is what turns with the page.
@@ -32,9 +35,9 @@ _TURNING = (
 
 
 def learning_curves(
-    history: list[dict[str, Any]], *, best_epoch: int, majority: float | None
+    history: Sequence[EpochMetrics], *, best_epoch: int, majority: float | None
 ) -> bytes:
-    """A PNG of loss and accuracy by epoch.
+    """Plots loss and accuracy by epoch as a PNG.
 
     Args:
         history: the metrics of each epoch.
@@ -49,7 +52,7 @@ def learning_curves(
 
 
 def beside_the_poster(results: Sequence[dict[str, Any]]) -> bytes:
-    """A PNG of test accuracies: each training's with its interval, the poster's, the majority's.
+    """Plots test accuracies as a PNG: each run's with its interval, the poster's, the majority's.
 
     Args:
         results: see `results.collect`; of one dataset or two.
@@ -96,7 +99,7 @@ def beside_the_poster(results: Sequence[dict[str, Any]]) -> bytes:
 
 
 def trials(found: Sequence[dict[str, Any]], *, best: int) -> bytes:
-    """A PNG of the trials of a sweep: accuracy by each setting, and by epoch.
+    """Plots the trials of a sweep as a PNG: accuracy by each setting, and by epoch.
 
     Args:
         found: see `search.of_trial`.
@@ -158,20 +161,27 @@ def _png(figure: Figure) -> bytes:
 
 
 def learning_curve(
-    name: str, history: list[dict[str, Any]], *, best_epoch: int, majority: float | None = None
+    name: str, history: Sequence[EpochMetrics], *, best_epoch: int, majority: float | None = None
 ) -> str:
-    """An SVG of `loss` or `accuracy` by epoch; for the arguments see `learning_curves`."""
+    """Plots `loss` or `accuracy` by epoch as an SVG; for the arguments see `learning_curves`."""
     return _svg(
         lambda axes: _draw_curve(axes, name, history, best_epoch=best_epoch, majority=majority)
     )
 
 
-def _draw_curve(axes, name: str, history, *, best_epoch: int, majority: float | None = None):
-    epochs = [line["epoch"] for line in history]
+def _draw_curve(
+    axes: Axes,
+    name: str,
+    history: Sequence[EpochMetrics],
+    *,
+    best_epoch: int,
+    majority: float | None = None,
+) -> None:
+    epochs = [metrics.epoch for metrics in history]
     marker = "o" if len(history) == 1 else None  # a line of one point is not seen
     curves = [("training", name, _BLUE), ("validation", f"validation_{name}", _ORANGE)]
     for label, key, color in curves:
-        values = [line[key] for line in history]
+        values = [getattr(metrics, key) for metrics in history]
         if None not in values:
             axes.plot(epochs, values, label=label, color=color, marker=marker)
     axes.axvline(best_epoch, color="gray", linestyle=":", label=f"kept: epoch {best_epoch}")
@@ -191,19 +201,15 @@ def _draw_curve(axes, name: str, history, *, best_epoch: int, majority: float | 
         axes.legend(loc="lower right")
 
 
-def reliability(bins: dict[str, np.ndarray]) -> str:
-    """An SVG of how often the answers are right by how sure they are.
+def reliability(bins: Reliability) -> str:
+    """Plots how often predictions are right by how sure they are as an SVG."""
 
-    Args:
-        bins: see `evaluation.reliability`.
-    """
-
-    def draw(axes):
+    def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color="gray", linestyle="--", linewidth=1, label="calibrated")
-        sure, right = bins["confidence"], bins["accuracy"]
+        sure, right = bins.confidence, bins.accuracy
         axes.vlines(sure, sure, right, color=_ORANGE, label="gap")
         axes.plot(sure, right, "o", color=_BLUE, label="the network", clip_on=False)
-        for x, count in zip(sure, bins["num_examples"], strict=True):
+        for x, count in zip(sure, bins.num_examples, strict=True):
             axes.text(x, 0.02, f"{count:,}", ha="center", rotation="vertical", fontsize=8)
         axes.set(xlabel="probability of the answer", ylabel="answers that are right")
         axes.set(xlim=(0, 1), ylim=(0, 1))
@@ -222,7 +228,7 @@ def expected_class(
     thresholds: tuple[int, ...],
     class_names: tuple[str, ...],
 ) -> str:
-    """An SVG of the expected class against the listens, a point an example.
+    """Plots the expected class against the listens as an SVG, a point an example.
 
     Args:
         expected: float [examples], from 0 to classes − 1.
@@ -231,7 +237,7 @@ def expected_class(
         class_names: in the order of the labels.
     """
 
-    def draw(axes):
+    def draw(axes: Axes) -> None:
         heard = np.maximum(listens, 1)
         # As pixels, for a big split would make a big file.
         axes.scatter(heard, expected, s=12, alpha=0.5, color=_BLUE, lw=0, rasterized=True)
@@ -251,7 +257,7 @@ def expected_class(
 
 
 def thumbnail(picture: np.ndarray) -> bytes:
-    """A PNG of a spectrogram uint8 [height, width], whose row 0 is the lowest band."""
+    """Draws a spectrogram uint8 [height, width] as a PNG; row 0 is the lowest mel band."""
     image = io.BytesIO()
     matplotlib.image.imsave(
         image, picture, format="png", cmap=COLORMAP, vmin=0, vmax=255, origin="lower"
@@ -263,10 +269,8 @@ def data_uri(data: bytes, media_type: str) -> str:
     return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 
-def _svg(draw: Callable) -> str:
-    """An SVG of what `draw` puts on axes: no background, no date, and ink that turns light where
-    the screen is dark.
-    """
+def _svg(draw: Callable[[Axes], None]) -> str:
+    """Draws on axes and returns the SVG: no background, no date, light ink on a dark screen."""
     file = io.StringIO()
     with matplotlib.rc_context(_SVG_STYLE):
         figure = Figure(figsize=(4.8, 3.4), layout="constrained")

@@ -1,81 +1,55 @@
-"""What a training came to, for a person: a table for the terminal, a page for the browser.
+"""The report on a training run, for a person: a table for the terminal, a page for the browser.
 
-The page is one file that asks nothing of the network, and the same for the same training. It is
-built as a tree whose serializer escapes every string, so a genre may be called anything.
+The page is one file that loads nothing, and the same for the same run. Its template is
+`page/report.html`, rendered with autoescape, so a genre may be called anything.
 """
 
-from collections.abc import Iterable, Sequence
+import dataclasses
+import importlib.resources
+from collections.abc import Sequence
 from typing import Any
-from xml.etree import ElementTree
 
+import jinja2
+import markupsafe
 import numpy as np
+from numpy.typing import NDArray
 
 from common.dataset_info import DatasetInfo
 from trainer.data import reader
 from trainer.evaluation import metrics, plots
+from trainer.evaluation.epochs import EpochMetrics, best_epoch
+from trainer.evaluation.metrics import Evaluation
+from trainer.evaluation.predictions import Predictions
 from trainer.model.network import POSTER_ACCURACY
-from trainer.run import model_folder
-from trainer.run.loop import Trainer
-from trainer.train_config import TrainConfig
+from trainer.train_config import NetworkConfig, TrainConfig
 
 NUM_MISTAKES = 12
 
 
-def table(measured: dict[str, Any], *, split: str, num_artists: int) -> str:
-    """An evaluation as lines of text; `num_artists` is what the interval was drawn from."""
+def table(evaluation: Evaluation, *, split: str, num_artists: int) -> str:
+    """Formats an evaluation as lines of text.
+
+    Args:
+        evaluation: of the split.
+        split: its name.
+        num_artists: what the interval of the accuracy was drawn from.
+    """
+    interval = f"{_interval(evaluation)}; {_drawn_from(num_artists)}"
     rows = [
-        ("examples", f"{measured['num_examples']:,}"),
-        (
-            "accuracy",
-            f"{_percent(measured['accuracy'])} ({_interval(measured)}; {_drawn(num_artists)})",
-        ),
-        ("majority class", _percent(measured["baselines"]["majority"])),
-        ("genre alone", _percent(measured["baselines"]["genre"])),
-        *_other_measures(measured),
+        ("examples", f"{evaluation.num_examples:,}"),
+        ("accuracy", f"{_percent(evaluation.accuracy)} ({interval})"),
+        ("majority class", _percent(evaluation.baselines.majority)),
+        ("genre alone", _percent(evaluation.baselines.genre)),
+        *_other_measures(evaluation),
     ]
     lines = [f"evaluation on {split}", *(f"  {name:<22}{value}" for name, value in rows)]
     lines.append("  confusion (rows: true, columns: answered)")
-    names = list(measured["per_class"])
+    names = list(evaluation.per_class)
     width = max(len(name) for name in names) + 2
     lines.append(" " * (width + 4) + "".join(f"{name:>{width}}" for name in names))
-    for name, row in zip(names, measured["confusion"], strict=True):
+    for name, row in zip(names, evaluation.confusion, strict=True):
         lines.append(f"    {name:<{width}}" + "".join(f"{count:>{width},}" for count in row))
     return "\n".join(lines)
-
-
-def write(
-    trainer: Trainer,
-    *,
-    model_dir: str,
-    dataset_dir: str,
-    split: str,
-    predictions: dict[str, np.ndarray] | None,
-    measured: dict[str, Any] | None,
-) -> str:
-    """Writes the page on a split into the model folder; the path of the file.
-
-    Args:
-        trainer: with the network that was evaluated.
-        model_dir: where its history lies.
-        dataset_dir: where the spectrograms of the surest mistakes lie.
-        split, predictions, measured: see `page`.
-    """
-    history = model_folder.read_history(model_dir)
-    pictures = []
-    if predictions is not None:
-        pictures = pictures_of_mistakes(trainer.info, dataset_dir, split, predictions)
-    html = page(
-        config=trainer.config,
-        info=trainer.info,
-        num_parameters=trainer.model.count_params(),
-        history=history,
-        best_epoch=model_folder.best_epoch(history),
-        split=split,
-        predictions=predictions,
-        measured=measured,
-        pictures=pictures,
-    )
-    return model_folder.write_report(model_dir, split, html)
 
 
 def page(
@@ -83,281 +57,210 @@ def page(
     config: TrainConfig,
     info: DatasetInfo,
     num_parameters: int,
-    history: list[dict[str, Any]],
-    best_epoch: int,
+    history: Sequence[EpochMetrics],
     split: str,
-    predictions: dict[str, np.ndarray] | None,
-    measured: dict[str, Any] | None,
-    pictures: Sequence[np.ndarray] = (),
+    predictions: Predictions | None,
+    evaluation: Evaluation | None,
+    pictures: Sequence[NDArray[np.uint8]] = (),
 ) -> str:
-    """The report as an HTML document.
+    """Renders the report as an HTML document.
 
     Args:
-        config: of the training.
+        config: of the training run.
         info: of the dataset.
         num_parameters: of the network.
-        history: the metrics of each epoch.
-        best_epoch: counted from 1, the one that was evaluated.
+        history: the metrics of each epoch, of which the best was evaluated.
         split: that it was evaluated on.
-        predictions, measured: what `evaluation.evaluate` takes and gives; None and None where the
-            split has no examples.
-        pictures: the spectrograms of `evaluation.confident_mistakes`, none to leave them out.
+        predictions, evaluation: of the split; None and None where it has no examples.
+        pictures: the spectrograms of `metrics.confident_mistakes`, none to leave them out.
     """
-    network = f"{config.network.convolutions} convolutions, {_color(config)}"
-    title = f"{network}: popularity from audio"
-    sections = []
-    if measured is None:
-        missing = f"The {split} split has no examples, so there is nothing to evaluate on."
-        sections.append(_e("p", missing))
-    else:
-        sections += _headline(config, info, split, predictions, measured)
-        sections += _answers(measured)
-        sections.append(
-            _columns(_calibration(measured, predictions), _listens(info, measured, predictions))
-        )
-        sections += _mistakes(info, predictions, pictures)
-    sections += _learning(info, history, best_epoch)
-    sections += _training(config, info, num_parameters)
-    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-    document = _e(
-        "html",
-        _e(
-            "head",
-            _e("meta", charset="utf-8"),
-            _e("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            _e("meta", {"http-equiv": "Content-Security-Policy", "content": policy}),
-            _e("meta", name="color-scheme", content="light dark"),
-            _e("title", title),
-            _e("style", _STYLE),
-        ),
-        _e("body", _e("main", _e("h1", title), *sections)),
-        lang="en",
+    results = None
+    if predictions is not None and evaluation is not None:
+        results = _results(config, info, split, predictions, evaluation, pictures)
+    return _template().render(
+        style=markupsafe.Markup(_resource("report.css")),
+        title=f"{config.network.convolutions} convolutions, {_color(config.network)}: popularity "
+        "from audio",
+        class_names=info.class_names,
+        split=split,
+        results=results,
+        learning=_learning(info, history),
+        splits=_splits(info),
+        settings=_settings(config),
+        facts=_facts(info, num_parameters),
     )
-    ElementTree.indent(document, space="")
-    html = ElementTree.tostring(document, encoding="unicode", method="html")
-    return f"<!doctype html>\n{html}\n"
 
 
 def pictures_of_mistakes(
-    info: DatasetInfo, dataset_dir: str, split: str, predictions: dict[str, np.ndarray]
-) -> list[np.ndarray]:
-    """The spectrograms uint8 [height, width] of a split's `evaluation.confident_mistakes`."""
-    places = metrics.confident_mistakes(predictions, NUM_MISTAKES)
+    info: DatasetInfo, dataset_dir: str, split: str, predictions: Predictions
+) -> list[NDArray[np.uint8]]:
+    """Reads the spectrograms uint8 [height, width] of a split's `metrics.confident_mistakes`."""
+    mistakes = metrics.confident_mistakes(predictions, NUM_MISTAKES)
     pictures = {}
     batches = reader.batches(info, dataset_dir, split, batch_size=16, names=())
     for batch in batches.as_numpy_iterator():
-        for index in np.flatnonzero(np.isin(batch["place"], places) & (batch["weight"] > 0)):
-            pictures[batch["place"][index]] = batch["spectrogram"][index]
-    return [pictures[place] for place in places]
+        for row in np.flatnonzero(np.isin(batch["index"], mistakes) & (batch["weight"] > 0)):
+            pictures[batch["index"][row]] = batch["spectrogram"][row]
+    return [pictures[index] for index in mistakes]
 
 
-# ---- the sections
+# ---- what the sections of the page show
 
 
-def _headline(config, info, split, predictions, measured) -> list:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Plot:
+    """A plot as a data URI, and what it shows in words."""
+
+    source: str
+    description: str
+
+
+def _results(
+    config: TrainConfig,
+    info: DatasetInfo,
+    split: str,
+    predictions: Predictions,
+    evaluation: Evaluation,
+    pictures: Sequence[NDArray[np.uint8]],
+) -> dict[str, Any]:
     num_artists = metrics.num_groups(predictions)
-    if split == "train":
-        heard = "all of them"
-    else:
-        heard = "some of them" if info.split_check["artists_in_two_splits"] else "none of them"
-    rows = [
-        ("this network", measured["accuracy"], measured["accuracy_ci95"]),
-        ("genre alone", measured["baselines"]["genre"], None),
-        ("majority class", measured["baselines"]["majority"], None),
-    ]
     poster = POSTER_ACCURACY.get((config.network.convolutions, config.network.color))
     about_poster = "The poster reports no figure for this network."
+    bars: list[tuple[str, float | None, tuple[float, float] | None]] = [
+        ("this network", evaluation.accuracy, evaluation.accuracy_ci95),
+        ("genre alone", evaluation.baselines.genre, None),
+        ("majority class", evaluation.baselines.majority, None),
+    ]
     if poster is not None:
-        rows.append(("on the poster", poster, None))
+        bars.append(("on the poster", poster, None))
         about_poster = (
             "The poster's figure for this network is of fma_small with tracks split at random, so "
             "with artists on both sides, and classes whose thresholds it does not print."
         )
-    return [
-        _e(
-            "p",
-            {"class": "lead"},
-            _e("strong", f"{_percent(measured['accuracy'])} of {_count(measured, split)} right"),
-            " (",
-            _e("span", {"class": "whole"}, _interval(measured)),
-            f"). The clips are of {num_artists:,} artist{'s' * (num_artists != 1)}, {heard} heard "
-            f"in training. {_verdict(measured, num_artists)}",
+    clips = f"clip{'s' * (evaluation.num_examples != 1)}"
+    correlation = (
+        "unknown, since one of the two is the same for all clips"
+        if evaluation.spearman is None
+        else f"{evaluation.spearman:.3f}"
+    )
+    return {
+        "accuracy": _percent(evaluation.accuracy),
+        "count": f"{evaluation.num_examples:,} {split} {clips}",
+        "interval": _interval(evaluation),
+        "artists": f"{num_artists:,} artist{'s' * (num_artists != 1)}",
+        "heard": _heard_in_training(info, split),
+        "verdict": _verdict(evaluation, num_artists),
+        "bars": [{"name": n, "value": value, "interval": i} for n, value, i in bars],
+        "about_poster": about_poster,
+        "confusion": [
+            (name, [(f"{count:,}", count / max(1, sum(counts))) for count in counts])
+            for name, counts in zip(info.class_names, evaluation.confusion, strict=True)
+        ],
+        "per_class": [
+            (
+                name,
+                *(f"{score:.3f}" for score in (scores.precision, scores.recall, scores.f1)),
+                f"{scores.num_examples:,}",
+            )
+            for name, scores in evaluation.per_class.items()
+        ],
+        "other_measures": _other_measures(evaluation),
+        "calibration_error": f"{evaluation.ece:.3f}",
+        "reliability": _reliability(predictions),
+        "correlation": correlation,
+        "expected_class": _plot(
+            plots.expected_class(
+                metrics.expected_class(predictions.probabilities),
+                predictions.listens,
+                thresholds=info.thresholds,
+                class_names=info.class_names,
+            ),
+            f"Expected class of {evaluation.num_examples:,} clips against their listens; "
+            f"Spearman {correlation}.",
         ),
-        _html_table(
-            f"Accuracy on the {split} split",
-            ("", "accuracy", "0 to 100 %"),
-            [(name, _percent(value), _bar(value, interval)) for name, value, interval in rows],
-        ),
-        _e(
-            "p",
-            {"class": "note"},
-            "The thin line is the 95 % interval, by a bootstrap over artists; a track of an "
-            "unknown artist counts as an artist of its own. Genre alone and majority class answer "
-            "with what was most frequent in training, in the track's genre or overall. "
-            + about_poster,
-        ),
-    ]
+        "mistakes": _mistakes(info, predictions, pictures),
+    }
 
 
-def _verdict(measured: dict[str, Any], num_artists: int) -> str:
-    """What the interval says against the better baseline."""
+def _heard_in_training(info: DatasetInfo, split: str) -> str:
+    if split == "train":
+        return "all of them"
+    return "some of them" if info.split_check["artists_in_two_splits"] else "none of them"
+
+
+def _verdict(evaluation: Evaluation, num_artists: int) -> str:
+    """Says how the interval compares with the better baseline."""
     if num_artists < metrics.FEW_GROUPS:
         return "With so few artists the interval may be too narrow."
     accuracy, name = max(
-        (measured["baselines"][key] or 0, name)
-        for key, name in (("majority", "the majority class"), ("genre", "genre alone"))
+        (evaluation.baselines.majority or 0, "the majority class"),
+        (evaluation.baselines.genre or 0, "genre alone"),
     )
-    low, high = measured["accuracy_ci95"]
+    low, high = evaluation.accuracy_ci95
     if low > accuracy:
         return f"That is better than {name}."
     return f"That is {'worse than' if high < accuracy else 'not told apart from'} {name}."
 
 
-def _answers(measured) -> list:
-    names = list(measured["per_class"])
-    rows = []
-    for name, counts in zip(names, measured["confusion"], strict=True):
-        total = max(1, sum(counts))
-        rows.append((name, *(_shaded(count, count / total) for count in counts)))
-    per_class = [
-        (
-            name,
-            *(f"{scores[key]:.3f}" for key in ("precision", "recall", "f1")),
-            f"{scores['num_examples']:,}",
-        )
-        for name, scores in measured["per_class"].items()
-    ]
-    return [
-        _e("h2", "Answers by class"),
-        _columns(
-            _html_table(
-                "Clips by true class (rows) and answer (columns), and the share of the row",
-                ("true class", *names),
-                rows,
-            ),
-            _e(
-                "div",
-                _html_table(
-                    "Per class", ("class", "precision", "recall", "F1", "clips"), per_class
-                ),
-                _html_table("Other measures", ("measure", "value"), _other_measures(measured)),
-            ),
-        ),
-    ]
-
-
-def _calibration(measured, predictions) -> ElementTree.Element:
-    probabilities = predictions["probabilities"]
-    correct = probabilities.argmax(axis=1) == predictions["label"]
-    bins = metrics.reliability(probabilities.max(axis=1), correct)
+def _reliability(predictions: Predictions) -> _Plot:
+    bins = metrics.reliability(predictions.confidence, predictions.correct)
     description = "; ".join(
         f"{count:,} clips answered with {_percent(sure)} on average are right in {_percent(right)}"
         for sure, right, count in zip(
-            bins["confidence"], bins["accuracy"], bins["num_examples"], strict=True
+            bins.confidence, bins.accuracy, bins.num_examples, strict=True
         )
     )
-    return _e(
-        "div",
-        _e("h2", "Is it as sure as it is right?"),
-        _e(
-            "p",
-            "Below the dashed line it is too sure of itself. The gaps are "
-            f"{measured['ece']:.3f} on average (expected calibration error), each weighted by its "
-            "clips, which the upright numbers count.",
-        ),
-        _picture(plots.reliability(bins), f"Reliability: {description}."),
-    )
+    return _plot(plots.reliability(bins), f"Reliability: {description}.")
 
 
-def _listens(info, measured, predictions) -> ElementTree.Element:
-    spearman = measured["spearman"]
-    said = (
-        "unknown, since one of the two is the same for all clips"
-        if spearman is None
-        else f"{spearman:.3f}"
-    )
-    picture = plots.expected_class(
-        metrics.expected_class(predictions["probabilities"]),
-        predictions["listens"],
-        thresholds=info.thresholds,
-        class_names=info.class_names,
-    )
-    return _e(
-        "div",
-        _e("h2", "Expected class and listens"),
-        _e(
-            "p",
-            f"Their rank correlation (Spearman) is {said}. A point is a clip; the dotted lines are "
-            "the thresholds between the classes.",
-        ),
-        _picture(
-            picture,
-            f"Expected class of {measured['num_examples']:,} clips against their listens; "
-            f"Spearman {said}.",
-        ),
-    )
-
-
-def _mistakes(info, predictions, pictures) -> list:
-    places = metrics.confident_mistakes(predictions, NUM_MISTAKES)
+def _mistakes(
+    info: DatasetInfo, predictions: Predictions, pictures: Sequence[NDArray[np.uint8]]
+) -> list[dict[str, Any]]:
     cards = []
-    for card, place in enumerate(places):
-        answer = int(predictions["probabilities"][place].argmax())
-        track_id, listens = (int(predictions[name][place]) for name in ("track_id", "listens"))
-        genre = predictions["genre"][place].decode(errors="replace") or "genre unknown"
+    mistakes = metrics.confident_mistakes(predictions, NUM_MISTAKES)
+    thumbnails = [plots.data_uri(plots.thumbnail(picture), "image/png") for picture in pictures]
+    for number, index in enumerate(mistakes):
         probabilities = ", ".join(
             f"{name} {_percent(value)}"
-            for name, value in zip(
-                info.class_names, predictions["probabilities"][place], strict=True
-            )
+            for name, value in zip(info.class_names, predictions.probabilities[index], strict=True)
         )
-        image = ()
-        if card < len(pictures):
-            source = plots.data_uri(plots.thumbnail(pictures[card]), "image/png")
-            image = (_e("img", src=source, alt=f"Spectrogram of track {track_id}"),)
         cards.append(
-            _e(
-                "li",
-                *image,
-                _e("strong", f"track {track_id}"),
-                _e("span", genre),
-                _e("span", f"{listens:,} listens: {info.class_names[predictions['label'][place]]}"),
-                _e("span", f"answered {info.class_names[answer]}"),
-                _e("span", {"class": "note"}, probabilities.replace(" %", "\N{NO-BREAK SPACE}%")),
-            )
+            {
+                "source": thumbnails[number] if number < len(thumbnails) else None,
+                "track_id": int(predictions.track_id[index]),
+                "genre": predictions.genre[index].decode(errors="replace") or "genre unknown",
+                "listens": f"{int(predictions.listens[index]):,}",
+                "label": info.class_names[predictions.label[index]],
+                "predicted": info.class_names[predictions.predicted[index]],
+                "probabilities": probabilities.replace(" %", "\N{NO-BREAK SPACE}%"),
+            }
         )
-    body = _e("ol", {"class": "cards"}, *cards) if cards else _e("p", "There are none.")
-    return [_e("h2", "The surest mistakes"), body]
+    return cards
 
 
-def _learning(info, history, best_epoch) -> list:
-    kept = history[best_epoch - 1]
-    validated = kept["validation_accuracy"] is not None
-    why = "of the best validation accuracy" if validated else "the last, for want of validation"
-    majority = metrics.majority_accuracy(info, "validation")
-    pictures = []
-    for name, line in (("loss", None), ("accuracy", majority)):
-        figures = f"training {kept[name]:.3f}"
-        if validated:
-            figures += f", validation {kept[f'validation_{name}']:.3f}"
-        pictures.append(
-            _picture(
-                plots.learning_curve(name, history, best_epoch=best_epoch, majority=line),
-                f"{name.capitalize()} by epoch. At epoch {best_epoch}, which is kept: {figures}.",
+def _learning(info: DatasetInfo, history: Sequence[EpochMetrics]) -> dict[str, Any]:
+    best = history[best_epoch(history) - 1]
+    why = "the last, for want of validation"
+    curves = []
+    for name, majority in (
+        ("loss", None),
+        ("accuracy", metrics.majority_accuracy(info, "validation")),
+    ):
+        described = f"training {getattr(best, name):.3f}"
+        if best.validation_accuracy is not None:
+            why = "of the best validation accuracy"
+            described += f", validation {getattr(best, f'validation_{name}'):.3f}"
+        curves.append(
+            _plot(
+                plots.learning_curve(name, history, best_epoch=best.epoch, majority=majority),
+                f"{name.capitalize()} by epoch. At epoch {best.epoch}, which is kept: {described}.",
             )
         )
+    return {"epochs": f"{len(history):,}", "best_epoch": best.epoch, "why": why, "plots": curves}
+
+
+def _splits(info: DatasetInfo) -> list[tuple[str, ...]]:
     return [
-        _e("h2", "Learning"),
-        _e("p", f"Epochs: {len(history):,}. Kept is epoch {best_epoch}, {why}."),
-        _columns(*pictures),
-    ]
-
-
-def _training(config, info, num_parameters) -> list:
-    values = config.to_dict()
-    network = values.pop("network")
-    settings = {f"network.{key}": value for key, value in network.items()} | values
-    splits = [
         (
             name,
             *(f"{count:,}" for count in split.class_counts.values()),
@@ -366,14 +269,20 @@ def _training(config, info, num_parameters) -> list:
         )
         for name, split in info.splits.items()
     ]
+
+
+def _settings(config: TrainConfig) -> list[tuple[str, Any]]:
+    values = config.to_dict()
+    network = values.pop("network")
+    return [*((f"network.{key}", value) for key, value in network.items()), *values.items()]
+
+
+def _facts(info: DatasetInfo, num_parameters: int) -> list[tuple[str, str]]:
     check = info.split_check
-    facts = [
+    return [
         ("parameters", f"{num_parameters:,}"),
         ("subset", info.config.subset),
-        (
-            "thresholds",
-            " and ".join(f"{threshold:,}" for threshold in info.thresholds) + " listens",
-        ),
+        ("thresholds", " and ".join(f"{edge:,}" for edge in info.thresholds) + " listens"),
         ("split by", check["by"]),
         ("artists in two splits", f"{check['artists_in_two_splits']:,}"),
         ("clips rejected", f"{sum(info.rejected.values()):,}"),
@@ -382,16 +291,6 @@ def _training(config, info, num_parameters) -> list:
         ("dataset fingerprint", info.fingerprint),
         ("catalogue SHA-256", info.catalog_sha256),
         ("made with", ", ".join(f"{name} {version}" for name, version in info.versions.items())),
-    ]
-    return [
-        _e("h2", "What was trained, on what"),
-        _html_table(
-            "Clips by split and class", ("split", *info.class_names, "all", "artists"), splits
-        ),
-        _columns(
-            _html_table("Config", ("key", "value"), _long(settings.items())),
-            _html_table("Network and dataset", ("", "value"), _long(facts)),
-        ),
     ]
 
 
@@ -402,34 +301,30 @@ def _percent(value: float | None) -> str:
     return "unknown" if value is None else f"{100 * value:.1f} %"
 
 
-def _interval(measured: dict[str, Any]) -> str:
-    low, high = measured["accuracy_ci95"]
+def _interval(evaluation: Evaluation) -> str:
+    low, high = evaluation.accuracy_ci95
     return f"95 %: {100 * low:.1f} to {100 * high:.1f}"
 
 
-def _count(measured: dict[str, Any], split: str) -> str:
-    return f"{measured['num_examples']:,} {split} clip{'s' * (measured['num_examples'] != 1)}"
-
-
-def _drawn(num_artists: int) -> str:
-    """What the interval was drawn from, and whether that was enough."""
+def _drawn_from(num_artists: int) -> str:
+    """Says what the interval was drawn from, and whether that was enough."""
     if num_artists == 1:
         return "of one artist, which gives no interval"
     few = num_artists < metrics.FEW_GROUPS
     return f"drawn from {num_artists:,} artists{', so few that it may be too narrow' * few}"
 
 
-def _color(config: TrainConfig) -> str:
-    return {"rgb": "RGB"}.get(config.network.color, config.network.color)
+def _color(network: NetworkConfig) -> str:
+    return {"rgb": "RGB"}.get(network.color, network.color)
 
 
-def _other_measures(measured: dict[str, Any]) -> list[tuple[str, str]]:
-    spearman = measured["spearman"]
+def _other_measures(evaluation: Evaluation) -> list[tuple[str, str]]:
+    spearman = evaluation.spearman
     return [
-        ("balanced accuracy", _percent(measured["balanced_accuracy"])),
-        ("macro F1", f"{measured['macro_f1']:.3f}"),
-        ("log loss", f"{measured['log_loss']:.3f}"),
-        ("calibration error", f"{measured['ece']:.3f}"),
+        ("balanced accuracy", _percent(evaluation.balanced_accuracy)),
+        ("macro F1", f"{evaluation.macro_f1:.3f}"),
+        ("log loss", f"{evaluation.log_loss:.3f}"),
+        ("calibration error", f"{evaluation.ece:.3f}"),
         ("Spearman with listens", "unknown" if spearman is None else f"{spearman:.3f}"),
     ]
 
@@ -437,117 +332,24 @@ def _other_measures(measured: dict[str, Any]) -> list[tuple[str, str]]:
 # ---- HTML
 
 
-def _e(tag: str, *children, **attributes: str) -> ElementTree.Element:
-    """An element of texts and elements; a dict among the children is more attributes."""
-    element = ElementTree.Element(tag, attributes)
-    last = None
-    for child in children:
-        if isinstance(child, dict):
-            element.attrib.update(child)
-        elif isinstance(child, ElementTree.Element):
-            element.append(child)
-            last = child
-        elif last is None:
-            element.text = (element.text or "") + child
-        else:
-            last.tail = (last.tail or "") + child
-    return element
-
-
-def _html_table(caption: str, header: Iterable[str], rows: Iterable[tuple]) -> ElementTree.Element:
-    """A table whose first column names the rows; it scrolls by itself where it is too wide."""
-    head = _e("tr", *(_e("th", name, scope="col") if name else _e("td") for name in header))
-    body = [
-        _e(
-            "tr",
-            _e("th", first, scope="row"),
-            *(cell if isinstance(cell, ElementTree.Element) else _e("td", cell) for cell in rest),
-        )
-        for first, *rest in rows
-    ]
-    whole = _e("table", _e("caption", caption), _e("thead", head), _e("tbody", *body))
-    return _e(
-        "div", {"class": "table", "role": "region", "aria-label": caption, "tabindex": "0"}, whole
-    )
-
-
-def _bar(value: float | None, interval: tuple[float, float] | None) -> ElementTree.Element:
-    """A cell with a bar from 0 to 100 %, which repeats what another cell says."""
-    if value is None:
-        return _e("td")
-    parts = [_e("div", {"class": "bar", "style": f"width:{100 * value:.2f}%"})]
-    if interval is not None:
-        low, high = interval
-        style = f"left:{100 * low:.2f}%;width:{100 * (high - low):.2f}%"
-        parts.append(_e("div", {"class": "interval", "style": style}))
-    return _e("td", _e("div", {"class": "track", "aria-hidden": "true"}, *parts))
-
-
-def _long(rows: Iterable[tuple[str, Any]]) -> list[tuple]:
-    """Rows of a name and a value that may be broken anywhere."""
-    return [(name, _e("td", {"class": "long"}, str(value))) for name, value in rows]
-
-
-def _shaded(count: int, share: float) -> ElementTree.Element:
-    """A cell with a count and a share, the darker the larger the share."""
-    return _e(
-        "td",
-        {"class": "shaded", "style": f"--share:{100 * share:.1f}%"},
-        f"{count:,} ",
-        _e("small", _percent(share)),
-    )
-
-
-def _columns(*elements: ElementTree.Element) -> ElementTree.Element:
-    """Elements side by side where the screen has room."""
-    return _e("div", {"class": "columns"}, *elements)
-
-
-def _picture(svg: str, description: str) -> ElementTree.Element:
+def _plot(svg: str, description: str) -> _Plot:
     source = plots.data_uri(svg.encode(), "image/svg+xml")
-    return _e("img", {"class": "plot"}, src=source, alt=description)
+    return _Plot(source=source, description=description)
 
 
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1f2328; --dim: #57606a; --paper: #ffffff;
-  --line: #d0d7de; --accent: #3d85c6; }
-@media screen and (prefers-color-scheme: dark) {
-  :root { --ink: #e6e8eb; --dim: #9aa4af; --paper: #14171c; --line: #363c45; } }
-* { box-sizing: border-box; }
-body { margin: 0; color: var(--ink); background: var(--paper);
-  font: 1rem/1.5 system-ui, sans-serif; }
-main { max-width: 62rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 1rem; }
-h2 { font-size: 1.2rem; margin: 2.5rem 0 0.5rem; break-after: avoid; }
-p { max-width: 44rem; }
-.lead { font-size: 1.15rem; }
-.note, caption, small { color: var(--dim); font-size: 0.85rem; }
-.columns { display: grid; gap: 1rem 2.5rem; align-items: start;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }
-.table { overflow-x: auto; break-inside: avoid; margin: 0.75rem 0; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-caption { text-align: left; padding-bottom: 0.25rem; }
-th, td { padding: 0.3rem 0.6rem; border-bottom: 1px solid var(--line); text-align: right; }
-th:first-child { text-align: left; padding-left: 0; }
-td, .whole { white-space: nowrap; }
-.long { white-space: normal; overflow-wrap: anywhere; }
-thead th { color: var(--dim); font-size: 0.85rem; font-weight: 600; vertical-align: bottom; }
-tbody th { font-weight: 500; }
-.track { position: relative; height: 1rem; min-width: 6rem; background: var(--line);
-  print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-.bar { height: 100%; background: var(--dim); }
-tr:first-child .bar { background: var(--accent); }
-.interval { position: absolute; top: 0.4rem; height: 0.2rem; min-width: 2px;
-  background: var(--ink); }
-.shaded { background: color-mix(in srgb, var(--accent) calc(var(--share) * 0.6), transparent);
-  print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-.shaded small { display: block; color: inherit; }
-.plot { display: block; width: 100%; max-width: 30rem; height: auto; break-inside: avoid; }
-.cards { display: grid; gap: 1.25rem 1rem; padding: 0; margin: 0.75rem 0; list-style: none;
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, 9rem), 1fr)); }
-.cards li { break-inside: avoid; font-size: 0.85rem; overflow-wrap: anywhere; }
-.cards img { display: block; width: 100%; height: auto; margin-bottom: 0.25rem; }
-.cards strong, .cards span { display: block; }
-@media (max-width: 30rem) { th, td { padding: 0.3rem 0.35rem; } }
-@media print { :root { font-size: 11px; } main { max-width: none; padding: 0; } }
-"""
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["percent"] = _percent
+    return environment.from_string(_resource("report.html"))
+
+
+def _resource(name: str) -> str:
+    """Reads a file of the folder `page` beside this one."""
+    folder = importlib.resources.files("trainer.evaluation").joinpath("page")
+    return folder.joinpath(name).read_text(encoding="utf-8")

@@ -19,6 +19,7 @@ from common.dataset_info import DatasetInfo
 from common.errors import require
 from trainer.data import reader
 from trainer.evaluation import metrics, plots
+from trainer.evaluation.epochs import best_epoch
 from trainer.model.network import POSTER_ACCURACY
 from trainer.run import model_folder
 from trainer.train_config import TrainConfig
@@ -85,21 +86,21 @@ class Training:
     def measured(self) -> dict[str, Any]:
         """What a finished training came to."""
         history = model_folder.read_history(self.model_dir)
-        best = history[model_folder.best_epoch(history) - 1]
+        best = history[best_epoch(history) - 1]
         test = model_folder.read_evaluation(self.model_dir, "test")
         throughput = model_folder.read_throughput(self.model_dir)
         return {
             "seed": self.config.seed,
             "model_dir": self.name,
-            "train_accuracy": best["accuracy"],
-            "validation_accuracy": best["validation_accuracy"],
-            "test_accuracy": test["accuracy"],
-            "test_accuracy_ci95": test["accuracy_ci95"],
+            "train_accuracy": best.accuracy,
+            "validation_accuracy": best.validation_accuracy,
+            "test_accuracy": test.accuracy,
+            "test_accuracy_ci95": list(test.accuracy_ci95),
             "epochs": len(history),
-            "best_epoch": best["epoch"],
-            "seconds": round(sum(line["seconds"] for line in throughput), 3),
+            "best_epoch": best.epoch,
+            "seconds": round(sum(each.seconds for each in throughput), 3),
             "parameters": self._exported()["num_parameters"],
-            "baselines": test["baselines"],
+            "baselines": dataclasses.asdict(test.baselines),
         }
 
     def _exported(self) -> dict[str, Any] | None:

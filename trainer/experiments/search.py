@@ -27,8 +27,11 @@ from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError, require
 from trainer.data import damaged_records, reader
 from trainer.evaluation import plots
-from trainer.run import devices, model_folder, session
-from trainer.run.loop import Trainer
+from trainer.evaluation.epochs import EpochMetrics, best_epoch
+from trainer.run import devices, model_folder
+from trainer.run.loop import Diverged, Trainer
+from trainer.run.progress import Console
+from trainer.run.session import Session
 from trainer.train_config import TrainConfig
 
 _SPLITS = ("train", "validation")
@@ -235,46 +238,40 @@ def run_trial(
     stop_asked: Callable[[], bool],
 ) -> bool:
     """Trains a trial to its end, or till the pruner stops it; False if it was asked to stop."""
+    console = Console(prefix=f"[trial {trial.number + 1}] ")
 
-    def say(text: str, **how) -> None:
-        session.print_now(f"[trial {trial.number + 1}] {text}", **how)
-
-    def goes_on(line: dict[str, Any]) -> bool:
+    def trains_on(epoch: EpochMetrics) -> bool:
         reported = trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values
-        if line["epoch"] not in reported:  # by a process that was killed then
-            trial.report(line["validation_accuracy"], line["epoch"])
+        if epoch.epoch not in reported:  # by a process that was killed then
+            trial.report(epoch.validation_accuracy, epoch.epoch)
         return not trial.should_prune()
 
-    outcome = "to the end"
+    outcome, history = "to the end", []
     try:
-        trainer = Trainer(config, info, strategy)
-        position, history = session.begin(trainer, folder, say)
-        if not history or goes_on(history[-1]):
-            history = session.fit(
-                trainer,
-                dataset_dir,
-                folder,
-                position,
-                history,
-                stop_asked=stop_asked,
-                say=say,
-                after_epoch=goes_on,
-            )
-        if history is None:
+        session = Session(
+            Trainer(config, info, strategy),
+            dataset_dir=dataset_dir,
+            model_dir=folder,
+            stop_asked=stop_asked,
+            console=console,
+        )
+        session.open()
+        may_begin = not session.history or trains_on(session.history[-1])
+        if may_begin and not session.run_epochs(after_epoch=trains_on):
             return False
-        if not session.has_ended(config, history):
+        history = session.history
+        if not session.has_ended():
             outcome = "stopped early"
-    except session.Diverged:
+    except Diverged:
         outcome = "diverged"
     except tf.errors.ResourceExhaustedError:
         outcome = "out of memory"
     trial.set_user_attr("outcome", outcome)
     if outcome == "to the end":
-        best = history[model_folder.best_epoch(history) - 1]
-        trial.study.tell(trial, best["validation_accuracy"])
+        trial.study.tell(trial, history[best_epoch(history) - 1].validation_accuracy)
     else:
         trial.study.tell(trial, state=TrialState.PRUNED)
-    say(outcome)
+    console.print(outcome)
     for name in ("checkpoints", "best"):  # many, large, and of no more use
         shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
     return True
@@ -313,9 +310,9 @@ def of_trial(trial: optuna.trial.FrozenTrial, folder: str) -> dict[str, Any]:
         "outcome": trial.user_attrs["outcome"],
         **settings_of(**trial.params),
         "validation_accuracy": max(curve, default=None),
-        "best_epoch": model_folder.best_epoch(history) if history else None,
+        "best_epoch": best_epoch(history) if history else None,
         "epochs": len(curve),
-        "seconds": round(sum(line["seconds"] for line in model_folder.read_throughput(folder)), 3),
+        "seconds": round(sum(each.seconds for each in model_folder.read_throughput(folder)), 3),
         "curve": curve,
     }
 

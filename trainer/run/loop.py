@@ -7,15 +7,16 @@ the replicas' gradients. So the steps are the same however many replicas share a
 
 import dataclasses
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from common.dataset_info import DatasetInfo
-from common.errors import require
+from common.errors import UserFacingError, require
 from trainer.data import reader
+from trainer.evaluation.predictions import Predictions
 from trainer.model.network import build_network
 from trainer.run.checkpoints import Arrays, Damaged
 from trainer.run.devices import is_chief, local_replicas
@@ -24,7 +25,7 @@ from trainer.train_config import TrainConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Position:
-    """Where a training is: what its steps have seen of an epoch.
+    """How far a training run is: what its steps have seen of an epoch.
 
     Attributes:
         epoch: counted from 0.
@@ -39,8 +40,22 @@ class Position:
     correct: float = 0.0
 
     @property
-    def means(self) -> dict[str, float]:
-        return {"loss": self.loss / self.weight, "accuracy": self.correct / self.weight}
+    def mean_loss(self) -> float:
+        return self.loss / self.weight
+
+    @property
+    def accuracy(self) -> float:
+        return self.correct / self.weight
+
+
+class Diverged(UserFacingError):
+    """A loss or weights are not finite any more."""
+
+    def __init__(self, position: Position):
+        super().__init__(
+            f"epoch {position.epoch + 1}: the loss is not finite; start anew with a lower "
+            "--config.learning_rate and another --model_dir"
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,7 +115,7 @@ class Trainer:
             if config.precision == "mixed_float16":
                 self.optimizer = keras.optimizers.LossScaleOptimizer(self.optimizer)
             self.optimizer.build(self.model.trainable_variables)
-            # What each replica has seen in a call of `train_steps`.
+            # What each replica has seen in a call of `run_steps`.
             self._sums = {
                 name: tf.Variable(
                     0.0,
@@ -141,7 +156,7 @@ class Trainer:
     # ---- steps
 
     @tf.function
-    def train_steps(self, iterator, num_steps: tf.Tensor, stop: tf.Tensor):
+    def run_steps(self, iterator, num_steps: tf.Tensor, stop: tf.Tensor):
         """Trains on the next `num_steps` batches.
 
         Returns:
@@ -156,7 +171,7 @@ class Trainer:
             batch = next(iterator)
             with tf.control_dependencies(self.strategy.experimental_local_results(batch["weight"])):
                 waited += _now() - before
-            self.strategy.run(self._train_step, args=(batch,))
+            self.strategy.run(self._replica_step, args=(batch,))
 
         def of_all_replicas():
             mine = self._sums | {"stop": tf.cast(stop, tf.float32)}
@@ -168,8 +183,8 @@ class Trainer:
         totals = self.strategy.run(of_all_replicas)
         return {name: self._first_local(total) for name, total in totals.items()}, waited
 
-    def _train_step(self, batch):
-        """One step of a replica, which speaks with the others once: to add up the gradients."""
+    def _replica_step(self, batch):
+        """Trains a replica by one step, in which the replicas' gradients are added up once."""
         with tf.GradientTape() as tape:
             logits = self.model(batch["spectrogram"], training=True)
             totals = self._totals(logits, batch)
@@ -193,7 +208,7 @@ class Trainer:
     def _examples_in_step(self, batch) -> tf.Tensor:
         """How many records the batches of all replicas hold: in the last step fewer than before."""
         size = self.config.batch_size
-        before = batch["place"][0] // size * size
+        before = batch["index"][0] // size * size
         left = self.info.splits["train"].num_examples - before
         return tf.cast(tf.minimum(left, size), tf.float32)
 
@@ -211,17 +226,19 @@ class Trainer:
 
     @tf.function
     def predict_step(self, iterator, stop: tf.Tensor):
-        """Of the next batches of all replicas: probabilities [batch, classes], place, weight.
+        """Predicts the next batches of all replicas.
 
-        And [replicas], whether the worker of each was asked to `stop`.
+        Returns:
+            probabilities [batch, classes], and [batch] each index and weight of the records; and
+            [replicas], whether the worker of each was asked to `stop`.
         """
 
         def predict(batch):
             logits = self.model(batch["spectrogram"], training=False)
-            return tf.nn.softmax(logits), batch["place"], batch["weight"], stop[tf.newaxis]
+            return tf.nn.softmax(logits), batch["index"], batch["weight"], stop[tf.newaxis]
 
-        answers = self.strategy.run(predict, args=(next(iterator),))
-        return tuple(self.strategy.gather(answer, axis=0) for answer in answers)
+        of_replicas = self.strategy.run(predict, args=(next(iterator),))
+        return tuple(self.strategy.gather(values, axis=0) for values in of_replicas)
 
     @tf.function
     def _sum_over_replicas(self, value):
@@ -237,8 +254,8 @@ class Trainer:
         """Of a value that is the same in every replica, the one of the first here."""
         return self.strategy.experimental_local_results(value)[0]
 
-    def of_chief(self, value: int) -> int:
-        """The chief's value, in every worker."""
+    def broadcast(self, value: int) -> int:
+        """Returns the chief's value, in every worker."""
         mine = value if is_chief(self.strategy) else 0
         total = int(self._sum_over_replicas(tf.constant(mine, tf.int64)))
         return total // len(local_replicas(self.strategy))
@@ -275,8 +292,12 @@ class Trainer:
 
         return self.strategy.distribute_datasets_from_function(of_worker)
 
-    def train_epoch(
-        self, dataset_dir: str, position: Position, *, stop_asked=lambda: False
+    def run_epoch(
+        self,
+        dataset_dir: str,
+        position: Position,
+        *,
+        stop_asked: Callable[[], bool] = lambda: False,
     ) -> Iterator[Progress]:
         """Trains from a position to the end of its epoch, on every example left in it once.
 
@@ -295,7 +316,7 @@ class Trainer:
             # A training is checkpointed and stopped between calls alone, so that it adds up the
             # same sums wherever that was.
             count = min(self.config.steps_per_call, self.steps_an_epoch - position.step)
-            totals, waited = self.train_steps(
+            totals, waited = self.run_steps(
                 iterator, tf.constant(count), tf.constant(int(stop_asked()))
             )
             position = Position(
@@ -309,10 +330,10 @@ class Trainer:
                 position=position, waited_seconds=float(waited), stop=bool(totals["stop"] > 0)
             )
 
-    def predictions(
-        self, dataset_dir: str, split: str, *, stop_asked=lambda: False
-    ) -> dict[str, np.ndarray] | None:
-        """The network's answer for every example of a split, exactly once, in the stored order.
+    def predict(
+        self, dataset_dir: str, split: str, *, stop_asked: Callable[[], bool] = lambda: False
+    ) -> Predictions | None:
+        """Predicts every example of a split, exactly once.
 
         Args:
             dataset_dir: where the shards lie.
@@ -320,26 +341,24 @@ class Trainer:
             stop_asked: whether this worker has been asked to stop.
 
         Returns:
-            `probabilities` float32 [examples, classes] and the scalar columns of the records; None
-            in every worker if one was asked to stop before the end.
+            the predictions; None in every worker if one was asked to stop before the end.
         """
-        names = [name for name in self.info.features if name != "spectrogram"]
-        columns = reader.read_columns(self.info, dataset_dir, split, names)
+        columns = reader.read_columns(self.info, dataset_dir, split, Predictions.columns())
         num_examples = self.info.splits[split].num_examples
         probabilities = np.zeros([num_examples, len(self.info.class_names)], np.float32)
-        answers = np.zeros(num_examples, int)
+        times_predicted = np.zeros(num_examples, int)
         iterator = iter(self.distributed(split, dataset_dir))
         num_steps = reader.num_steps(self.info, split, global_batch_size=self.config.batch_size)
         for _ in range(num_steps):
             of_replicas = self.predict_step(iterator, tf.constant(int(stop_asked())))
-            answer, place, weight, stop = (value.numpy() for value in of_replicas)
+            predicted, index, weight, stop = (value.numpy() for value in of_replicas)
             if stop.any():
                 return None
             kept = weight > 0
-            probabilities[place[kept]] = answer[kept]
-            answers[place[kept]] += 1
-        assert (answers == 1).all(), "an example was left out or asked twice"
-        return columns | {"probabilities": probabilities}
+            probabilities[index[kept]] = predicted[kept]
+            times_predicted[index[kept]] += 1
+        assert (times_predicted == 1).all(), "an example was left out or predicted twice"
+        return Predictions(probabilities=probabilities, **columns)
 
 
 def _now() -> tf.Tensor:

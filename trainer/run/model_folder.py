@@ -1,7 +1,7 @@
 """What lies in --model_dir: how the network is trained, checkpoints, history, evaluation.
 
     training.json          config, and what the dataset is like
-    checkpoints/           the newest states of network, optimizer and place in the dataset
+    checkpoints/           the newest states of network, optimizer and position in the epoch
     best/                  the weights with the best validation accuracy
     metrics.jsonl          a line an epoch
     throughput.jsonl       how fast each epoch was, which no two runs agree on
@@ -14,8 +14,10 @@ All of it may be on gs://.
 """
 
 import contextlib
+import dataclasses
 import json
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import keras
 import numpy as np
@@ -24,9 +26,16 @@ import tensorflow as tf
 from common.config import differences
 from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError, require
+from trainer.evaluation.epochs import EpochMetrics, EpochThroughput, best_epoch
+from trainer.evaluation.metrics import Evaluation
 from trainer.run import whole_file
 from trainer.run.checkpoints import Arrays, Checkpoints, Damaged
 from trainer.train_config import TrainConfig
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+_Line = TypeVar("_Line", EpochMetrics, EpochThroughput)
 
 _TRAINING = "training.json"
 _HISTORY = "metrics.jsonl"
@@ -183,55 +192,43 @@ def _best_weights(model_dir: str, epoch: int) -> Arrays:
     )
 
 
-def read_history(model_dir: str) -> list[dict[str, Any]]:
-    """The metrics of each epoch so far; UserFacingError if the file is damaged."""
-    return _read_lines(model_dir, _HISTORY)
+def read_history(model_dir: str) -> list[EpochMetrics]:
+    """Returns the metrics of each epoch so far; UserFacingError if the file is damaged."""
+    return _read_lines(model_dir, _HISTORY, EpochMetrics)
 
 
-def write_history(model_dir: str, history: list[dict[str, Any]]) -> None:
-    write_text(
-        model_dir, _HISTORY, "".join(json.dumps(line, allow_nan=False) + "\n" for line in history)
-    )
+def write_history(model_dir: str, history: Sequence[EpochMetrics]) -> None:
+    _write_lines(model_dir, _HISTORY, history)
 
 
-def read_throughput(model_dir: str) -> list[dict[str, Any]]:
-    """How fast each epoch was; UserFacingError if the file is damaged."""
-    return _read_lines(model_dir, _THROUGHPUT)
+def read_throughput(model_dir: str) -> list[EpochThroughput]:
+    """Returns how fast each epoch was; UserFacingError if the file is damaged."""
+    return _read_lines(model_dir, _THROUGHPUT, EpochThroughput)
 
 
-def write_throughput(model_dir: str, line: dict[str, Any]) -> None:
+def write_throughput(model_dir: str, throughput: EpochThroughput) -> None:
     """Adds how fast an epoch was; one that is trained again replaces itself and those after it."""
-    lines = [there for there in read_throughput(model_dir) if there["epoch"] < line["epoch"]] + [
-        line
-    ]
-    write_text(model_dir, _THROUGHPUT, "".join(json.dumps(line) + "\n" for line in lines))
+    before = [each for each in read_throughput(model_dir) if each.epoch < throughput.epoch]
+    _write_lines(model_dir, _THROUGHPUT, [*before, throughput])
 
 
-def best_epoch(history: list[dict[str, Any]]) -> int:
-    """The epoch, from 1, of the best validation accuracy, the lower loss deciding a tie.
-
-    Without a validation split it is the last one.
-    """
-
-    def rank(line):
-        if line["validation_accuracy"] is None:
-            return (line["epoch"],)
-        return line["validation_accuracy"], -line["validation_loss"]
-
-    return max(history, key=rank)["epoch"]
-
-
-def write_evaluation(model_dir: str, split: str, evaluation: dict[str, Any]) -> str:
-    """Writes the evaluation of a split; the path of the file."""
-    text = json.dumps(evaluation, indent=2, allow_nan=False) + "\n"
+def write_evaluation(model_dir: str, split: str, evaluation: Evaluation) -> str:
+    """Writes the evaluation of a split and returns the path of the file."""
+    text = json.dumps(evaluation.to_dict(), indent=2, allow_nan=False) + "\n"
     return _write_of_split(model_dir, split, "evaluation.json", text)
 
 
-def read_evaluation(model_dir: str, split: str) -> dict[str, Any]:
-    """The evaluation of a split; UserFacingError where there is none."""
-    text = read_text(model_dir, _name_of_split(split, "evaluation.json"))
-    require(text is not None, f"{model_dir}: not evaluated on {split}; run trainer.evaluate")
-    return _of_json(model_dir, _name_of_split(split, "evaluation.json"), text)
+def read_evaluation(model_dir: str, split: str) -> Evaluation:
+    """Returns the evaluation of a split; UserFacingError where there is none, or it is damaged."""
+    name = _name_of_split(split, "evaluation.json")
+    text = read_text(model_dir, name)
+    if text is None:
+        raise UserFacingError(f"{model_dir}: not evaluated on {split}; run trainer.evaluate")
+    values = _of_json(model_dir, name, text)
+    try:
+        return Evaluation.from_dict(values)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(model_dir, name, error) from None
 
 
 def write_report(model_dir: str, split: str, html: str) -> str:
@@ -253,10 +250,19 @@ def _name_of_split(split: str, name: str) -> str:
     return f"{stem}_{split}.{suffix}"
 
 
-def _read_lines(model_dir: str, name: str) -> list[dict[str, Any]]:
-    """The values of a file of JSON lines, none where there is none."""
+def _read_lines(model_dir: str, name: str, kind: type[_Line]) -> list[_Line]:
+    """Returns the dataclasses of a file of JSON lines, none where there is none."""
     text = read_text(model_dir, name) or ""
-    return [_of_json(model_dir, name, line) for line in text.splitlines()]
+    try:
+        return [kind(**_of_json(model_dir, name, line)) for line in text.splitlines()]
+    except TypeError as error:
+        raise _damaged(model_dir, name, error) from None
+
+
+def _write_lines(model_dir: str, name: str, lines: Sequence["DataclassInstance"]) -> None:
+    values = map(dataclasses.asdict, lines)
+    text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in values)
+    write_text(model_dir, name, text)
 
 
 def _of_json(model_dir: str, name: str, text: str) -> dict[str, Any]:
@@ -267,7 +273,7 @@ def _of_json(model_dir: str, name: str, text: str) -> dict[str, Any]:
         raise _damaged(model_dir, name, error) from None
 
 
-def _damaged(model_dir: str, name: str, error: ValueError) -> UserFacingError:
+def _damaged(model_dir: str, name: str, error: Exception) -> UserFacingError:
     return UserFacingError(
         f"{path(model_dir, name)}: damaged ({error}); bring it back, or take another folder"
     )

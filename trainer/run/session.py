@@ -1,30 +1,34 @@
-"""A training from its first step, or where it stopped, to the exported model."""
+"""A training run: opens the model folder, trains the epochs, evaluates the best, exports it."""
 
-import dataclasses
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
-from common import dataset_info, export_folder, tables
-from common.dataset_info import DatasetInfo
-from common.errors import UserFacingError, require
-from trainer.data import damaged_records, input_stages, reader
+from common import export_folder
+from common.errors import require
+from trainer.data import damaged_records, input_stages
 from trainer.evaluation import metrics, plots, report
+from trainer.evaluation.epochs import EpochMetrics, best_epoch
+from trainer.evaluation.metrics import Evaluation
+from trainer.evaluation.predictions import Predictions
 from trainer.model import export
-from trainer.run import devices, loop, model_folder, rendezvous
-from trainer.run.checkpoints import Arrays, Checkpoints, Damaged
-from trainer.run.loop import Position, Trainer
+from trainer.run import devices, model_folder, rendezvous, resume, split_evaluation
+from trainer.run.loop import Diverged, Position, Trainer
+from trainer.run.progress import Console, EpochClock
 from trainer.run.stop_signal import StopSignal
-from trainer.run.summaries import Board
+from trainer.run.summaries import Summaries
 from trainer.train_config import TrainConfig
 
+# Below it the steps wait for their batches so much that the slow stage of the input is named.
+_LOW_UTILISATION = 0.9
 
-def run(
+
+def train(
     config: TrainConfig,
     *,
     dataset_dir: str,
@@ -34,42 +38,54 @@ def run(
     skip_damaged: bool,
     stop: StopSignal,
 ) -> bool:
-    """Trains, evaluates and exports; whether it came to the end.
+    """Runs a training from its first step, or where it stopped, to the exported model.
 
-    It does not when it was asked to stop, or when another worker is gone.
+    Returns:
+        whether it came to the end; not where it was asked to stop, or another worker is gone.
 
     Raises:
         UserFacingError: something the user gave does not fit.
     """
     if devices.is_multi_worker(strategy) and devices.num_all_workers() > 1:
         own, others = devices.own_and_other_addresses()
-        print_now(f"waiting for {len(others) + 1} workers")
+        Console().print(f"waiting for {len(others) + 1} workers")
         rendezvous.meet(own, others)
     try:
         with stop.held_back():
             distribution = devices.strategy_for(strategy)
-        say = print_now if devices.is_chief(distribution) else print_nothing
-        with damaged_records.dataset_of(dataset_dir, skip_damaged=skip_damaged, say=say) as (
-            info,
-            dataset_dir,
-        ):
+        console = Console(silent=not devices.is_chief(distribution))
+        with damaged_records.open_dataset(dataset_dir, skip_damaged=skip_damaged) as dataset:
+            if skip_damaged:
+                console.print(dataset.list_of_damaged())
             require(
-                info.splits["train"].num_examples > 0,
+                dataset.info.splits["train"].num_examples > 0,
                 f"{dataset_dir}: the training split has no examples",
             )
-            model_folder.check(model_dir, config, info)
+            model_folder.check(model_dir, config, dataset.info)
             keras.utils.set_random_seed(config.seed)
             if config.deterministic:
                 tf.config.experimental.enable_op_determinism()
-            trainer = Trainer(config, info, distribution)
+            session = Session(
+                Trainer(config, dataset.info, distribution),
+                dataset_dir=dataset.folder,
+                model_dir=model_dir,
+                stop_asked=stop.has_come,
+                console=console,
+            )
             stop.answer_between_steps()
-            with damaged_records.named(info, dataset_dir):
-                finished = train(
-                    trainer, dataset_dir, model_dir, export_dir, stop_asked=stop.has_come, say=say
+            with damaged_records.named(dataset.info, dataset.folder):
+                if session.is_chief:
+                    model_folder.require_bucket(export_dir)
+                session.open()
+                had_ended = session.has_ended()
+                finished = (
+                    session.run_epochs()
+                    and session.evaluate()
+                    and session.export(export_dir, unless_exported=had_ended)
                 )
             # All leave together, and as the chief does: one that dies at its export, or is asked
             # to stop before it, is started again with the others.
-            return bool(trainer.of_chief(int(finished)))
+            return bool(session.trainer.broadcast(int(finished)))
     except tf.errors.OpError as error:
         lost = devices.lost_worker(error)
         if lost is None:
@@ -82,367 +98,282 @@ def run(
         return False
 
 
-class Diverged(UserFacingError):
-    """A training whose loss or weights are not finite any more."""
+class Session:
+    """The phases of a training run, one after the other: open, run_epochs, evaluate, export.
 
-    def __init__(self, position: Position):
-        super().__init__(
-            f"epoch {position.epoch + 1}: the loss is not finite; start anew with a lower "
-            "--config.learning_rate and another --model_dir"
-        )
-
-
-def begin(trainer: Trainer, model_dir: str, say) -> tuple[Position, list[dict[str, Any]]]:
-    """Claims the folder for a training and restores what is in it: where it stopped, its history.
-
-    Raises:
-        UserFacingError: the folder holds more epochs than the config asks for, all its
-            checkpoints or its history are damaged, or it can't be written.
-    """
-    config, info = trainer.config, trainer.info
-    say(
-        f"network: {config.network.convolutions} convolutions, {config.network.color}, "
-        f"{trainer.model.count_params():,} parameters, on {devices.in_words(trainer.strategy)}; "
-        f"{info.splits['train'].num_examples:,} training examples"
-    )
-    position = resume(trainer, model_folder.newest_checkpoints(model_dir), say)
-    require(
-        config.epochs >= position.epoch + (position.step > 0),
-        f"config.epochs: {config.epochs}, but {model_dir} has been trained for {position.epoch}",
-    )
-    history = model_folder.read_history(model_dir)[: position.epoch]
-    require(
-        len(history) == position.epoch,
-        f"{model_dir}: metrics.jsonl has {len(history)} of the {position.epoch} epochs that are "
-        "trained; bring it back, or take another --model_dir",
-    )
-    if devices.is_chief(trainer.strategy):
-        model_folder.claim(model_dir, config, info)
-    return position, history
-
-
-def fit(
-    trainer: Trainer,
-    dataset_dir: str,
-    model_dir: str,
-    position: Position,
-    history: list[dict[str, Any]],
-    *,
-    stop_asked: Callable[[], bool],
-    say,
-    after_epoch: Callable[[dict[str, Any]], bool] = lambda line: True,
-) -> list[dict[str, Any]] | None:
-    """Trains on from where `begin` says; each epoch ends with a look at the validation split.
+    Each phase but the first returns False if a worker was asked to stop before its end.
 
     Args:
-        trainer: as `begin` leaves it.
+        trainer: as it is constructed.
         dataset_dir: where the shards lie.
-        model_dir: where checkpoints and metrics go.
-        position, history: what `begin` gave.
+        model_dir: where checkpoints, metrics and the evaluation go.
         stop_asked: whether this worker has been asked to stop.
-        say: prints a line.
-        after_epoch: given each epoch's line of the history, whether to go on.
+        console: prints for a person.
 
-    Returns:
-        The history to its end, None if a worker was asked to stop before.
-
-    Raises:
-        Diverged: the loss is not finite.
+    Attributes:
+        position: how far the run is.
+        history: the metrics of each finished epoch.
+        evaluation: of the best epoch on the test split, None without examples or before it.
     """
-    config, info = trainer.config, trainer.info
-    is_chief = devices.is_chief(trainer.strategy)
-    newest = model_folder.newest_checkpoints(model_dir)
-    stage_was_said = False
-    if is_chief and not has_ended(config, history):
-        board = Board(model_dir)
-        if not history:
-            board.show_samples(info, dataset_dir)
 
-    def stop_here() -> None:
-        if is_chief:
-            save(trainer, newest, position)
-        newest.wait()
-        say("stopped as asked; the checkpoint is written and the same command goes on")
+    def __init__(
+        self,
+        trainer: Trainer,
+        *,
+        dataset_dir: str,
+        model_dir: str,
+        stop_asked: Callable[[], bool],
+        console: Console,
+    ):
+        self.trainer = trainer
+        self.is_chief = devices.is_chief(trainer.strategy)
+        self.position = Position()
+        self.history: list[EpochMetrics] = []
+        self.evaluation: Evaluation | None = None
+        self._dataset_dir = dataset_dir
+        self._model_dir = model_dir
+        self._stop_asked = stop_asked
+        self._console = console
+        self._checkpoints = model_folder.newest_checkpoints(model_dir)
 
-    goes_on = True
-    while goes_on and not has_ended(config, history):
-        epoch = EpochClock(trainer, position)
+    # ---- open
+
+    def open(self) -> None:
+        """Claims the model folder and restores what is in it.
+
+        Raises:
+            UserFacingError: the folder holds more epochs than the config asks for, all its
+                checkpoints or its history are damaged, or it can't be written.
+        """
+        trainer, config, info = self.trainer, self.trainer.config, self.trainer.info
+        self._console.print(
+            f"network: {config.network.convolutions} convolutions, {config.network.color}, "
+            f"{trainer.model.count_params():,} parameters, on {devices.in_words(trainer.strategy)}"
+            f"; {info.splits['train'].num_examples:,} training examples"
+        )
+        resumed = resume.restore_state(trainer, self._checkpoints)
+        self.position = position = resumed or Position()
+        if resumed:
+            steps = f" and {position.step} of {trainer.steps_an_epoch} steps" * bool(position.step)
+            self._console.print(f"resumed after epoch {position.epoch}{steps} of {config.epochs}")
+        require(
+            config.epochs >= position.epoch + (position.step > 0),
+            f"config.epochs: {config.epochs}, but {self._model_dir} has been trained for "
+            f"{position.epoch}",
+        )
+        self.history = model_folder.read_history(self._model_dir)[: position.epoch]
+        require(
+            len(self.history) == position.epoch,
+            f"{self._model_dir}: metrics.jsonl has {len(self.history)} of the {position.epoch} "
+            "epochs that are trained; bring it back, or take another --model_dir",
+        )
+        if self.is_chief:
+            model_folder.claim(self._model_dir, config, info)
+
+    def has_ended(self) -> bool:
+        """Returns whether all epochs are trained, or stopped early for want of improvement."""
+        return has_ended(self.trainer.config, self.history)
+
+    # ---- train
+
+    def run_epochs(self, after_epoch: Callable[[EpochMetrics], bool] = lambda _: True) -> bool:
+        """Trains the epochs that are left, each followed by a validation.
+
+        Args:
+            after_epoch: is given each epoch's metrics, and returns whether to train on.
+
+        Raises:
+            Diverged: a loss or weights are not finite.
+        """
+        trainer, config, info = self.trainer, self.trainer.config, self.trainer.info
+        summaries = None
+        if self.is_chief and not self.has_ended():
+            summaries = Summaries(self._model_dir)
+            if not self.history:
+                summaries.write_samples(info, self._dataset_dir)
+        trains_on, input_was_slow = True, False
+        while trains_on and not self.has_ended():
+            clock = EpochClock(
+                self.position,
+                epochs=config.epochs,
+                steps_an_epoch=trainer.steps_an_epoch,
+                console=self._console,
+            )
+            if not self._run_steps(clock):
+                return self._stop_at_checkpoint()
+            throughput = clock.throughput()
+            validation = None
+            if info.splits["validation"].num_examples:
+                validation = trainer.predict(
+                    self._dataset_dir, "validation", stop_asked=self._stop_asked
+                )
+                if validation is None:
+                    return self._stop_at_checkpoint()
+            epoch_metrics = measure_epoch(trainer, self.position, validation)
+            self.history = [*self.history, epoch_metrics]
+            clock.end(epoch_metrics)
+            self.position = Position(epoch=self.position.epoch + 1)
+            if summaries is not None:
+                # First what the history will speak of, then the history that the checkpoint needs.
+                if best_epoch(self.history) == epoch_metrics.epoch:
+                    model_folder.save_best(self._model_dir, epoch_metrics.epoch, trainer.model)
+                model_folder.write_history(self._model_dir, self.history)
+                model_folder.write_throughput(self._model_dir, throughput)
+                resume.save_state(trainer, self._checkpoints, self.position)
+                summaries.write_epoch(
+                    epoch_metrics, throughput, validation, class_names=info.class_names
+                )
+                if throughput.utilisation < _LOW_UTILISATION and not input_was_slow:
+                    input_was_slow = True
+                    logging.warning("%s", input_stages.slowest(config, info, self._dataset_dir))
+            trains_on = after_epoch(epoch_metrics)
+        self._checkpoints.wait()
+        if trains_on and self.history and len(self.history) < config.epochs:
+            self._console.print(
+                f"no better validation accuracy for {config.patience} epochs: ended early"
+            )
+        return True
+
+    def _run_steps(self, clock: EpochClock) -> bool:
+        """Trains the steps that are left of an epoch, with checkpoints by the clock."""
+        trainer = self.trainer
         saved = time.monotonic()
-        for progress in trainer.train_epoch(dataset_dir, position, stop_asked=stop_asked):
-            position = progress.position
-            epoch.update(progress, say)
-            if not np.isfinite(position.loss):
-                raise Diverged(position)
+        for progress in trainer.run_epoch(
+            self._dataset_dir, self.position, stop_asked=self._stop_asked
+        ):
+            self.position = progress.position
+            clock.update(progress)
+            if not np.isfinite(self.position.loss):
+                raise Diverged(self.position)
             if progress.stop:
-                return stop_here()
-            if is_chief and time.monotonic() - saved > config.checkpoint_seconds:
-                save(trainer, newest, position)
+                return False
+            if self.is_chief and time.monotonic() - saved > trainer.config.checkpoint_seconds:
+                resume.save_state(trainer, self._checkpoints, self.position)
                 saved = time.monotonic()
-        throughput = epoch.throughput()
-        validation = None
-        if info.splits["validation"].num_examples:
-            validation = trainer.predictions(dataset_dir, "validation", stop_asked=stop_asked)
-            if validation is None:
-                return stop_here()
-        line = metrics_line(trainer, position, validation)
-        history = [*history, line]
-        epoch.end(line, throughput, say)
-        position = Position(epoch=position.epoch + 1)
-        if is_chief:
-            # First what the history will speak of, then the history that the checkpoint needs.
-            if model_folder.best_epoch(history) == position.epoch:
-                model_folder.save_best(model_dir, position.epoch, trainer.model)
-            model_folder.write_history(model_dir, history)
-            model_folder.write_throughput(model_dir, throughput)
-            save(trainer, newest, position)
-            board.show_epoch(line, throughput, validation, class_names=info.class_names)
-            if throughput["utilisation"] < 0.9 and not stage_was_said:
-                stage_was_said = True
-                say(input_stages.slowest(config, info, dataset_dir))
-        goes_on = after_epoch(line)
-    newest.wait()
-    if goes_on and history and len(history) < config.epochs:
-        say(f"no better validation accuracy for {config.patience} epochs: ended early")
-    return history
+        return True
 
-
-def train(
-    trainer: Trainer, dataset_dir: str, model_dir: str, export_dir: str, *, stop_asked, say
-) -> bool:
-    """Trains to the end, evaluates and exports; False if it was asked to stop before."""
-    config, info = trainer.config, trainer.info
-    is_chief = devices.is_chief(trainer.strategy)
-    if is_chief:
-        model_folder.require_bucket(export_dir)
-    position, history = begin(trainer, model_dir, say)
-    had_ended = has_ended(config, history)
-    history = fit(
-        trainer, dataset_dir, model_dir, position, history, stop_asked=stop_asked, say=say
-    )
-    if history is None:
+    def _stop_at_checkpoint(self) -> bool:
+        """Writes a checkpoint of the position at which the run was asked to stop."""
+        if self.is_chief:
+            resume.save_state(self.trainer, self._checkpoints, self.position)
+        self._checkpoints.wait()
+        self._console.print(
+            "stopped as asked; the checkpoint is written and the same command goes on"
+        )
         return False
 
-    # ---- evaluate the best epoch
-    # The chief has written its file before any worker comes here: they have taken a step together.
-    trainer.of_chief(0)
-    model_folder.restore_best(model_dir, trainer.model)
-    answers = None
-    if info.splits["test"].num_examples:
-        answers = trainer.predictions(dataset_dir, "test", stop_asked=stop_asked)
-        if answers is None:
-            say("stopped as asked, at the evaluation; the same command goes on")
-            return False
-    if not is_chief:
+    # ---- evaluate
+
+    def evaluate(self) -> bool:
+        """Evaluates the best epoch on the test split; writes evaluation, curves and report."""
+        trainer, info = self.trainer, self.trainer.info
+        # The chief has written its file before any worker comes here: they take a step together.
+        trainer.broadcast(0)
+        model_folder.restore_best(self._model_dir, trainer.model)
+        predictions = None
+        if info.splits["test"].num_examples:
+            predictions = trainer.predict(self._dataset_dir, "test", stop_asked=self._stop_asked)
+            if predictions is None:
+                self._console.print("stopped as asked, at the evaluation; the same command goes on")
+                return False
+        if not self.is_chief:
+            return True
+        curves = plots.learning_curves(
+            self.history,
+            best_epoch=best_epoch(self.history),
+            majority=metrics.majority_accuracy(info, "validation"),
+        )
+        model_folder.write_bytes(self._model_dir, "learning_curves.png", curves)
+        if predictions is None:
+            self._console.print(
+                "the test split has no examples, so there is nothing to evaluate on"
+            )
+        else:
+            self.evaluation = split_evaluation.evaluate(
+                info, predictions, dataset_dir=self._dataset_dir
+            )
+            model_folder.write_evaluation(self._model_dir, "test", self.evaluation)
+            num_artists = metrics.num_groups(predictions)
+            self._console.print(
+                report.table(self.evaluation, split="test", num_artists=num_artists)
+            )
+        page = split_evaluation.write_report(
+            trainer.config,
+            info,
+            model_dir=self._model_dir,
+            dataset_dir=self._dataset_dir,
+            split="test",
+            num_parameters=trainer.model.count_params(),
+            predictions=predictions,
+            evaluation=self.evaluation,
+        )
+        self._console.print(f"report: {page}")
         return True
-    curves = plots.learning_curves(
-        history,
-        best_epoch=model_folder.best_epoch(history),
-        majority=metrics.majority_accuracy(info, "validation"),
-    )
-    model_folder.write_bytes(model_dir, "learning_curves.png", curves)
-    test = None
-    if answers is None:
-        say("the test split has no examples, so there is nothing to evaluate on")
-    else:
-        heard = reader.count_labels_by_genre(info, dataset_dir, "train")
-        test = metrics.evaluate(answers, heard, info.class_names)
-        model_folder.write_evaluation(model_dir, "test", test)
-        say(report.table(test, split="test", num_artists=metrics.num_groups(answers)))
-    page = report.write(
-        trainer,
-        model_dir=model_dir,
-        dataset_dir=dataset_dir,
-        split="test",
-        predictions=answers,
-        measured=test,
-    )
-    say(f"report: {page}")
 
     # ---- export
-    versions = export_folder.versions(export_dir)
-    if had_ended and versions:
-        say(f"exported before: {export_folder.join(export_dir, str(versions[-1]))}")
+
+    def export(self, export_dir: str, *, unless_exported: bool) -> bool:
+        """Exports the evaluated network as the next version.
+
+        Args:
+            export_dir: where the versions lie.
+            unless_exported: leaves it at the newest version, if there is one.
+        """
+        if not self.is_chief:
+            return True
+        versions = export_folder.versions(export_dir)
+        if unless_exported and versions:
+            newest = export_folder.join(export_dir, str(versions[-1]))
+            self._console.print(f"exported before: {newest}")
+            return True
+        if self._stop_asked():
+            self._console.print("stopped as asked, before the export; the same command goes on")
+            return False
+        trainer = self.trainer
+        exported = export.export_model(
+            trainer.model.get_weights(),
+            trainer.config,
+            trainer.info,
+            None if self.evaluation is None else self.evaluation.to_dict(),
+            export_dir,
+            dataset_dir=self._dataset_dir,
+        )
+        self._console.print(f"exported: {exported}")
         return True
-    if stop_asked():
-        say("stopped as asked, before the export; the same command goes on")
-        return False
-    weights = trainer.model.get_weights()
-    exported = export.export_model(weights, config, info, test, export_dir, dataset_dir=dataset_dir)
-    say(f"exported: {exported}")
-    return True
 
 
-def has_ended(config: TrainConfig, history: list[dict]) -> bool:
-    """Whether all epochs are trained, or `patience` of them have brought nothing better."""
+def has_ended(config: TrainConfig, history: Sequence[EpochMetrics]) -> bool:
+    """Returns whether all epochs are trained, or `patience` of them brought nothing better."""
     if not history or not config.patience:
         return len(history) >= config.epochs
-    waited = len(history) - model_folder.best_epoch(history)
+    waited = len(history) - best_epoch(history)
     return len(history) >= config.epochs or waited >= config.patience
 
 
-def resume(trainer: Trainer, newest: Checkpoints, say) -> Position:
-    """Restores the newest whole checkpoint, the same one in every worker; where it was made.
-
-    The chief removes the damaged ones after it, which would be taken for newer than those to come.
-
-    Raises:
-        UserFacingError: there are checkpoints, and all are damaged.
-    """
-    numbers = newest.numbers()
-    chosen = None
-    if devices.is_chief(trainer.strategy):
-        damaged = []
-        for number in reversed(numbers):
-            try:
-                newest.load(number)
-            except Damaged as error:
-                damaged.append(number)
-                say(f"{error}; trying the one before")
-            else:
-                chosen = number
-                break
-        if chosen is not None:
-            for number in damaged:
-                newest.remove(number)
-    # 0: there is none, since a checkpoint's number is at least 1; −1: all are damaged.
-    chosen = trainer.of_chief(chosen or (-1 if numbers else 0))
-    if chosen == 0:
-        return Position()
-    require(chosen > 0, f"{newest.folder}: every checkpoint is damaged; take another --model_dir")
-    state = newest.load(chosen)
-    trainer.restore(state, name=newest.path(chosen))
-    fields = [field.name for field in dataclasses.fields(Position)]
-    position = Position(**{name: state[f"position/{name}"].item() for name in fields})
-    within = f" and {position.step} of {trainer.steps_an_epoch} steps" if position.step else ""
-    say(f"resumed after epoch {position.epoch}{within} of {trainer.config.epochs}")
-    if position.step and str(state.get("examples")) != examples_of(trainer.info):
-        # Other records are in another order, of which nobody knows which have been seen.
-        say(f"epoch {position.epoch + 1} starts anew, since other records are damaged than before")
-        position = Position(epoch=position.epoch)
-    return position
-
-
-def save(trainer: Trainer, newest: Checkpoints, position: Position) -> None:
-    """Begins to write the newest checkpoint.
-
-    Raises:
-        Diverged: it would hold what is not finite, which nothing could go on from.
-    """
-    place = {f"position/{k}": np.array(v) for k, v in dataclasses.asdict(position).items()}
-    state = trainer.state()
-    if not is_finite(state):
-        raise Diverged(position)
-    newest.save(state | place | {"examples": np.array(examples_of(trainer.info))})
-
-
-def examples_of(info: DatasetInfo) -> str:
-    """What stands for the training examples and their order: the same only if these are."""
-    return dataset_info.fingerprint(info.config, {"train": info.splits["train"]})
-
-
-def is_finite(state: Arrays) -> bool:
-    """Whether no float of a state is infinite or not a number."""
-    return all(np.isfinite(array).all() for array in state.values())
-
-
-def metrics_line(trainer: Trainer, position: Position, validation: dict | None) -> dict:
-    """The line of the history of an epoch whose steps are done.
+def measure_epoch(
+    trainer: Trainer, position: Position, validation: Predictions | None
+) -> EpochMetrics:
+    """Returns the metrics of an epoch whose steps are done.
 
     Args:
         trainer: after the epoch.
         position: after the last step.
-        validation: the answers on that split, None if it has no examples.
+        validation: the predictions for that split, None if it has no examples.
 
     Raises:
         Diverged: a loss or the weights after it are not finite.
     """
-    measured = {"loss": None, "accuracy": None}
+    loss = accuracy = None
     if validation is not None:
-        measured = metrics.loss_and_accuracy(validation)
-    losses = [position.means["loss"], measured["loss"] or 0]
-    if not (np.isfinite(losses).all() and is_finite(trainer.state())):
+        loss, accuracy = metrics.cross_entropy(validation), float(validation.correct.mean())
+    are_finite = np.isfinite([position.mean_loss, loss or 0.0]).all()
+    if not (are_finite and resume.is_finite(trainer.state())):
         raise Diverged(position)
-    return {
-        "epoch": position.epoch + 1,
-        **position.means,
-        **{f"validation_{name}": value for name, value in measured.items()},
-        "learning_rate": float(np.array(trainer.optimizer.learning_rate)),
-    }
-
-
-class EpochClock:
-    """How fast an epoch goes, and the line that says so.
-
-    The line is drawn over on a terminal; elsewhere it is printed now and then, and once an epoch.
-    """
-
-    _SECONDS_BETWEEN_LINES = 60.0
-
-    def __init__(self, trainer: Trainer, position: Position):
-        self._trainer = trainer
-        self._first = position
-        self._epochs = trainer.config.epochs
-        self._head = f"epoch {position.epoch + 1:>{len(str(self._epochs))}}/{self._epochs}"
-        self._started = self._now = self._said = time.monotonic()
-        self._waited = 0.0
-        self._position = position
-
-    def update(self, progress: loop.Progress, say) -> None:
-        self._now = time.monotonic()
-        self._waited += progress.waited_seconds
-        self._position = position = progress.position
-        if not sys.stdout.isatty() and self._now - self._said < self._SECONDS_BETWEEN_LINES:
-            return
-        self._said = self._now
-        say(
-            f"{self._head}  step {position.step}/{self._trainer.steps_an_epoch}  "
-            f"loss {position.means['loss']:.3f}  accuracy {100 * position.means['accuracy']:.1f} %"
-            f"  {self._examples_a_second():.0f} examples/s  {self._left()} left",
-            overdrawn=True,
-        )
-
-    def throughput(self) -> dict:
-        """How fast the steps were; `utilisation` is the part of their time not spent on waiting."""
-        seconds = max(self._now - self._started, 1e-9)
-        return {
-            "epoch": self._position.epoch + 1,
-            "seconds": round(seconds, 3),
-            "examples_per_second": round(self._examples_a_second(), 1),
-            "utilisation": round(1 - min(self._waited / seconds, 1), 4),
-        }
-
-    def end(self, line: dict, throughput: dict, say) -> None:
-        validation = ""
-        if line["validation_accuracy"] is not None:
-            validation = (
-                f"  validation {line['validation_loss']:.3f} "
-                f"{100 * line['validation_accuracy']:.1f} %"
-            )
-        say(
-            f"{self._head}  loss {line['loss']:.3f}  accuracy {100 * line['accuracy']:.1f} %"
-            f"{validation}  {throughput['examples_per_second']:.0f} examples/s, "
-            f"{100 * throughput['utilisation']:.0f} % busy  {self._left()} left"
-        )
-
-    def _examples_a_second(self) -> float:
-        seconds = max(self._now - self._started, 1e-9)
-        return (self._position.weight - self._first.weight) / seconds
-
-    def _left(self) -> str:
-        """The time that the rest takes, at the pace of the steps and without validation."""
-        steps = self._trainer.steps_an_epoch
-        pace = (self._now - self._started) / max(1, self._position.step - self._first.step)
-        epochs = self._epochs - self._position.epoch - 1
-        return tables.duration(pace * (steps - self._position.step + steps * epochs))
-
-
-def print_now(text: str, *, overdrawn: bool = False) -> None:
-    """Prints a line; on a terminal the next one is drawn over one that is `overdrawn`."""
-    if sys.stdout.isatty():
-        print(f"\r{text}\033[K", end="" if overdrawn else "\n", flush=True)
-    else:
-        print(text, flush=True)
-
-
-def print_nothing(text: str, *, overdrawn: bool = False) -> None:
-    """What the workers print that are not the chief."""
+    return EpochMetrics(
+        epoch=position.epoch + 1,
+        loss=position.mean_loss,
+        accuracy=position.accuracy,
+        validation_loss=loss,
+        validation_accuracy=accuracy,
+        learning_rate=float(np.array(trainer.optimizer.learning_rate)),
+    )
