@@ -10,21 +10,23 @@ import pathlib
 
 from setuptools import find_packages, setup
 
+_BUCKETS = ["google-cloud-storage>=3,<4"]
 _AUDIO = ["soundfile>=0.13", "soxr>=0.5"]
 _TENSORFLOW = ["tensorflow>=2.18,<3"]
 _WORKER = [
     "apache-beam[gcp]>=2.70,<3",
-    "google-cloud-storage>=3,<4",
     "google-crc32c>=1.5",
     "librosa>=0.11,<2",
     "protobuf>=5",
     "scipy>=1.13",
     *_AUDIO,
+    *_BUCKETS,
 ]
 _PIPELINE = [*_WORKER, "build>=1.2", "matplotlib>=3.9", "setuptools>=70.1"]
 _TRAINER = [
     *_TENSORFLOW,
     *_AUDIO,  # what an export is verified with
+    *_BUCKETS,
     "google-crc32c>=1.5",
     "jinja2>=3.1",
     "keras>=3.10",
@@ -40,6 +42,7 @@ _TRAINER = [
 _SERVING = [
     *_TENSORFLOW,
     *_AUDIO,
+    *_BUCKETS,
     "fastapi>=0.115",
     "fastapi-offline>=1.7",
     "grpcio>=1.65",

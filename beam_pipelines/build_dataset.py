@@ -17,7 +17,6 @@ from collections.abc import Iterable
 
 import apache_beam as beam
 from absl import flags
-from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines import engines, output_folder, pipeline
@@ -197,7 +196,6 @@ def run(job: pipeline.Job, options: PipelineOptions) -> str | None:
 
 def main(argv: list[str]) -> None:
     options = engines.options(argv[1:])
-    FileSystems.set_options(options)  # so that buckets are looked into as the workers will
     job = job_of_flags()
     if job.work.why:
         print(f"{job.output_dir}: {job.work.why}")

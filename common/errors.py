@@ -16,6 +16,12 @@ def require(holds: bool, message: str) -> None:
         raise UserFacingError(message)
 
 
+def one_line(error: BaseException, *, at_most: int = 400) -> str:
+    """Returns what an error says, on one line and cut off where it is long."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= at_most else f"{text[: at_most - 2]} …"
+
+
 _FULL = "free some space or inodes there (df -h, df -i)"
 _MEMORY = "leave it more memory, or run fewer processes"
 # What the machine refuses for want of something, whatever was to be done.

@@ -1,9 +1,9 @@
-"""Files of the job, on local disks and in gs:// buckets alike.
+"""Files on local disks and in gs:// buckets alike, for all that read and write them.
 
-Buckets are asked through Beam's client, which retries what a busy bucket turns away, and not
-through its FileSystems. Those read every path as a glob, so that a folder named `music [2020]`
-would not be found and one named `*` would delete its neighbours; they look at each file twice
-before they delete it, and connect anew for each request.
+Buckets are asked through google-cloud-storage, which is imported with the first gs:// path. Every
+request is sent again while the bucket is busy (`DEFAULT_RETRY`, for two minutes). A path is taken
+literally: a folder named `music [2020]` is no pattern. STORAGE_EMULATOR_HOST names an emulator,
+which is asked without credentials, as are public buckets where there are none.
 """
 
 import contextlib
@@ -15,19 +15,27 @@ import os
 import stat
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from apache_beam.io.filesystems import FileSystems
-from apache_beam.io.gcp.gcsio import GcsIO, parse_gcs_path
-from google.api_core.exceptions import Forbidden, GoogleAPIError, NotFound
-from google.auth.exceptions import GoogleAuthError
-from google.cloud.storage import Blob
+from common.errors import one_line
 
-# What is being written is called so, and what has its own name is whole.
+if TYPE_CHECKING:
+    from google.cloud.storage import Blob, Bucket, Client
+    from google.cloud.storage.fileio import BlobReader
+
+# A local file is called so while it is written, and one that has its own name is whole.
 TEMPORARY_PREFIX = ".writing-"
 
 # What a listing of a bucket is to tell of each of its pages.
 _LISTED = "items(name,size),nextPageToken"
+# A request that asks for more deletions at once is refused.
+_MAX_DELETIONS = 100
+# What is read of an object at a time, and what of that is handed on.
+_CHUNK, _BUFFER = 16 << 20, 1 << 20
+
+
+# ---- paths
 
 
 def is_remote(path: str) -> bool:
@@ -35,45 +43,17 @@ def is_remote(path: str) -> bool:
 
 
 def join(folder: str, name: str) -> str:
-    """The path of a name below a folder; a name that is a whole path is that path."""
+    """Returns the path of a name below a folder; a name that is a whole path is that path."""
     if is_remote(name) or os.path.isabs(name):
         return name
-    return f"{folder}/{name}"
+    return f"{folder.rstrip('/')}/{name}"
 
 
-@functools.cache
-def _gcs() -> GcsIO:
-    """Beam's client, with the options of the job; one for the process keeps its connections."""
-    return FileSystems.get_filesystem("gs://")._gcsIO()
-
-
-def _blob(path: str) -> Blob:
-    """The object of a gs:// path, ValueError for any other; no request is made."""
-    bucket, name = parse_gcs_path(path)
-    return _gcs().client.bucket(bucket).blob(name)
-
-
-@contextlib.contextmanager
-def _as_os_errors(path: str) -> Iterator[None]:
-    """Raises a bucket's errors as those that a local file would have."""
-    try:
-        yield
-    except NotFound as error:
-        raise FileNotFoundError(errno.ENOENT, "no such file or bucket", path) from error
-    except (Forbidden, ValueError) as error:
-        code = errno.EACCES if isinstance(error, Forbidden) else errno.EINVAL
-        raise OSError(code, " ".join(str(error).split()), path) from error
-    except (GoogleAPIError, GoogleAuthError) as error:
-        raise OSError(errno.EIO, " ".join(str(error).split()), path) from error
-
-
-def may_pass(error: OSError) -> bool:
-    """Whether a later try may go well: a bucket does not answer now."""
-    return error.errno == errno.EIO
+# ---- reading
 
 
 def open_to_read(path: str) -> io.BufferedReader:
-    """A binary file to read.
+    """Opens a binary file.
 
     Raises:
         FileNotFoundError: there is none.
@@ -82,11 +62,34 @@ def open_to_read(path: str) -> io.BufferedReader:
     if not is_remote(path):
         return open(path, "rb")
     with _as_os_errors(path):
-        return io.BufferedReader(_gcs().open(path, "rb"), buffer_size=1 << 20)
+        blob = _blob(path)
+        blob.reload(retry=_retry())  # a reader finds out only later whether there is an object
+        reader = blob.open("rb", chunk_size=_CHUNK, retry=_retry(), raw_download=True)
+        return io.BufferedReader(_ObjectReader(path, reader), buffer_size=_BUFFER)
+
+
+class _ObjectReader(io.RawIOBase):
+    """Reads an object from its start to its end; raises OSErrors alone."""
+
+    def __init__(self, path: str, reader: "BlobReader"):
+        self._path, self._reader = path, reader
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]  # any writable buffer
+        with _as_os_errors(self._path):
+            data = self._reader.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._reader.close()
+        super().close()
 
 
 def read_bytes(path: str, *, at_most: int | None = None) -> bytes:
-    """The whole of a file.
+    """Reads the whole of a file.
 
     Args:
         path: of the file.
@@ -107,18 +110,18 @@ def read_bytes(path: str, *, at_most: int | None = None) -> bytes:
     whole = _Bounded(path, at_most)
     with _as_os_errors(path):
         # One request, and its checksum is compared.
-        _blob(path).download_to_file(whole, raw_download=True)
+        _blob(path).download_to_file(whole, raw_download=True, checksum="crc32c", retry=_retry())
     return whole.getvalue()
 
 
 class _Bounded(io.BytesIO):
-    """What is read of an object, up to a number of bytes."""
+    """Holds what is read of an object, up to a number of bytes."""
 
     def __init__(self, path: str, at_most: int | None):
         super().__init__()
         self._path, self._at_most = path, at_most
 
-    def write(self, data) -> int:
+    def write(self, data) -> int:  # type: ignore[no-untyped-def]  # any buffer
         _check_size(self._path, self.tell() + len(data), self._at_most)
         return super().write(data)
 
@@ -128,30 +131,70 @@ def _check_size(path: str, size: int, at_most: int | None) -> None:
         raise OSError(errno.EFBIG, f"larger than {at_most / 1e6:g} MB", path)
 
 
+def read_text(path: str) -> str:
+    """Reads a file of UTF-8; raises as `read_bytes` does, and UnicodeDecodeError."""
+    return read_bytes(path).decode()
+
+
 def sha256(path: str) -> str:
-    """SHA-256 of a file; raises as `open_to_read` does."""
+    """Returns the SHA-256 of a file, as hexadecimal digits; raises as `open_to_read` does."""
     digest = hashlib.sha256()
     with open_to_read(path) as file:
-        while block := file.read(1 << 20):
+        while block := file.read(_BUFFER):
             digest.update(block)
     return digest.hexdigest()
 
 
+def link_or_copy(source: str, destination: str) -> None:
+    """Makes a file appear under a local path: a symbolic link to a local one, or a copy.
+
+    Raises:
+        FileNotFoundError: there is no such object.
+        OSError: it can't be read or made.
+    """
+    if not is_remote(source):
+        os.symlink(os.path.abspath(source), destination)
+        return
+    with _as_os_errors(source):
+        _blob(source).download_to_filename(
+            destination, raw_download=True, checksum="crc32c", retry=_retry()
+        )
+
+
+# ---- what is there
+
+
 def exists(path: str) -> bool:
-    """Whether there is a file, or a local folder; buckets have none."""
+    """Returns whether there is a file, or a local folder; buckets have none."""
     if not is_remote(path):
         return os.path.exists(path)
     with _as_os_errors(path):
-        return _blob(path).exists()
+        return bool(_blob(path).exists(retry=_retry()))
+
+
+def size_of(path: str) -> int | None:
+    """Returns the bytes of a file, None if there is none."""
+    try:
+        if not is_remote(path):
+            return os.stat(path).st_size
+        with _as_os_errors(path):
+            blob = _blob(path)
+            blob.reload(retry=_retry())
+            return int(blob.size)
+    except FileNotFoundError:
+        return None
 
 
 def names_in(folder: str) -> list[str]:
-    """The names of the files that lie in a folder, not below; none if there is no folder."""
+    """Lists the files that lie in a folder, not below; none if there is no folder."""
     return sorted(sizes_in(folder))
 
 
 def sizes_in(folder: str) -> dict[str, int]:
-    """{name: bytes} of the files that lie in a folder, not below; none if there is no folder."""
+    """Returns {name: bytes} of the files that lie in a folder, not below.
+
+    None if there is no folder; FileNotFoundError if there is no such bucket.
+    """
     if not is_remote(folder):
         if not os.path.isdir(folder):
             return {}
@@ -162,53 +205,73 @@ def sizes_in(folder: str) -> dict[str, int]:
                     found[entry.name] = entry.stat().st_size
         return found
     with _as_os_errors(folder):
-        bucket, prefix = parse_gcs_path(f"{folder}/", object_optional=True)
-        found = _gcs().client.list_blobs(bucket, prefix=prefix, delimiter="/", fields=_LISTED)
-        return {blob.name.removeprefix(prefix): blob.size for blob in found if blob.name != prefix}
+        prefix = _prefix(folder)
+        listed = _list(folder, delimiter="/", fields=_LISTED)
+        return {
+            blob.name.removeprefix(prefix): int(blob.size) for blob in listed if blob.name != prefix
+        }
 
 
-def size_of(path: str) -> int | None:
-    """The bytes of a file, None if there is none."""
-    try:
-        if not is_remote(path):
-            return os.stat(path).st_size
-        with _as_os_errors(path):
-            blob = _blob(path)
-            blob.reload()
-            return blob.size
-    except FileNotFoundError:
-        return None
+def folders_in(folder: str) -> list[str]:
+    """Lists the folders that lie in a folder, not below; raises as `sizes_in` does."""
+    if not is_remote(folder):
+        if not os.path.isdir(folder):
+            return []
+        return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    with _as_os_errors(folder):
+        listed = _list(folder, delimiter="/", fields="prefixes,items(name),nextPageToken")
+        for _ in listed:  # the folders are known once all pages have been read
+            pass
+        prefix = _prefix(folder)
+        return sorted(name.removeprefix(prefix).rstrip("/") for name in listed.prefixes)
+
+
+def folder_exists(path: str) -> bool:
+    """Returns whether there is a local folder, or anything below a path of a bucket."""
+    return has_files(path) if is_remote(path) else os.path.isdir(path)
 
 
 def has_files(folder: str) -> bool:
-    """Whether any file lies in a folder or below it."""
+    """Returns whether any file lies in a folder or below it."""
     if not is_remote(folder):
-        return any(files for _, _, files in os.walk(folder))
+        return any(names for _, _, names in os.walk(folder))
     try:
         with _as_os_errors(folder):
-            bucket, prefix = parse_gcs_path(f"{folder}/", object_optional=True)
-            found = _gcs().client.list_blobs(bucket, prefix=prefix, fields=_LISTED)
             # Some tools put empty objects that end in a slash where a folder would be.
-            return any(not blob.name.endswith("/") for blob in found)
+            return any(not blob.name.endswith("/") for blob in _list(folder, fields=_LISTED))
     except FileNotFoundError:  # there is no such bucket
         return False
 
 
-def delete(folder: str, names: list[str]) -> None:
-    """Deletes files of a folder; one that is gone already is none to delete.
+class FileState(NamedTuple):
+    """A file as it was when it was looked at: another state means other bytes."""
 
-    Raises:
-        OSError: one can't be deleted.
-    """
+    path: str
+    size: int
+    modified: str
+
+
+def states_below(folder: str) -> list[FileState]:
+    """Lists the files in a folder and below it, by path."""
     if not is_remote(folder):
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(join(folder, name))
-        return
+        found = []
+        for parent, _, names in os.walk(folder):
+            for name in names:
+                path = os.path.join(parent, name)
+                with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                    status = os.stat(path)
+                    found.append(FileState(path, status.st_size, str(status.st_mtime_ns)))
+        return sorted(found)
     with _as_os_errors(folder):
-        for path, status in _gcs().delete_batch([join(folder, name) for name in names]):
-            if status:
-                raise OSError(errno.EIO, f"can't be deleted (HTTP status {status})", path)
+        bucket, _ = _prefix_parts(folder)
+        listed = _list(folder, fields="items(name,size,updated),nextPageToken")
+        return sorted(
+            FileState(f"gs://{bucket}/{blob.name}", int(blob.size), str(blob.updated))
+            for blob in listed
+        )
+
+
+# ---- writing
 
 
 def make_folder(path: str) -> None:
@@ -224,8 +287,7 @@ def check_writable(folder: str) -> None:
     """
     if is_remote(folder):
         name = f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
-        with _as_os_errors(folder):
-            _blob(join(folder, name)).upload_from_string(b"")
+        write_atomically(folder, name, b"")
         delete(folder, [name])
         return
     there = os.path.abspath(folder)
@@ -236,33 +298,200 @@ def check_writable(folder: str) -> None:
 
 
 @contextlib.contextmanager
-def atomic_file(folder: str, name: str) -> Iterator:
-    """A binary file that appears under its name only when its block ends without an error.
+def atomic_file(folder: str, name: str) -> Iterator[BinaryIO]:
+    """Opens a binary file that appears under its name only when its block ends without an error.
 
-    Two that write the same name at once, as retried Beam bundles may, don't meet: each writes a
-    temporary file of its own, and the last rename wins.
+    A local one is renamed when it is on the disk. One for a bucket is spooled to a local temporary
+    file and then uploaded: an object appears when all of it has come and its checksum (CRC-32C) is
+    the file's. Two that write the same name at once, as retried Beam bundles may, do not meet: the
+    last one that is whole stays.
+
+    Raises:
+        OSError: it can't be written.
     """
+    path = join(folder, name)
+    if is_remote(folder):
+        with tempfile.TemporaryFile() as spooled:
+            with _naming(tempfile.gettempdir()):
+                yield spooled
+                spooled.flush()
+            with _as_os_errors(path):
+                size = spooled.tell()
+                _blob(path).upload_from_file(
+                    spooled, rewind=True, size=size, checksum="crc32c", retry=_retry()
+                )
+        return
     temporary = f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{name}"
-    path = join(folder, temporary)
-    file = _gcs().open(path, "wb") if is_remote(folder) else open(path, "wb")  # noqa: SIM115
     try:
-        with file:
+        with _naming(path), open(join(folder, temporary), "wb") as file:
             yield file
-            if not is_remote(folder):
-                # Else a power cut may leave the name without what was written.
-                file.flush()
-                os.fsync(file.fileno())
-    except BaseException as error:
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = join(folder, name)  # a failed write does not know of what
+            # Else a power cut may leave the name without what was written.
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
         delete(folder, [temporary])
         raise
-    if is_remote(folder):
-        _gcs().rename(path, join(folder, name))
-    else:
-        os.replace(path, join(folder, name))
+    os.replace(join(folder, temporary), path)
+
+
+@contextlib.contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Names a path in the errors that do not: a failed write does not know of what."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = path
+        raise
 
 
 def write_atomically(folder: str, name: str, data: bytes) -> None:
+    """Writes a file, so that it is there whole or not at all; OSError if it can't be written."""
     with atomic_file(folder, name) as file:
         file.write(data)
+
+
+def delete(folder: str, names: Iterable[str]) -> None:
+    """Deletes files of a folder; one that is gone already is none to delete.
+
+    Raises:
+        OSError: one can't be deleted.
+    """
+    if not is_remote(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(join(folder, name))
+        return
+    waiting = list(names)
+    with _as_os_errors(folder):
+        for start in range(0, len(waiting), _MAX_DELETIONS):
+            paths = [join(folder, name) for name in waiting[start : start + _MAX_DELETIONS]]
+            _retry()(_delete_objects)(paths)
+
+
+def _delete_objects(paths: list[str]) -> None:
+    """Deletes objects by one request; raises what went wrong with the first that is still there."""
+    from google.api_core.exceptions import from_http_response
+    from google.cloud.storage.batch import Batch
+
+    class AnsweredBatch(Batch):
+        def finish(self, raise_exception: bool = True) -> list:  # type: ignore[type-arg]
+            self.answers = super().finish(raise_exception=False)
+            return self.answers
+
+    with AnsweredBatch(_client()) as batch:
+        for path in paths:
+            bucket, name = _parts(path)
+            _client().bucket(bucket).delete_blob(name)
+    for answer in batch.answers:
+        if answer.status_code >= 400 and answer.status_code != 404:
+            raise from_http_response(answer)
+
+
+def move_folder(source: str, destination: str, *, last: str) -> None:
+    """Gives a folder, and all below it, another path.
+
+    A bucket has no folders to rename: each object is copied, those in the folder itself that are
+    called `last` at the end, so that whoever waits for that one finds all others.
+
+    Raises:
+        FileExistsError: there is something at the destination.
+        OSError: it can't be moved.
+    """
+    if not is_remote(source):
+        try:
+            os.rename(source, destination)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+            raise FileExistsError(errno.EEXIST, "is there already", destination) from None
+        return
+    if has_files(destination):
+        raise FileExistsError(errno.EEXIST, "is there already", destination)
+    with _as_os_errors(source):
+        (_, prefix), (bucket, new_prefix) = _prefix_parts(source), _prefix_parts(destination)
+        names = [blob.name.removeprefix(prefix) for blob in _list(source, fields=_LISTED)]
+        here, there = _bucket(source), _client().bucket(bucket)
+        for name in sorted(names, key=lambda name: name == last):
+            here.copy_blob(here.blob(prefix + name), there, new_prefix + name, retry=_retry())
+        delete(source, names)
+
+
+# ---- buckets
+
+
+def may_pass(error: OSError) -> bool:
+    """Returns whether a later try may go well: a bucket does not answer now."""
+    return error.errno == errno.EIO
+
+
+@contextlib.contextmanager
+def _as_os_errors(path: str) -> Iterator[None]:
+    """Raises a bucket's errors as those that a local file would have."""
+    from google.api_core.exceptions import BadRequest, Forbidden, GoogleAPIError, NotFound
+    from google.auth.exceptions import GoogleAuthError
+    from google.cloud.storage.exceptions import DataCorruption
+    from requests import RequestException
+
+    try:
+        yield
+    except NotFound as error:
+        raise FileNotFoundError(errno.ENOENT, "no such file or bucket", path) from error
+    except (BadRequest, Forbidden, ValueError) as error:  # such as a name that no object can have
+        code = errno.EACCES if isinstance(error, Forbidden) else errno.EINVAL
+        raise OSError(code, one_line(error), path) from error
+    except (GoogleAPIError, GoogleAuthError, DataCorruption, RequestException) as error:
+        raise OSError(errno.EIO, one_line(error), path) from error
+
+
+@functools.cache
+def _client() -> "Client":
+    """Makes the client; one for the process keeps its connections."""
+    from google.auth.exceptions import DefaultCredentialsError
+    from google.cloud.storage import Client
+
+    try:
+        return Client(project=None)  # an object's path names no project
+    except DefaultCredentialsError:
+        return Client.create_anonymous_client()
+
+
+def _retry():  # type: ignore[no-untyped-def]  # google.api_core.retry.Retry
+    from google.cloud.storage.retry import DEFAULT_RETRY
+
+    return DEFAULT_RETRY
+
+
+def _parts(path: str, *, may_be_bucket: bool = False) -> tuple[str, str]:
+    """Splits gs://bucket/name; OSError for any other path, or for one without a name."""
+    scheme, _, rest = path.partition("://")
+    bucket, _, name = rest.partition("/")
+    if scheme != "gs" or not bucket or not (name or may_be_bucket):
+        raise OSError(errno.EINVAL, "neither a local path nor gs://bucket/name", path)
+    return bucket, name
+
+
+def _prefix_parts(folder: str) -> tuple[str, str]:
+    """Returns the bucket of a folder, and what the names of its objects begin with."""
+    bucket, name = _parts(folder, may_be_bucket=True)
+    name = name.rstrip("/")
+    return bucket, f"{name}/" if name else ""
+
+
+def _prefix(folder: str) -> str:
+    return _prefix_parts(folder)[1]
+
+
+def _bucket(path: str) -> "Bucket":
+    return _client().bucket(_parts(path, may_be_bucket=True)[0])
+
+
+def _blob(path: str) -> "Blob":
+    """Returns the object of a path; no request is made."""
+    return _bucket(path).blob(_parts(path)[1])
+
+
+def _list(folder: str, **how):  # type: ignore[no-untyped-def]  # an iterator of blobs
+    """Lists the objects below a folder, page by page."""
+    bucket, prefix = _prefix_parts(folder)
+    return _client().list_blobs(bucket, prefix=prefix, retry=_retry(), **how)

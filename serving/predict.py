@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 from absl import flags
 
-from common import command, export_folder
+from common import command, export_folder, files
 from common.errors import UserFacingError, require
 from serving import client
 from serving.client import Client, FileAnswer
@@ -50,7 +50,7 @@ def predict_there(
 ) -> Iterator[FileAnswer]:
     """The answer about each file, from a version on a server."""
     newest = export_folder.newest_version(export_dir)
-    info = export_folder.load_info(export_folder.join(export_dir, str(newest)))
+    info = export_folder.load_info(files.join(export_dir, str(newest)))
     with Client(f"grpc://{tf_serving}", info, version=version) as server:
         answers = server.predict_files(paths)
         while True:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from common import catalogue, command, dataset_info, export_folder
+from common import catalogue, command, dataset_info, export_folder, files
 from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError, require
 from serving.model.exported_model import ExportedModel
@@ -63,11 +63,11 @@ def read_records(info: DatasetInfo, dataset_dir: str, count: int) -> list[Record
     height, width = info.config.spectrogram.shape
     records = []
     for split in info.splits.values():
-        files = [export_folder.join(dataset_dir, shard.file) for shard in split.shards]
+        paths = [files.join(dataset_dir, shard.file) for shard in split.shards]
         if not split.num_examples:
             continue
         try:
-            for serialized in tf.data.TFRecordDataset(files).take(count).as_numpy_iterator():
+            for serialized in tf.data.TFRecordDataset(paths).take(count).as_numpy_iterator():
                 feature = tf.train.Example.FromString(serialized).features.feature
                 (picture,) = feature["spectrogram"].bytes_list.value
                 (track_id,) = feature["track_id"].int64_list.value
@@ -94,7 +94,7 @@ def read_songs(
     for track_id, of_track in by_track.items():
         path = paths.get(track_id, catalogue.clip_path(track_id))
         try:
-            data = export_folder.read_bytes(path_below(audio_dir, path))
+            data = files.read_bytes(path_below(audio_dir, path))
         except OSError:
             missing += 1
             continue
@@ -103,7 +103,7 @@ def read_songs(
     rejected, taken = 0, []
     for line in read_rejected(dataset_dir)[: len(records)]:
         try:
-            data = export_folder.read_bytes(path_below(audio_dir, line["path"]))
+            data = files.read_bytes(path_below(audio_dir, line["path"]))
         except OSError:
             continue
         rejected += 1
@@ -131,7 +131,7 @@ def paths_of(tracks_csv: str, info: DatasetInfo) -> dict[int, str]:
     import io
 
     try:
-        data = export_folder.read_bytes(tracks_csv)
+        data = files.read_bytes(tracks_csv)
     except OSError as error:
         raise UserFacingError(f"{tracks_csv}: {error.strerror or 'not found'}") from None
     require(
@@ -144,15 +144,14 @@ def paths_of(tracks_csv: str, info: DatasetInfo) -> dict[int, str]:
 
 def path_below(audio_dir: str, path: str) -> str:
     """The path of a track's audio: below the folder, or from anywhere if it is absolute."""
-    is_whole = path.startswith("/") or "://" in path
-    return path if is_whole else export_folder.join(audio_dir, path)
+    return files.join(audio_dir, path)
 
 
 def read_rejected(dataset_dir: str) -> list[dict[str, Any]]:
-    path = export_folder.join(dataset_dir, _REJECTED)
-    if not export_folder.exists(path):
+    path = files.join(dataset_dir, _REJECTED)
+    if not files.exists(path):
         return []
-    return [json.loads(line) for line in export_folder.read_text(path).splitlines()]
+    return [json.loads(line) for line in files.read_text(path).splitlines()]
 
 
 def checks(
@@ -228,9 +227,9 @@ def compared(path: str, dataset_dir: str) -> list[Check]:
         )
     references = None
     if model.info.dataset_fingerprint == info.fingerprint:
-        answers = export_folder.join(path, REFERENCES)
-        require(export_folder.exists(answers), f"{path}: not a whole export (no {REFERENCES})")
-        references = json.loads(export_folder.read_text(answers))
+        answers = files.join(path, REFERENCES)
+        require(files.exists(answers), f"{path}: not a whole export (no {REFERENCES})")
+        references = json.loads(files.read_text(answers))
 
     # ---- ask
     found = list(checks(model, records, songs, references))
@@ -261,14 +260,14 @@ def main(argv: list[str]) -> int:
     export_dir, dataset_dir = _EXPORT_DIR.value.rstrip("/"), _DATASET_DIR.value.rstrip("/")
     candidate = _CANDIDATE.value
     if candidate is None:
-        path = export_folder.join(export_dir, str(export_folder.newest_version(export_dir)))
+        path = files.join(export_dir, str(export_folder.newest_version(export_dir)))
         problem = problem_of(path, compared(path, dataset_dir))
         require(problem is None, str(problem))
         print(f"passed: {path}")
         return 0
 
     export_folder.check_candidate(export_dir, candidate)
-    path, found = export_folder.join(export_dir, candidate), []
+    path, found = files.join(export_dir, candidate), []
     try:
         found = compared(path, dataset_dir)
         problem = problem_of(path, found)
@@ -287,9 +286,9 @@ def main(argv: list[str]) -> int:
 
 def load_dataset_info(dataset_dir: str) -> DatasetInfo:
     """The description of a dataset; UserFacingError where there is none."""
-    path = export_folder.join(dataset_dir, dataset_info.FILE_NAME)
+    path = files.join(dataset_dir, dataset_info.FILE_NAME)
     try:
-        return DatasetInfo.from_json(export_folder.read_text(path), name=path)
+        return DatasetInfo.from_json(files.read_text(path), name=path)
     except FileNotFoundError:
         raise UserFacingError(
             f"{dataset_dir}: no {dataset_info.FILE_NAME}; --dataset_dir is what build_dataset made"

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import config_flags
 
-from common import command
+from common import command, files
 from common.errors import UserFacingError, require
 from trainer.run.stop_signal import EXIT_STOPPED, Stopped, StopSignal
 from trainer.train_config import TrainConfig
@@ -64,7 +64,7 @@ def sweep(stop: StopSignal) -> int:
     """Searches as the flags say; the exit code."""
     config = TrainConfig.from_dict(command.config_values(_CONFIG))
     output_dir = _OUTPUT_DIR.value.rstrip("/")
-    require("://" not in output_dir, f"--output_dir={output_dir}: must be on a local disk")
+    require(not files.is_remote(output_dir), f"--output_dir={output_dir}: must be on a local disk")
     ranges = {
         "learning_rates": numbers_of(_LEARNING_RATES, float),
         "batch_sizes": numbers_of(_BATCH_SIZES, int),

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from common import command, export_folder
+from common import command, export_folder, files
 from common.errors import UserFacingError
 
 WARM_UP_FILE = "assets.extra/tf_serving_warmup_requests"
@@ -42,7 +42,7 @@ class ExportedModel:
     def newest(cls, export_dir: str) -> "ExportedModel":
         """The highest version in an export folder, which is what TensorFlow Serving serves."""
         version = export_folder.newest_version(export_dir)
-        return cls(export_folder.join(export_dir, str(version)))
+        return cls(files.join(export_dir, str(version)))
 
     def probabilities_of_waveforms(self, waveforms: np.ndarray) -> np.ndarray:
         """Probabilities float32 [batch, classes] of waveforms float32 [batch, samples]."""
@@ -58,8 +58,8 @@ class ExportedModel:
         from google.protobuf.message import DecodeError
         from tensorflow_serving.apis import prediction_log_pb2
 
-        path = export_folder.join(self.path, WARM_UP_FILE)
-        if not export_folder.exists(path):
+        path = files.join(self.path, WARM_UP_FILE)
+        if not files.exists(path):
             raise UserFacingError(f"{path}: there is no warm-up file")
         try:
             for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
@@ -82,7 +82,7 @@ class ExportedModel:
                 try:
                     self.signatures[signature](**inputs)
                 except (tf.errors.OpError, TypeError, ValueError) as error:
-                    raise _damaged(export_folder.join(self.path, WARM_UP_FILE), error) from None
+                    raise _damaged(files.join(self.path, WARM_UP_FILE), error) from None
 
 
 def _damaged(path: str, error: Exception) -> UserFacingError:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import grpc
 import numpy as np
 
-from common import audio, export_folder
+from common import audio, export_folder, files
 from common.errors import UserFacingError
 from common.model_info import ModelInfo
 from serving.client import MODEL_NAME, Answers, Client
@@ -86,7 +86,7 @@ class Generation:
         count: int,
         limits: Limits,
     ):
-        path = export_folder.join(export_dir, str(version))
+        path = files.join(export_dir, str(version))
         self.version = version
         self.info = export_folder.load_info(path)
         with contextlib.ExitStack() as parts:
@@ -189,7 +189,7 @@ class ModelHost:
             raise
         except Exception as error:  # a folder may hold anything
             problem = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            path = export_folder.join(self._export_dir, str(version))
+            path = files.join(self._export_dir, str(version))
             raise UserFacingError(f"{path}: can't be served ({problem})") from error
         self._users[generation] = 1  # being the current one is a use
         return generation
@@ -220,7 +220,7 @@ class ModelHost:
         version = export_folder.newest_version(self._export_dir)
         if version == self._current.version:
             return None
-        state = _state(export_folder.join(self._export_dir, str(version)))
+        state = files.states_below(files.join(self._export_dir, str(version)))
         if self._failed is not None:
             before, when = self._failed
             if before == state and time.monotonic() < when + _TRY_AGAIN_SECONDS:
@@ -252,15 +252,3 @@ class ModelHost:
 
         # In a thread, since whoever used it last may be the event loop.
         threading.Thread(target=end).start()
-
-
-def _state(folder: str) -> list[tuple[str, int, int]]:
-    """What is in a version's folder, local or gs://: name, length and time of each file."""
-    import tensorflow as tf  # here, since a mistake in a flag should not wait for it
-
-    found = []
-    for path, _, names in tf.io.gfile.walk(folder):
-        for name in names:
-            stat = tf.io.gfile.stat(export_folder.join(path, name))
-            found.append((export_folder.join(path, name), stat.length, stat.mtime_nsec))
-    return sorted(found)

@@ -224,9 +224,9 @@ def foreign_ops(version_dir: str) -> tuple[set[str], int]:
     from tensorflow.core.protobuf import saved_model_pb2
     from tensorflow.python.framework import op_def_registry
 
-    from common import export_folder
+    from common import files
 
-    data = export_folder.read_bytes(export_folder.join(version_dir, "saved_model.pb"))
+    data = files.read_bytes(files.join(version_dir, "saved_model.pb"))
     (graph,) = saved_model_pb2.SavedModel.FromString(data).meta_graphs
     functions = graph.graph_def.library.function
     nodes = [*graph.graph_def.node, *(node for function in functions for node in function.node_def)]

@@ -42,7 +42,7 @@ class BucketServer:
     Attributes:
         emulator: what keeps the objects.
         url: for STORAGE_EMULATOR_HOST.
-        tensorflow_env: the environment in which TensorFlow finds it.
+        env: the environment in which its clients find it, TensorFlow's own among them.
         requests: how many came, by kind.
         turned_away: how many of them were answered with 503, by kind.
         busy_every: which requests of a kind are turned away: the first, and every so many-th.
@@ -97,7 +97,8 @@ class BucketServer:
         threading.Thread(target=self._proxy.serve_forever, daemon=True).start()
         self.url = f"http://localhost:{self._proxy.server_address[1]}"
         self._certificate = contextlib.ExitStack()
-        self.tensorflow_env = {
+        self.env = {
+            "STORAGE_EMULATOR_HOST": self.url,
             "https_proxy": self.url,
             "CURL_CA_BUNDLE": self._certificate.enter_context(authority.cert_pem.tempfile()),
             "GOOGLE_AUTH_TOKEN_FOR_TESTING": "token",

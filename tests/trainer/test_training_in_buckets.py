@@ -67,7 +67,7 @@ def run_and_stop(server) -> tuple[int, str]:
     process = subprocess.Popen(
         [sys.executable, "-m", *ARGUMENTS, *IN_BUCKET],
         cwd=ROOT,
-        env=os.environ | server.tensorflow_env,
+        env=os.environ | server.env,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -96,7 +96,7 @@ def test_stopped_and_resumed_in_a_bucket_it_is_the_local_one(server, bucket, dat
     code, output = run_and_stop(server)
     assert code == 75, output
     assert "the checkpoint is written" in output
-    result = run_module(*ARGUMENTS, *IN_BUCKET, env=server.tensorflow_env)
+    result = run_module(*ARGUMENTS, *IN_BUCKET, env=server.env)
     assert result.returncode == 0, result.stderr
     assert "resumed after epoch 1 and 1 of 3 steps" in result.stdout
     assert "exported: gs://bucket/runs/model/export/1" in result.stdout
@@ -119,9 +119,7 @@ def test_stopped_and_resumed_in_a_bucket_it_is_the_local_one(server, bucket, dat
     assert [event.step for event in events.Tensors("accuracy")][-1] == 3
     assert not [name for name in download(bucket, "runs", copy) if "/." in name]
 
-    result = run_module(
-        "trainer.evaluate", *IN_BUCKET, "--split=validation", env=server.tensorflow_env
-    )
+    result = run_module("trainer.evaluate", *IN_BUCKET, "--split=validation", env=server.env)
     assert result.returncode == 0, result.stderr
     assert bucket.blob("runs/model/evaluation_validation.json").exists()
     assert bucket.blob("runs/model/report_validation.html").exists()
@@ -130,7 +128,7 @@ def test_stopped_and_resumed_in_a_bucket_it_is_the_local_one(server, bucket, dat
 def test_buckets_that_take_nothing(server, bucket):
     def train(model_dir, *flags):
         folders = ["--dataset_dir=gs://bucket/dataset", f"--model_dir={model_dir}"]
-        return run_module(*ARGUMENTS, *folders, *flags, env=server.tensorflow_env)
+        return run_module(*ARGUMENTS, *folders, *flags, env=server.env)
 
     assert_refused(train("gs://none/model"), "gs://none: no such bucket")
     result = train("gs://bucket/other", "--export_dir=gs://none/export")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
-from common import dataset_info, records
+from common import dataset_info, files, records
 from common.dataset_info import DatasetInfo, Shard
 from common.errors import UserFacingError, require
 from trainer.data import reader
@@ -79,10 +79,10 @@ def scan_shard(
 
     As many come as were written: after a damaged length no record can be found any more.
     """
-    path = tf.io.gfile.join(dataset_dir, shard.file)
+    path = files.join(dataset_dir, shard.file)
     height, width = info.config.spectrogram.shape
     index = 0
-    with tf.io.gfile.GFile(path, "rb") as file:
+    with files.open_to_read(path) as file:
         for record in records.scan_records(file, name=path):
             if isinstance(record, bytes):
                 try:
@@ -119,8 +119,8 @@ def left_out(
     for name, split in info.splits.items():
         shards, labels = [], Counter()
         for shard in split.shards:
-            path = tf.io.gfile.join(dataset_dir, shard.file)
-            require(tf.io.gfile.exists(path), f"{path}: the shard is missing")
+            path = files.join(dataset_dir, shard.file)
+            require(files.exists(path), f"{path}: the shard is missing")
             damaged = []
             for record in scan_shard(info, dataset_dir, shard):
                 if isinstance(record, bytes):
@@ -130,7 +130,7 @@ def left_out(
             if damaged:
                 shard = write_whole_ones(info, dataset_dir, shard, folder)
             else:
-                bring(path, os.path.join(folder, shard.file))
+                files.link_or_copy(path, os.path.join(folder, shard.file))
             found += damaged
             shards.append(shard)
         splits[name] = dataclasses.replace(
@@ -161,11 +161,3 @@ def write_whole_ones(info: DatasetInfo, dataset_dir: str, shard: Shard, folder: 
     return Shard(
         file=shard.file, num_examples=num_examples, bytes=num_bytes, sha256=digest.hexdigest()
     )
-
-
-def bring(source: str, destination: str) -> None:
-    """Makes a file be there under another path."""
-    if "://" in source:
-        tf.io.gfile.copy(source, destination)
-    else:
-        os.symlink(os.path.abspath(source), destination)

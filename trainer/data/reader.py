@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 import tensorflow as tf
 
-from common import dataset_info
+from common import dataset_info, files
 from common.dataset_config import SPLITS
 from common.dataset_info import DatasetInfo, Shard
 from common.errors import UserFacingError, require
@@ -31,30 +31,27 @@ def load_info(dataset_dir: str, *, check_shards_of: Collection[str] = SPLITS) ->
         UserFacingError: there is no such folder, the dataset in it is unfinished, or a shard is not
             what it says.
     """
-    path = tf.io.gfile.join(dataset_dir, dataset_info.FILE_NAME)
-    if not tf.io.gfile.isdir(dataset_dir):
+    path = files.join(dataset_dir, dataset_info.FILE_NAME)
+    if not files.folder_exists(dataset_dir):
         raise UserFacingError(
             f"{dataset_dir}: no such folder; --dataset_dir is what build_dataset made"
         )
-    if not tf.io.gfile.exists(path):
+    if not files.exists(path):
         raise UserFacingError(
             f"{dataset_dir}: no {dataset_info.FILE_NAME}, so the dataset is unfinished; run "
             "beam_pipelines.build_dataset again"
         )
-    with tf.io.gfile.GFile(path) as file:
-        info = DatasetInfo.from_json(file.read(), name=path)
+    info = DatasetInfo.from_json(files.read_bytes(path), name=path)
     for split in check_shards_of:
         for shard in info.splits[split].shards:
-            check_shard(shard, tf.io.gfile.join(dataset_dir, shard.file))
+            check_shard(shard, files.join(dataset_dir, shard.file))
     return info
 
 
 def check_shard(shard: Shard, path: str) -> None:
     """Raises UserFacingError unless a shard is there and as long as it was written."""
-    try:
-        length = tf.io.gfile.stat(path).length
-    except tf.errors.NotFoundError:
-        raise UserFacingError(f"{path}: the shard is missing") from None
+    length = files.size_of(path)
+    require(length is not None, f"{path}: the shard is missing")
     require(length == shard.bytes, f"{path}: {length:,} bytes, {shard.bytes:,} were written")
 
 
@@ -163,17 +160,17 @@ def read_records(
     epoch: int = 0,
 ) -> tf.data.Dataset:
     """The serialized records of a split, as stored or, with a buffer, shuffled; see `batches`."""
-    files = [
-        tf.io.gfile.join(dataset_dir, shard.file)
+    paths = [
+        files.join(dataset_dir, shard.file)
         for shard in info.splits[split].shards
         if shard.num_examples
     ]
     if not shuffle_buffer:
-        return tf.data.TFRecordDataset(files)
-    files = list(np.random.default_rng([seed, epoch]).permutation(files))
-    records = tf.data.Dataset.from_tensor_slices(files).interleave(
+        return tf.data.TFRecordDataset(paths)
+    paths = list(np.random.default_rng([seed, epoch]).permutation(paths))
+    records = tf.data.Dataset.from_tensor_slices(paths).interleave(
         tf.data.TFRecordDataset,
-        cycle_length=min(len(files), _SHARDS_READ_AT_ONCE),
+        cycle_length=min(len(paths), _SHARDS_READ_AT_ONCE),
         block_length=_RECORDS_OF_A_SHARD_AT_ONCE,
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,

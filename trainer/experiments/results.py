@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 import configs
-from common import command, export_folder, tables
+from common import command, export_folder, files, tables
 from common.dataset_info import DatasetInfo
 from common.errors import require
 from trainer.data import reader
@@ -109,7 +109,7 @@ class Training:
         versions = export_folder.versions(export_dir)
         if not versions:
             return None
-        newest = export_folder.join(export_dir, str(versions[-1]))
+        newest = files.join(export_dir, str(versions[-1]))
         text = model_folder.read_text(newest, "assets.extra/model_info.json")
         return json.loads(text) if text else None
 

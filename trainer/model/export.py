@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from common import export_folder, spectrogram
+from common import export_folder, files, records, spectrogram
 from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError
 from trainer.data import reader
@@ -151,21 +151,19 @@ def write_candidate(
         references = reference_answers(model, info, dataset_dir)
     served = ServedModel(model, info)
     name = f"{export_folder.CANDIDATE}{uuid.uuid4().hex}"
-    candidate = tf.io.gfile.join(export_dir, name)
+    candidate = files.join(export_dir, name)
     tf.saved_model.save(served, candidate, signatures=served.signatures)
-    extra = tf.io.gfile.join(candidate, "assets.extra")
-    tf.io.gfile.makedirs(extra)
+    extra = files.join(candidate, "assets.extra")
+    files.make_folder(extra)
     described = model_info(model, config, info, evaluation)
     for file_name, text in (
         ("model_info.json", json.dumps(described, indent=2) + "\n"),
         ("model_card.md", model_card.text(described, info)),
         ("reference_answers.json", json.dumps(references, indent=1) + "\n"),
     ):
-        with tf.io.gfile.GFile(tf.io.gfile.join(extra, file_name), "w") as file:
-            file.write(text)
-    with tf.io.TFRecordWriter(tf.io.gfile.join(extra, "tf_serving_warmup_requests")) as writer:
-        for log in warmup_requests(info):
-            writer.write(log.SerializeToString())
+        files.write_atomically(extra, file_name, text.encode())
+    warm_up = b"".join(records.frame(log.SerializeToString()) for log in warmup_requests(info))
+    files.write_atomically(extra, "tf_serving_warmup_requests", warm_up)
     return name
 
 
@@ -193,8 +191,8 @@ def let_go(candidate: str, export_dir: str, dataset_dir: str) -> str:
     print(result.stdout, end="", flush=True)
     if result.returncode:
         problem = (result.stderr.strip() or f"exit code {result.returncode}").splitlines()[-1]
-        path = export_folder.join(export_dir, candidate)
-        if export_folder.exists(path):  # it was killed, or a graph brought its process down
+        path = files.join(export_dir, candidate)
+        if files.has_files(path):  # it was killed, or a graph brought its process down
             problem = f"serving.verify ended with {result.returncode}: {problem}"
             export_folder.write_report(path, {"passed": False, "problem": problem})
             problem += f"; set aside: {export_folder.refuse(export_dir, candidate)}"
@@ -210,10 +208,10 @@ def reference_answers(
     for split in info.splits.values():
         if not split.num_examples:
             continue
-        files = [tf.io.gfile.join(dataset_dir, shard.file) for shard in split.shards]
-        records = list(tf.data.TFRecordDataset(files).take(_REFERENCES))
+        paths = [files.join(dataset_dir, shard.file) for shard in split.shards]
+        serialized = list(tf.data.TFRecordDataset(paths).take(_REFERENCES))
         feature = {"spectrogram": tf.io.FixedLenFeature([], tf.string)}
-        data = tf.io.parse_example(records, feature)["spectrogram"]
+        data = tf.io.parse_example(serialized, feature)["spectrogram"]
         pictures = reader.decode_pictures(data, info.config.spectrogram.shape)
         probabilities = tf.nn.softmax(model(pictures, training=False)).numpy()
         for picture, values in zip(data.numpy(), probabilities, strict=True):

@@ -12,10 +12,9 @@ import io
 from collections.abc import Mapping
 
 import numpy as np
-import tensorflow as tf
 
-from common.errors import UserFacingError
-from trainer.run import whole_file
+from common import files
+from common.errors import UserFacingError, one_line
 
 _DIGEST_SIZE = hashlib.sha256().digest_size
 
@@ -42,7 +41,7 @@ class Checkpoints:
 
     def numbers(self) -> list[int]:
         """The numbers of the checkpoints that are there, rising."""
-        names = tf.io.gfile.listdir(self.folder) if tf.io.gfile.isdir(self.folder) else []
+        names = files.names_in(self.folder)
         found = [name.removeprefix("ckpt-").removesuffix(".npz") for name in names]
         return sorted(int(number) for number in found if number.isdecimal())
 
@@ -67,9 +66,8 @@ class Checkpoints:
             return
         try:
             self._being_written.result()
-        except (tf.errors.OpError, OSError) as error:
-            problem = getattr(error, "message", None) or error
-            raise UserFacingError(f"{self.folder}: can't be written ({problem})") from None
+        except OSError as error:
+            raise UserFacingError(f"{self.folder}: can't be written ({one_line(error)})") from None
         finally:
             self._being_written = None
 
@@ -80,8 +78,7 @@ class Checkpoints:
             Damaged: naming the file.
         """
         path = self.path(number)
-        with tf.io.gfile.GFile(path, "rb") as file:
-            data = file.read()
+        data = files.read_bytes(path)
         data, digest = data[:-_DIGEST_SIZE], data[-_DIGEST_SIZE:]
         if hashlib.sha256(data).digest() != digest:
             raise Damaged(f"{path}: the checkpoint is damaged")
@@ -89,10 +86,10 @@ class Checkpoints:
             return {name: arrays[name] for name in arrays.files}
 
     def remove(self, number: int) -> None:
-        tf.io.gfile.remove(self.path(number))
+        files.delete(self.folder, [self._name(number)])
 
     def path(self, number: int) -> str:
-        return tf.io.gfile.join(self.folder, self._name(number))
+        return files.join(self.folder, self._name(number))
 
     def _name(self, number: int) -> str:
         return f"ckpt-{number}.npz"
@@ -101,7 +98,7 @@ class Checkpoints:
         data = io.BytesIO()
         np.savez(data, **arrays)
         data.write(hashlib.sha256(data.getbuffer()).digest())
-        tf.io.gfile.makedirs(self.folder)
-        whole_file.write(self.folder, self._name(number), data.getvalue())
+        files.make_folder(self.folder)
+        files.write_atomically(self.folder, self._name(number), data.getvalue())
         for old in self.numbers()[: -self._keep]:
             self.remove(old)

@@ -21,14 +21,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import keras
 import numpy as np
-import tensorflow as tf
 
+from common import files
 from common.config import differences
 from common.dataset_info import DatasetInfo
-from common.errors import UserFacingError, require
+from common.errors import UserFacingError, one_line, require
 from trainer.evaluation.epochs import EpochMetrics, EpochThroughput, best_epoch
 from trainer.evaluation.metrics import Evaluation
-from trainer.run import whole_file
 from trainer.run.checkpoints import Arrays, Checkpoints, Damaged
 from trainer.train_config import TrainConfig
 
@@ -43,12 +42,12 @@ _THROUGHPUT = "throughput.jsonl"
 
 
 def path(model_dir: str, name: str) -> str:
-    return tf.io.gfile.join(model_dir, name)
+    return files.join(model_dir, name)
 
 
 def write_bytes(model_dir: str, name: str, data: bytes) -> None:
     """Writes a file, so that it is there whole or not at all."""
-    whole_file.write(model_dir, name, data)
+    files.write_atomically(model_dir, name, data)
 
 
 def write_text(model_dir: str, name: str, text: str) -> None:
@@ -57,11 +56,10 @@ def write_text(model_dir: str, name: str, text: str) -> None:
 
 def read_text(model_dir: str, name: str) -> str | None:
     """The text of a file, None where there is none; UserFacingError if it is none."""
-    if not tf.io.gfile.exists(path(model_dir, name)):
-        return None
     try:
-        with tf.io.gfile.GFile(path(model_dir, name)) as file:
-            return file.read()
+        return files.read_text(path(model_dir, name))
+    except FileNotFoundError:
+        return None
     except UnicodeDecodeError as error:
         raise _damaged(model_dir, name, error) from None
 
@@ -84,13 +82,13 @@ def check(model_dir: str, config: TrainConfig, info: DatasetInfo) -> None:
 
 def require_bucket(folder: str) -> None:
     """Raises UserFacingError if a folder is in a bucket that is not there, or can't be listed."""
-    if "://" not in folder:
+    if not files.is_remote(folder):
         return
     try:
-        tf.io.gfile.glob(path(folder, "*"))
-    except tf.errors.NotFoundError:
+        files.names_in(folder)
+    except FileNotFoundError:
         raise UserFacingError(f"{'/'.join(folder.split('/')[:3])}: no such bucket") from None
-    except tf.errors.OpError as error:
+    except OSError as error:
         raise UserFacingError(f"{folder}: can't be read ({one_line(error)})") from None
 
 
@@ -98,17 +96,11 @@ def claim(model_dir: str, config: TrainConfig, info: DatasetInfo) -> None:
     """Makes the folder this training's; UserFacingError if it can't be written."""
     require_bucket(model_dir)
     try:
-        if "://" not in model_dir:  # whose makedirs looks for ever for a bucket that is not there
-            tf.io.gfile.makedirs(model_dir)
+        files.make_folder(model_dir)
         text = json.dumps(_identity(config, info), indent=2) + "\n"
         write_text(model_dir, _TRAINING, text)
-    except tf.errors.OpError as error:
+    except OSError as error:
         raise UserFacingError(f"{model_dir}: can't be written ({one_line(error)})") from None
-
-
-def one_line(error: tf.errors.OpError) -> str:
-    """What TensorFlow says is wrong, which for a bucket is a few lines."""
-    return " ".join(error.message.split())
 
 
 def load_config(model_dir: str, info: DatasetInfo) -> TrainConfig:

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from common import export_folder
+from common import export_folder, files
 from common.errors import require
 from trainer.data import damaged_records, input_stages
 from trainer.evaluation import metrics, plots, report
@@ -323,7 +323,7 @@ class Session:
             return True
         versions = export_folder.versions(export_dir)
         if unless_exported and versions:
-            newest = export_folder.join(export_dir, str(versions[-1]))
+            newest = files.join(export_dir, str(versions[-1]))
             self._console.print(f"exported before: {newest}")
             return True
         if self._stop_asked():
