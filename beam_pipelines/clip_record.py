@@ -1,10 +1,15 @@
 """One track: from its bytes to its windows, and from a window to the record in a shard."""
 
+import math
+from collections.abc import Mapping
+
 import numpy as np
+from numpy.typing import NDArray
 
 from common import audio, hearing, labels, records
 from common.catalogue import Track
 from common.dataset_config import DatasetConfig
+from common.inputs import ARTIST_MEAN, ARTIST_TRACKS, Inputs, number_feature
 
 
 def waveform_of(data: bytes, config: DatasetConfig) -> np.ndarray:
@@ -36,14 +41,47 @@ def record_of(
         thresholds: of the classes, in listens.
     """
     heard = hearing.hear(window, config.spectrogram, config.inputs)
+    return record_with(track, heard, config, thresholds=thresholds)
+
+
+def record_with(
+    track: Track,
+    heard: Mapping[str, NDArray[np.uint8]],
+    config: DatasetConfig,
+    *,
+    thresholds: tuple[int, ...],
+) -> bytes:
+    """The serialized tf.Example of what is heard in a window (`hearing.hear`) of a track."""
     return records.encode_example(
         {
             **{name: levels.tobytes() for name, levels in heard.items()},
+            **values_of(track, config.inputs),
             "label": labels.label_of(track.listens, thresholds),
-            "listens": track.listens,
-            "track_id": track.track_id,
-            "artist_id": track.artist_id,
-            "genre": track.genre.encode(),
-            "date_created": track.date_created,
         }
     )
+
+
+def values_of(track: Track, inputs: Inputs) -> dict[str, records.Value]:
+    """{feature: value} of all that a record holds of its track but the label; unknown is absent."""
+    values: dict[str, records.Value] = {}
+    for feature, text in zip(inputs.category_features.values(), track.categories, strict=True):
+        if text:
+            values[feature] = text.encode()
+    for feature, text in zip(inputs.text_features.values(), track.texts, strict=True):
+        if text:
+            values[feature] = text.encode()
+    for name, number in zip(inputs.numbers, track.numbers, strict=True):
+        if not math.isnan(number):
+            values[number_feature(name)] = float(number)
+    if inputs.artist_history and track.artist_tracks >= 0:
+        values[ARTIST_TRACKS] = track.artist_tracks
+        if not math.isnan(track.artist_mean_log_listens):
+            values[ARTIST_MEAN] = track.artist_mean_log_listens
+    # What every record has comes last, so that it has the value of its own column.
+    return values | {
+        "listens": track.listens,
+        "track_id": track.track_id,
+        "artist_id": track.artist_id,
+        "genre": track.genre.encode(),
+        "date_created": track.date_created,
+    }

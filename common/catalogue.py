@@ -12,6 +12,7 @@ import contextlib
 import csv
 import datetime
 import io
+import math
 import os
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
@@ -50,6 +51,11 @@ class Track(NamedTuple):
         genre: the top genre, empty where unknown.
         date_created: seconds since 1970 UTC, −1 where unknown.
         split: `train`, `validation` or `test` as the catalogue has it, empty where it does not.
+        categories, numbers, texts: in the order of the config's inputs; empty, or NaN of a number,
+            where unknown.
+        artist_tracks: how many other tracks of the artist are in the training split, −1 where the
+            artist is unknown or nobody asks.
+        artist_mean_log_listens: the mean of ln(1 + listens) over them, NaN where there are none.
     """
 
     track_id: int
@@ -59,6 +65,11 @@ class Track(NamedTuple):
     genre: str
     date_created: int
     split: str
+    categories: tuple[str, ...] = ()
+    numbers: tuple[float, ...] = ()
+    texts: tuple[str, ...] = ()
+    artist_tracks: int = -1
+    artist_mean_log_listens: float = math.nan
 
     def packed(self) -> tuple:
         """A tuple that Beam encodes by itself: file names need not be UTF-8, its strings must."""
