@@ -6,7 +6,7 @@ BIN := .venv/bin
 # A real FMA for the demo; exported, so that the shell does not read the paths as its own words.
 export AUDIO_DIR TRACKS_CSV
 
-.PHONY: demo test test-integration soak bench lint format lock clean
+.PHONY: demo test test-integration soak bench docs pictures lint format lock clean
 
 demo: .venv/demo-installed
 	@echo "environment: .venv is ready"
@@ -30,6 +30,16 @@ soak: .venv/installed
 # Ratios measured side by side, and limits: a table, and build/bench.json.
 bench: .venv/installed
 	$(BIN)/python -m tests.benchmarks.run
+
+# The documentation, as a site in build/site; nothing of it is fetched from elsewhere.
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "build/site/index.html"
+
+# docs/pictures, and the figures in README and docs, from a finished demo and `make real`.
+pictures: demo .venv/installed
+	$(BIN)/python -m tools.make_pictures --demo_dir=demo
+	$(BIN)/python -m tools.fill_results --demo_dir=demo
 
 lint: .venv/installed
 	$(BIN)/ruff check .

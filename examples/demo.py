@@ -275,7 +275,9 @@ def main(_: list[str]) -> None:
         raise UserFacingError(f"python -m serving.predict failed (exit code {result.returncode})")
 
     step(f"done in {time.monotonic() - started:.0f} s")
-    print(summary(folders, record, json.loads(result.stdout)))
+    table = summary(folders, record, json.loads(result.stdout))
+    print(table)
+    (output_dir / "summary.txt").write_text(table + "\n", encoding="utf-8")
     python = os.path.relpath(sys.executable)
     python = sys.executable if python.startswith("..") else python
     app = [python, "-m", "serving.app", f"--export_dir={folders['export']}", "--port=8080"]
