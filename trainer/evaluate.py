@@ -37,6 +37,7 @@ def main(argv: list[str]) -> None:
         model_folder.restore_best(model_dir, trainer.model)
         with damaged_records.named(info, folder):
             predictions = trainer.predict(folder, split)
+            assert predictions is not None  # nobody asks it to stop
             evaluation = split_evaluation.evaluate(info, predictions, dataset_dir=folder)
         print(report.table(evaluation, split=split, num_artists=metrics.num_groups(predictions)))
         print(f"written: {model_folder.write_evaluation(model_dir, split, evaluation)}")

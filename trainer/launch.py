@@ -1,11 +1,11 @@
-r"""Starts several workers of a training on this machine, as torchrun does for its users.
+r"""Starts several workers of a training run on this machine, as torchrun does for its users.
 
 python -m trainer.launch --workers=2 -- --config=configs/six_conv_rgb.py --dataset_dir=dataset …
 
-Each worker is a `trainer.train` with the flags after `--` and its place in TF_CONFIG; each line it
-prints is shown with its number. When one dies all are started again, from the newest checkpoint, a
-bounded number of times; one that refuses its input (exit code 1) is not. SIGTERM and Ctrl-C are
-passed on, and the workers' checkpoint is waited for.
+Each worker is a `trainer.train` with the flags after `--` and its task in TF_CONFIG; its lines are
+printed with its number. When one dies all are started again and resume from the newest checkpoint,
+a bounded number of times; not when one refuses its input (exit code 1). SIGTERM and Ctrl-C are
+passed on, and the command waits for the workers' checkpoint.
 """
 
 import contextlib
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
 
 
 class Group:
-    """Workers that live and die together.
+    """Runs workers that live and die together.
 
     Args:
         argv: of each worker's process.
@@ -64,11 +64,11 @@ class Group:
     def __init__(self, argv: list[str], size: int):
         self._argv = argv
         self._size = size
-        self._workers = []
+        self._workers: list[Child] = []
         self.was_signalled = False
 
-    def pass_on(self, *_) -> None:
-        """Gives a signal to every worker, as SIGTERM, which they checkpoint on."""
+    def pass_on(self, *_: object) -> None:
+        """Passes a signal on to every worker as SIGTERM, on which they write a checkpoint."""
         self.was_signalled = True
         for worker in self._workers:
             worker.ask_to_stop()
@@ -98,7 +98,11 @@ class Group:
             codes = [self._code(worker) for worker in self._workers]
             # Those that stop at a checkpoint do so one after the other.
             expected = (None, 0, EXIT_STOPPED) if None in codes else (0,)
-            ends = [(index, code) for index, code in enumerate(codes) if code not in expected]
+            ends = [
+                (index, code)
+                for index, code in enumerate(codes)
+                if code is not None and code not in expected
+            ]
             if ends:
                 return worst(ends)
             if None not in codes:
@@ -106,27 +110,27 @@ class Group:
             time.sleep(0.1)
 
     def _code(self, worker: Child) -> int | None:
-        """The exit code of a worker; one that had not begun to listen dies of the signal."""
+        """Returns the exit code of a worker; one that does not handle signals yet dies of it."""
         code = worker.code()
         return EXIT_STOPPED if self.was_signalled and code == -signal.SIGTERM else code
 
 
 def worst(ends: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """Of the ends of workers, (number, exit code), the one that tells most of what went wrong.
+    """Returns the (number, exit code) that says most about what went wrong.
 
-    A death, after which the others may have stopped; then a refusal.
+    A death comes first, after which the others may have stopped; then a refusal.
     """
     return min(ends, key=lambda end: {EXIT_STOPPED: 2, 1: 1}.get(end[1], 0))
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody listens on.
+    """Finds ports of this machine that nobody listens on.
 
     They are below those that systems give to outgoing connections, one of which might have taken
     the port by the time the worker listens.
     """
     with contextlib.ExitStack() as sockets:
-        ports = []
+        ports: list[int] = []
         candidates = iter(random.sample(range(20_000, 32_768), 12_768))
         while len(ports) < count:
             port = next(candidates)

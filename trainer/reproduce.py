@@ -3,11 +3,11 @@ r"""Trains the poster's four networks and writes its table with our figures besi
 python -m trainer.reproduce --dataset_dir=dataset --output_dir=poster \
     --artist_dataset_dir=dataset_artist --seeds=0,1,2 -- --config.epochs=100
 
-Each training is a `trainer.train` of its own, with the flags after `--`; each line it prints is
-shown with its name. The same command goes on where it stopped and leaves alone what is finished.
-SIGTERM and Ctrl-C are passed on and end it with exit code 75. In --output_dir:
+Each training run is a `trainer.train` of its own, with the flags after `--`; its lines are printed
+with its name. The same command resumes where it stopped and leaves finished runs alone. SIGTERM and
+Ctrl-C are passed on and end it with exit code 75. In --output_dir:
 
-    <split>/<network>/seed_<seed>/   each training, as trainer.train leaves it
+    <split>/<network>/seed_<seed>/   each training run, as trainer.train leaves it
     results.md, .json, .png          the table, its figures, and a picture of them
 """
 
@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -24,6 +25,9 @@ from common import command
 from common.errors import require
 from trainer.run.child import Child
 from trainer.run.stop_signal import EXIT_STOPPED
+
+if TYPE_CHECKING:
+    from trainer.experiments.results import Training
 
 _DATASET_DIR = flags.DEFINE_string(
     "dataset_dir",
@@ -40,11 +44,11 @@ _ARTIST_DATASET_DIR = flags.DEFINE_string(
 _OUTPUT_DIR = flags.DEFINE_string(
     "output_dir", None, "Where the trainings and the table go.", required=True
 )
-_SEEDS = flags.DEFINE_list("seeds", ["0"], "Of the trainings; each network is trained with each.")
+_SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds; each network is trained with each.")
 _PARALLEL = flags.DEFINE_integer(
     "parallel",
     None,
-    "How many trainings run at a time, each on its share of the GPUs; one for each GPU unless "
+    "How many training runs at a time, each on its share of the GPUs; one for each GPU unless "
     "given.",
     lower_bound=1,
 )
@@ -100,7 +104,7 @@ def main(argv: list[str]) -> int:
 
 
 def numbers_of(words: Sequence[str]) -> list[int]:
-    """The seeds that --seeds lists."""
+    """Returns the seeds that --seeds lists."""
     require(
         bool(words) and all(word.isdecimal() for word in words) and len(set(words)) == len(words),
         f"--seeds={','.join(words)}: different whole numbers, such as 0,1,2",
@@ -109,7 +113,7 @@ def numbers_of(words: Sequence[str]) -> list[int]:
 
 
 class Queue:
-    """Trainings that run as processes of their own, some at a time.
+    """Runs trainings as processes of their own, some at a time.
 
     Args:
         trainings: in the order in which they are started.
@@ -118,15 +122,17 @@ class Queue:
         size: how many run at a time.
     """
 
-    def __init__(self, trainings: Sequence, train_flags: list[str], *, gpus: list[str], size: int):
+    def __init__(
+        self, trainings: Sequence["Training"], train_flags: list[str], *, gpus: list[str], size: int
+    ):
         self._waiting = collections.deque(trainings)
         self._train_flags = train_flags
         self._environments = [environment(place, size, gpus) for place in range(size)]
-        self._running = {}
-        self.failed = []
+        self._running: dict[int, Child] = {}
+        self.failed: list[tuple[Child, int]] = []
         self.was_stopped = False
 
-    def stop(self, *_) -> None:
+    def stop(self, *_: object) -> None:
         """Starts no more trainings and asks those that run for a checkpoint and an end."""
         self.was_stopped = True
         for child in list(self._running.values()):
@@ -159,7 +165,7 @@ class Queue:
             return
         child = self._running.pop(place)
         child.end()
-        # One that had not begun to listen dies of the signal.
+        # A run that does not handle signals yet dies of it.
         if code == EXIT_STOPPED or (self.was_stopped and code == -signal.SIGTERM):
             self.was_stopped = True
         elif code:
@@ -168,9 +174,9 @@ class Queue:
 
 
 def environment(place: int, size: int, gpus: list[str]) -> dict[str, str]:
-    """What the environment of a training is to have, of the `size` that run at a time.
+    """Returns the environment of one training run of the `size` that run at a time.
 
-    Each has the GPUs to itself if there are enough of them.
+    Each has GPUs of its own if there are enough of them.
     """
     if not gpus:
         return {}

@@ -3,18 +3,19 @@ r"""Searches learning rate, batch size and dropout of a network by its validatio
 python -m trainer.sweep --config=configs/six_conv_rgb.py --dataset_dir=dataset --output_dir=sweep \
     --trials=30 --config.epochs=30
 
-A trial is a training of its own; one that does worse than the median of those before it, at the
-same epoch, is stopped early. The test split is neither read nor looked for, so what is found may
-still be measured on it: the command of that training is printed at the end. The same command goes
-on where it stopped, with more --trials too. In --output_dir:
+A trial is a training run of its own; one that does worse than the median of those before it, at
+the same epoch, is pruned. The test split is not read and need not be there, so the best settings
+may still be measured on it: the command of that run is printed at the end. The same command resumes
+where it stopped, also with more --trials. In --output_dir:
 
-    trials.journal          the search: what each trial was given and reached, by Optuna
+    trials.journal          Optuna's journal: what each trial was given and reached
     trials/<number>/        the history of each trial, as trainer.train leaves it
-    sweep.md, .json, .png   all trials as a table, as figures and as a picture
+    sweep.md, .json, .png   all trials as a table, as values and as a plot
 """
 
 import shlex
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 from absl import flags
 from ml_collections import config_flags
@@ -23,6 +24,8 @@ from common import command, files
 from common.errors import UserFacingError, require
 from trainer.run.stop_signal import EXIT_STOPPED, Stopped, StopSignal
 from trainer.train_config import TrainConfig
+
+_Number = TypeVar("_Number", int, float)
 
 _CONFIG = command.define_config("configs/six_conv_rgb.py")
 _DATASET_DIR = flags.DEFINE_string(
@@ -61,23 +64,21 @@ def main(argv: list[str]) -> int:
 
 
 def sweep(stop: StopSignal) -> int:
-    """Searches as the flags say; the exit code."""
+    """Searches as the flags say and returns the exit code."""
     config = TrainConfig.from_dict(command.config_values(_CONFIG))
     output_dir = _OUTPUT_DIR.value.rstrip("/")
     require(not files.is_remote(output_dir), f"--output_dir={output_dir}: must be on a local disk")
-    ranges = {
-        "learning_rates": numbers_of(_LEARNING_RATES, float),
-        "batch_sizes": numbers_of(_BATCH_SIZES, int),
-        "dropouts": numbers_of(_DROPOUTS, float),
-    }
+    learning_rates = numbers_of(_LEARNING_RATES, float)
+    batch_sizes = numbers_of(_BATCH_SIZES, int)
+    dropouts = numbers_of(_DROPOUTS, float)
     with command.kept_back_stderr():
         from trainer.experiments import (
             search,  # here, since a mistake in a flag should not wait for it
         )
-    stop.answer_between_steps()
+    stop.wait_for_steps()
     found = search.run(
         config,
-        search.Space(**ranges),
+        search.Space(learning_rates=learning_rates, batch_sizes=batch_sizes, dropouts=dropouts),
         dataset_dir=_DATASET_DIR.value.rstrip("/"),
         output_dir=output_dir,
         num_trials=_TRIALS.value,
@@ -95,8 +96,8 @@ def sweep(stop: StopSignal) -> int:
     return 0
 
 
-def numbers_of(holder: flags.FlagHolder, kind: type) -> tuple:
-    """The numbers that a flag lists."""
+def numbers_of(holder: flags.FlagHolder[list[str]], kind: type[_Number]) -> tuple[_Number, ...]:
+    """Returns the numbers that a flag lists."""
     try:
         return tuple(kind(word) for word in holder.value)
     except ValueError:
@@ -104,8 +105,8 @@ def numbers_of(holder: flags.FlagHolder, kind: type) -> tuple:
         raise UserFacingError(f"--{holder.name}={words}: not a list of numbers") from None
 
 
-def train_command(settings: dict) -> str:
-    """The command that trains with these settings, and what else was set for this sweep."""
+def train_command(settings: dict[str, Any]) -> str:
+    """Returns the command that trains with these settings and what else was set for this sweep."""
     flag = flags.FLAGS["config"]
     values = config_flags.get_override_values(flag) | settings
     words: Sequence[str] = (

@@ -2,9 +2,9 @@ r"""Trains a network on a dataset, keeps its best epoch, evaluates that on the t
 
 python -m trainer.train --config=configs/six_conv_rgb.py --dataset_dir=dataset --model_dir=model
 
-The same command again goes on where it stopped: at the last checkpoint after a kill, at the last
+The same command again resumes where it stopped: at the last checkpoint after a kill, at the last
 step after a SIGTERM, which ends it with exit code 75 (EX_TEMPFAIL of sysexits.h). What lies in
---model_dir: `model_folder.py`.
+--model_dir: `run/model_folder.py`.
 """
 
 from absl import flags
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
     stop.listen()
     try:
         config = TrainConfig.from_dict(command.config_values(_CONFIG))
-        with command.kept_back_stderr(), stop.held_back():
+        with command.kept_back_stderr(), stop.blocked():
             from trainer.run import session  # here: a mistake in a flag should not wait for it
         model_dir = _MODEL_DIR.value.rstrip("/")
         finished = session.train(

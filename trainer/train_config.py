@@ -1,4 +1,4 @@
-"""What a network is trained with, checked once and then frozen."""
+"""The config of a training run, checked once and then frozen."""
 
 import dataclasses
 import json
@@ -20,13 +20,13 @@ class NetworkConfig:
 
     Attributes:
         convolutions: how many of the poster's six blocks, from the first.
-        color: `mono`, the picture as it is stored, or `rgb`, through a colormap.
+        color: `mono`, the spectrogram as a grayscale picture, or `rgb`, through a colormap.
     """
 
     convolutions: int
     color: str
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require(
             1 <= self.convolutions <= 6,
             f"config.network.convolutions: {self.convolutions} is not between 1 and 6",
@@ -60,7 +60,7 @@ class TrainConfig:
     deterministic: bool
     checkpoint_seconds: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("learning_rate", "batch_size", "epochs", "shuffle_buffer", "steps_per_call"):
             value = getattr(self, name)
             require(value > 0, f"config.{name}: {value} is not above 0")
@@ -91,16 +91,17 @@ class TrainConfig:
 
     @property
     def settings_that_may_change(self) -> tuple[str, ...]:
-        """The keys that another value of makes no other training, only more or less of it."""
+        """The keys that may differ when a run is resumed: they only make it longer or shorter."""
         if self.learning_rate_schedule == "constant":
             return ("checkpoint_seconds", "epochs", "patience")
         return ("checkpoint_seconds", "patience")  # the schedule ends with the last epoch
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainConfig":
-        """Of plain values; raises UserFacingError for a key or value that is not possible."""
+        """Builds a config of plain values; raises UserFacingError for an impossible key or value."""
         return config_of(cls, values)
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain JSON values."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        """Returns the same as plain JSON values."""
+        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return values

@@ -1,4 +1,4 @@
-"""Records that are not what was written: found, named, and on demand left out."""
+"""Damaged records: finds and names them, and on demand leaves them out."""
 
 import contextlib
 import dataclasses
@@ -7,11 +7,12 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import tensorflow as tf
 
 from common import dataset_info, files, records
-from common.dataset_info import DatasetInfo, Shard
+from common.dataset_info import DatasetInfo, Shard, Split
 from common.errors import UserFacingError, require
 from trainer.data import reader
 
@@ -75,9 +76,9 @@ def named(info: DatasetInfo, dataset_dir: str) -> Iterator[None]:
 def scan_shard(
     info: DatasetInfo, dataset_dir: str, shard: Shard
 ) -> Iterator["bytes | records.DamagedRecord"]:
-    """The records of a shard, in the place of a damaged one what is wrong with it.
+    """Yields the records of a shard, and for a damaged one what is wrong with it.
 
-    As many come as were written: after a damaged length no record can be found any more.
+    Yields as many as were written: after a damaged length no record can be found any more.
     """
     path = files.join(dataset_dir, shard.file)
     height, width = info.config.spectrogram.shape
@@ -87,7 +88,8 @@ def scan_shard(
             if isinstance(record, bytes):
                 try:
                     values = records.decode_example(record)
-                    whole = len(values["spectrogram"]) == height * width
+                    picture = values["spectrogram"]
+                    whole = isinstance(picture, bytes) and len(picture) == height * width
                     whole = whole and values.keys() >= info.features.keys()
                 except Exception:  # protobuf has one of its own for each implementation
                     whole = False
@@ -102,22 +104,26 @@ def scan_shard(
 def left_out(
     info: DatasetInfo, dataset_dir: str, folder: str
 ) -> tuple[DatasetInfo, list[records.DamagedRecord]]:
-    """Makes a dataset without the damaged records; its description, and what these are.
+    """Makes a dataset without the damaged records.
 
     Shards that have one are written anew without it. The others are linked, or copied from a
-    bucket. The fingerprint stays, since it is the same training going on.
+    bucket. The fingerprint stays, since it is the same training run that resumes.
 
     Args:
         info: of the dataset.
         dataset_dir: where its shards lie.
         folder: a local one, where the other dataset goes.
 
+    Returns:
+        its description, and the damaged records.
+
     Raises:
         UserFacingError: a shard is missing, which is no damage that a training should do without.
     """
-    splits, found = {}, []
+    splits: dict[str, Split] = {}
+    found: list[records.DamagedRecord] = []
     for name, split in info.splits.items():
-        shards, labels = [], Counter()
+        shards, labels = [], Counter[Any]()
         for shard in split.shards:
             path = files.join(dataset_dir, shard.file)
             require(files.exists(path), f"{path}: the shard is missing")
@@ -128,7 +134,7 @@ def left_out(
                 else:
                     damaged.append(record)
             if damaged:
-                shard = write_whole_ones(info, dataset_dir, shard, folder)
+                shard = write_undamaged(info, dataset_dir, shard, folder)
             else:
                 files.link_or_copy(path, os.path.join(folder, shard.file))
             found += damaged
@@ -147,8 +153,8 @@ def left_out(
     return left, found
 
 
-def write_whole_ones(info: DatasetInfo, dataset_dir: str, shard: Shard, folder: str) -> Shard:
-    """Writes a shard anew with those of its records that are whole; what it is then."""
+def write_undamaged(info: DatasetInfo, dataset_dir: str, shard: Shard, folder: str) -> Shard:
+    """Writes a shard anew without its damaged records and returns its description."""
     digest, num_examples, num_bytes = hashlib.sha256(), 0, 0
     with open(os.path.join(folder, shard.file), "wb") as file:
         for record in scan_shard(info, dataset_dir, shard):

@@ -1,7 +1,8 @@
-"""Which stage of the input is slow: each is measured without those after it."""
+"""Measures which stage of the input is slow, each without those after it."""
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import tensorflow as tf
 
@@ -13,25 +14,25 @@ _SECONDS_A_STAGE = 2.0
 
 
 def slowest(config: TrainConfig, info: DatasetInfo, dataset_dir: str) -> str:
-    """A line that says how many examples a second each stage gives, and which costs most."""
+    """Returns a line: how many examples a second each stage gives, and which costs most."""
     costs, told, before = {}, [], 0.0
     for name, batches in stages(config, info, dataset_dir):
         seconds = seconds_an_example(batches, config.batch_size)
         told.append(f"{name} {1 / seconds:,.0f}")
         costs[name], before = seconds - before, seconds
-    slow = max(costs, key=costs.get)
+    slow = max(costs, key=lambda name: costs[name])
     return f"input alone, examples/s after each stage: {', '.join(told)}; slowest: {slow}"
 
 
 def stages(
     config: TrainConfig, info: DatasetInfo, dataset_dir: str
 ) -> Iterator[tuple[str, tf.data.Dataset]]:
-    """(name, batches) of the input up to each of its stages."""
+    """Yields (name, batches) of the input up to each of its stages."""
     stored = reader.read_records(info, dataset_dir, "train")
     shuffled = reader.read_records(
         info, dataset_dir, "train", shuffle_buffer=config.shuffle_buffer, seed=config.seed
     )
-    training = {
+    training: dict[str, Any] = {
         "batch_size": config.batch_size,
         "names": ("label",),
         "shuffle_buffer": config.shuffle_buffer,
@@ -41,12 +42,12 @@ def stages(
     yield "shuffling", shuffled.batch(config.batch_size)
     yield "parsing", reader.batches(info, dataset_dir, "train", **training)
     if config.freq_mask or config.time_mask:
-        masks = {"freq_mask": config.freq_mask, "time_mask": config.time_mask}
-        yield "masking", reader.batches(info, dataset_dir, "train", **training, **masks)
+        training |= {"freq_mask": config.freq_mask, "time_mask": config.time_mask}
+        yield "masking", reader.batches(info, dataset_dir, "train", **training)
 
 
 def seconds_an_example(batches: tf.data.Dataset, batch_size: int) -> float:
-    """How long an example takes, over a pass or two seconds of one."""
+    """Returns how long an example takes, over a pass or two seconds of one."""
     started, count = time.monotonic(), 0
     for _ in batches:
         count += batch_size

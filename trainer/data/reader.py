@@ -1,10 +1,12 @@
-"""Streams a dataset by tf.data; it learns from `dataset_info.json` what there is to read."""
+"""Streams a dataset by tf.data, as its `dataset_info.json` describes it."""
 
 import functools
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from common import dataset_info, files
 from common.dataset_config import SPLITS
@@ -12,7 +14,7 @@ from common.dataset_info import DatasetInfo, Shard
 from common.errors import UserFacingError, require
 from trainer.data import augment
 
-# As measured: what is done for each batch and at each turn costs as much as the bytes do. Parsing
+# As measured: the overhead of each batch and of each turn is as large as that of the bytes. Parsing
 # one batch of 16 at a time takes a third longer; 16 shards in turns of 16 records, a tenth.
 _RECORDS_PARSED_AT_ONCE = 256
 _SHARDS_READ_AT_ONCE = 8
@@ -71,12 +73,12 @@ def batches(
     freq_mask: int = 0,
     time_mask: int = 0,
 ) -> tf.data.Dataset:
-    """One pass over a split in batches of exactly `batch_size`, one for each replica in turn.
+    """Streams one pass over a split in batches of exactly `batch_size`, for each replica in turn.
 
     Each batch is a dict: `spectrogram` uint8 [batch, height, width]; of `label`, `listens`,
     `track_id`, `artist_id`, `date_created` int64 [batch] and `genre` string [batch] those asked
     for; `index` int64 [batch], the record's index in this pass; `weight` float32 [batch], 1 for a
-    record of the split, 0 for the repeated one that fills the last batches. Every record of the
+    record of the split, 0 for the padding that fills the last batches. Every record of the
     split appears once with weight 1. Every worker reads all records and parses its own, so the
     batches of a step are the same however many replicas and workers share them.
 
@@ -124,7 +126,7 @@ def batches(
         augment.mask, freq_mask=freq_mask, time_mask=time_mask, seed=_seed(seed, epoch)
     )
 
-    def with_indices(number, serialized):
+    def with_indices(number: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         here = number * parsed_size + tf.range(tf.size(serialized, out_type=tf.int64))
         batch, within = here // batch_size, here % batch_size
         step, replica = (
@@ -159,7 +161,7 @@ def read_records(
     seed: int = 0,
     epoch: int = 0,
 ) -> tf.data.Dataset:
-    """The serialized records of a split, as stored or, with a buffer, shuffled; see `batches`."""
+    """Streams the serialized records of a split, as stored or, with a buffer, shuffled."""
     paths = [
         files.join(dataset_dir, shard.file)
         for shard in info.splits[split].shards
@@ -179,8 +181,10 @@ def read_records(
     return records.shuffle(min(shuffle_buffer, num_examples), seed=_seed(seed, epoch))
 
 
-def parser(info: DatasetInfo, *, names: Sequence[str], pictures: bool = True) -> Callable:
-    """A function from serialized records, string [batch], to a dict of columns.
+def parser(
+    info: DatasetInfo, *, names: Sequence[str], pictures: bool = True
+) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+    """Returns a function from serialized records, string [batch], to a dict of columns.
 
     Args:
         info: of the dataset, whose `features` say what a record has.
@@ -196,7 +200,7 @@ def parser(info: DatasetInfo, *, names: Sequence[str], pictures: bool = True) ->
     shape = info.config.spectrogram.shape
 
     def parse(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-        values = tf.io.parse_example(serialized, columns)
+        values: dict[str, tf.Tensor] = tf.io.parse_example(serialized, columns)
         if pictures:
             values["spectrogram"] = decode_pictures(values["spectrogram"], shape)
         return values
@@ -205,12 +209,14 @@ def parser(info: DatasetInfo, *, names: Sequence[str], pictures: bool = True) ->
 
 
 def num_steps(info: DatasetInfo, split: str, *, global_batch_size: int) -> int:
-    """How many steps one pass over a split takes."""
+    """Returns how many steps one pass over a split takes."""
     return -(-info.splits[split].num_examples // global_batch_size)
 
 
-def read_columns(info: DatasetInfo, dataset_dir: str, split: str, names: Sequence[str]) -> dict:
-    """Whole columns of a split without its pictures, as stored: {name: array [examples]}."""
+def read_columns(
+    info: DatasetInfo, dataset_dir: str, split: str, names: Sequence[str]
+) -> dict[str, NDArray[Any]]:
+    """Reads whole columns of a split without its pictures, as stored: {name: array [examples]}."""
     if not info.splits[split].num_examples:
         return {name: np.array([]) for name in names}
     records = read_records(info, dataset_dir, split).batch(256)
@@ -224,9 +230,9 @@ def read_columns(info: DatasetInfo, dataset_dir: str, split: str, names: Sequenc
 
 def count_labels_by_genre(
     info: DatasetInfo, dataset_dir: str, split: str
-) -> dict[bytes, np.ndarray]:
-    """How many records of a split have each genre and label: {genre: int64 [classes]}."""
-    counts = {}
+) -> dict[bytes, NDArray[np.int64]]:
+    """Counts the records of a split by genre and label: {genre: int64 [classes]}."""
+    counts: dict[bytes, NDArray[np.int64]] = {}
     if not info.splits[split].num_examples:
         return counts
     parse = parser(info, names=["label", "genre"], pictures=False)
@@ -239,10 +245,10 @@ def count_labels_by_genre(
 
 
 def decode_pictures(data: tf.Tensor, shape: tuple[int, int]) -> tf.Tensor:
-    """Stored pictures, string [batch] → uint8 [batch, height, width]."""
+    """Decodes stored pictures, string [batch], to uint8 [batch, height, width]."""
     return tf.reshape(tf.io.decode_raw(data, tf.uint8), [-1, *shape])
 
 
 def _seed(seed: int, epoch: int) -> int:
-    """A seed for an epoch; never 0, which tf.data takes for a random one."""
+    """Returns a seed for an epoch; never 0, which tf.data takes for a random one."""
     return int(np.random.default_rng([seed, epoch, 1]).integers(1, 2**31))

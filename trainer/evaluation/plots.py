@@ -17,7 +17,7 @@ from trainer.model.network import COLORMAP
 
 # Legible on white and on black; `_INK` is what turns with the page.
 _BLUE, _ORANGE, _INK = "#3d85c6", "#d9730d", "#010203"
-_SVG_STYLE = {
+_SVG_STYLE: dict[Any, Any] = {
     **dict.fromkeys(
         ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK
     ),

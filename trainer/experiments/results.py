@@ -85,6 +85,9 @@ class Training:
 
     def measured(self) -> dict[str, Any]:
         """What a finished training came to."""
+        exported = self._exported()
+        require(exported is not None, f"{self.model_dir}: no export; train it to the end")
+        assert exported is not None
         history = model_folder.read_history(self.model_dir)
         best = history[best_epoch(history) - 1]
         test = model_folder.read_evaluation(self.model_dir, "test")
@@ -99,7 +102,7 @@ class Training:
             "epochs": len(history),
             "best_epoch": best.epoch,
             "seconds": round(sum(each.seconds for each in throughput), 3),
-            "parameters": self._exported()["num_parameters"],
+            "parameters": exported["num_parameters"],
             "baselines": dataclasses.asdict(test.baselines),
         }
 

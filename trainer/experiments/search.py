@@ -40,7 +40,7 @@ _STUDY = "sweep"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Space:
-    """What is searched.
+    """The search space.
 
     Attributes:
         learning_rates: the lowest and the highest.
@@ -48,11 +48,11 @@ class Space:
         dropouts: the lowest and the highest.
     """
 
-    learning_rates: tuple[float, float]
+    learning_rates: tuple[float, ...]
     batch_sizes: tuple[int, ...]
-    dropouts: tuple[float, float]
+    dropouts: tuple[float, ...]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("learning_rates", "dropouts"):
             values = getattr(self, name)
             require(
@@ -243,7 +243,8 @@ def run_trial(
     def trains_on(epoch: EpochMetrics) -> bool:
         reported = trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values
         if epoch.epoch not in reported:  # by a process that was killed then
-            trial.report(epoch.validation_accuracy, epoch.epoch)
+            # A sweep needs a validation split, so there is an accuracy.
+            trial.report(float(epoch.validation_accuracy or 0.0), epoch.epoch)
         return not trial.should_prune()
 
     outcome, history = "to the end", []

@@ -1,15 +1,15 @@
-"""States of a training on disk, each one file: `ckpt-<number>.npz`, arrays by name.
+"""Checkpoints of a training run, each one file: `ckpt-<number>.npz`, arrays by name.
 
 A file is written under a temporary name by a thread of its own, so a step waits only for the copy
-of the variables, and a killed training leaves no half of one under a final name. The SHA-256 of all
-bytes before it ends the file, where `numpy.load` does not mind it, so damage is found when it is
-read. All of it may be on gs://.
+of the variables, and a killed run leaves no partial file under a final name. The file ends with the
+SHA-256 of all bytes before it, which `numpy.load` ignores, so damage is found when it is read.
 """
 
 import concurrent.futures
 import hashlib
 import io
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -37,10 +37,10 @@ class Checkpoints:
         self.folder = folder
         self._keep = keep
         self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1)
-        self._being_written = None
+        self._being_written: concurrent.futures.Future[None] | None = None
 
     def numbers(self) -> list[int]:
-        """The numbers of the checkpoints that are there, rising."""
+        """Returns the numbers of the checkpoints that are there, rising."""
         names = files.names_in(self.folder)
         found = [name.removeprefix("ckpt-").removesuffix(".npz") for name in names]
         return sorted(int(number) for number in found if number.isdecimal())
@@ -72,7 +72,7 @@ class Checkpoints:
             self._being_written = None
 
     def load(self, number: int) -> dict[str, np.ndarray]:
-        """The arrays of a checkpoint.
+        """Returns the arrays of a checkpoint.
 
         Raises:
             Damaged: naming the file.
@@ -96,7 +96,7 @@ class Checkpoints:
 
     def _write(self, number: int, arrays: Arrays) -> None:
         data = io.BytesIO()
-        np.savez(data, **arrays)
+        np.savez(data, **dict[str, Any](arrays))
         data.write(hashlib.sha256(data.getbuffer()).digest())
         files.make_folder(self.folder)
         files.write_atomically(self.folder, self._name(number), data.getvalue())

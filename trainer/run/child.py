@@ -1,4 +1,4 @@
-"""A process whose every line is shown with its name before it."""
+"""A child process whose lines are printed with its name before each."""
 
 import collections
 import contextlib
@@ -17,7 +17,7 @@ _SECONDS_TO_DIE = 10
 
 
 class Child:
-    """A process started with what it prints, on stdout and stderr, shown line by line.
+    """Starts a process and prints its stdout and stderr line by line.
 
     Args:
         argv: of the process.
@@ -27,7 +27,7 @@ class Child:
 
     def __init__(self, argv: Sequence[str], *, name: str, env: Mapping[str, str]):
         self.name = name
-        self._tail = collections.deque(maxlen=_TAIL_LINES)
+        self._tail = collections.deque[str](maxlen=_TAIL_LINES)
         self._process = subprocess.Popen(
             argv,
             env=os.environ | env,
@@ -41,26 +41,27 @@ class Child:
         self._printer.start()
 
     def code(self) -> int | None:
-        """Its exit code, None while it runs."""
+        """Returns its exit code, None while it runs."""
         return self._process.poll()
 
     def ask_to_stop(self) -> None:
-        """Sends SIGTERM, on which a training writes a checkpoint and ends."""
+        """Sends SIGTERM, on which a training run writes a checkpoint and ends."""
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGTERM)
 
     def end(self) -> None:
-        """Kills it if it runs still; returns when its last line is shown."""
+        """Kills it if it still runs; returns when its last line is printed."""
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
         self._process.wait(timeout=_SECONDS_TO_DIE)
         self._printer.join()
 
     def tail(self) -> str:
-        """The last lines that it printed."""
+        """Returns the last lines that it printed."""
         return "\n".join(self._tail)
 
     def _forward(self) -> None:
+        assert self._process.stdout is not None  # a pipe, as it was asked for
         for line in self._process.stdout:
             text = line.decode(errors="replace").rstrip("\n")
             self._tail.append(text)
@@ -68,9 +69,9 @@ class Child:
 
 
 def _end_with_parent() -> None:
-    """Has Linux kill this process when the one that started it is killed.
+    """Asks Linux to kill this process when its parent dies.
 
-    Else it would train on into a folder that the same command, given again, trains into too.
+    Else it would go on writing into a folder that the same command, given again, writes into too.
     """
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""On what a training runs: devices of this process and, as TF_CONFIG says, other workers."""
+"""Device and strategy selection: this process's devices and the workers that TF_CONFIG names."""
 
 import json
 import os
@@ -7,13 +7,13 @@ import tensorflow as tf
 
 from common.errors import UserFacingError, require
 
-# Looked for here, since the first look says on stderr that there are no GPUs, and the commands
-# import this with stderr kept back.
+# Listed here, since the first time TensorFlow notes on stderr that there are no GPUs, and the
+# commands import this module with stderr kept back.
 tf.config.list_physical_devices()
 
 
 def strategy_for(name: str) -> tf.distribute.Strategy:
-    """The strategy that --strategy names; to be made before TensorFlow computes anything.
+    """Makes the strategy that --strategy names, before TensorFlow computes anything.
 
     Args:
         name: `one_device`, the first GPU, or CPU where there is none; `mirrored`, all of this
@@ -21,7 +21,7 @@ def strategy_for(name: str) -> tf.distribute.Strategy:
             the first that uses all there is.
 
     Raises:
-        UserFacingError: TF_CONFIG is missing or not one that it can train by.
+        UserFacingError: TF_CONFIG is missing or can't be trained by.
     """
     num_workers = num_all_workers()
     if is_multi_worker(name):
@@ -43,17 +43,17 @@ def strategy_for(name: str) -> tf.distribute.Strategy:
 
 
 def is_multi_worker(name: str) -> bool:
-    """Whether the strategy of a name is the one for the workers of TF_CONFIG."""
+    """Returns whether a name selects the strategy for the workers of TF_CONFIG."""
     return name == "multi_worker" or (name == "auto" and num_all_workers() > 1)
 
 
 def num_all_workers() -> int:
-    """How many workers TF_CONFIG names, 0 where there is none; UserFacingError as `workers_of`."""
+    """Returns how many workers TF_CONFIG names, 0 without it; UserFacingError as `workers_of`."""
     return workers_of(os.environ.get("TF_CONFIG", ""))
 
 
 def own_and_other_addresses() -> tuple[str, list[str]]:
-    """The `host:port` of this worker and those of the others, as TF_CONFIG names them."""
+    """Returns the `host:port` of this worker and those of the others, as TF_CONFIG names them."""
     values = json.loads(os.environ["TF_CONFIG"])
     own = values["cluster"][values["task"]["type"]][int(values["task"]["index"])]
     addresses = [address for job in values["cluster"].values() for address in job]
@@ -61,7 +61,7 @@ def own_and_other_addresses() -> tuple[str, list[str]]:
 
 
 def workers_of(tf_config: str) -> int:
-    """How many workers a TF_CONFIG names; 0 if it is empty.
+    """Returns how many workers a TF_CONFIG names, 0 if it is empty.
 
     Raises:
         UserFacingError: it is not JSON, or has other tasks than a chief and workers.
@@ -86,7 +86,7 @@ def workers_of(tf_config: str) -> int:
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process is the one that writes."""
+    """Returns whether this process is the chief, the one that writes."""
     resolver = strategy.cluster_resolver
     if resolver is None or not resolver.task_type:
         return True
@@ -95,7 +95,7 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 
 def lost_worker(error: tf.errors.OpError) -> str | None:
-    """What became of another worker, if that is what an error tells; else None.
+    """Returns what became of another worker, None if the error is about something else.
 
     TensorFlow's codes (coordination_service.cc, collective_param_resolver_distributed.cc): a worker
     that can't be reached, or whose heartbeats have stopped, is Unavailable; one that was started
@@ -120,7 +120,7 @@ def lost_worker(error: tf.errors.OpError) -> str | None:
 
 
 def local_replicas(strategy: tf.distribute.Strategy) -> range:
-    """Which of all replicas are this process's."""
+    """Returns which of all replicas are this process's."""
     count = len(strategy.extended.worker_devices)
     resolver = strategy.cluster_resolver
     if resolver is None or not resolver.task_type:
@@ -132,7 +132,7 @@ def local_replicas(strategy: tf.distribute.Strategy) -> range:
 
 
 def in_words(strategy: tf.distribute.Strategy) -> str:
-    """The devices of a strategy, such as `2 × GPU` or `2 workers of 1 × CPU`."""
+    """Describes the devices of a strategy, such as `2 × GPU` or `2 workers of 1 × CPU`."""
     devices = strategy.extended.worker_devices
     kind = devices[0].rpartition("device:")[2].partition(":")[0]
     num_workers = strategy.num_replicas_in_sync // len(devices)

@@ -1,6 +1,6 @@
-"""Where the workers of a training wait for one another before TensorFlow lets them.
+"""The rendezvous: the workers of a training run wait for one another before TensorFlow starts.
 
-Its own wait says nothing and holds Python still, so that no signal is heard in it.
+TensorFlow's own wait prints nothing and blocks Python, so that no signal is handled in it.
 """
 
 import os
@@ -17,8 +17,8 @@ _SECONDS_TO_CONNECT = 1.0
 def meet(own: str, others: Collection[str]) -> None:
     """Returns once this worker has reached all others.
 
-    It listens where TensorFlow's server will. One that has met all goes on to that server, which
-    those who come later reach at the same address.
+    It listens where TensorFlow's server will. A worker that has reached all starts that server,
+    which those that come later reach at the same address.
 
     Args:
         own: the `host:port` of this worker.
@@ -35,20 +35,20 @@ def meet(own: str, others: Collection[str]) -> None:
             ("", port), family=family, backlog=len(others) + 1, dualstack_ipv6=dual
         )
     except OSError as error:
-        problem = os.strerror(error.errno)
+        problem = os.strerror(error.errno or 0)
         raise UserFacingError(f"TF_CONFIG: {own} can't be listened on ({problem})") from None
     with listener:
         missing = list(others)
-        while missing := [address for address in missing if not answers(address)]:
+        while missing := [address for address in missing if not is_listening(address)]:
             time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
-def answers(address: str) -> bool:
-    """Whether somebody listens at a `host:port`."""
+def is_listening(address: str) -> bool:
+    """Returns whether somebody listens at a `host:port`."""
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), _SECONDS_TO_CONNECT) as there:
-            # A connection from a port that nobody listens on may come to be with itself.
-            return there.getsockname() != there.getpeername()
+            # A connection to a port that nobody listens on may end up with itself.
+            return bool(there.getsockname() != there.getpeername())
     except OSError:
         return False

@@ -51,7 +51,7 @@ def train(
         Console().print(f"waiting for {len(others) + 1} workers")
         rendezvous.meet(own, others)
     try:
-        with stop.held_back():
+        with stop.blocked():
             distribution = devices.strategy_for(strategy)
         console = Console(silent=not devices.is_chief(distribution))
         with damaged_records.open_dataset(dataset_dir, skip_damaged=skip_damaged) as dataset:
@@ -72,7 +72,7 @@ def train(
                 stop_asked=stop.has_come,
                 console=console,
             )
-            stop.answer_between_steps()
+            stop.wait_for_steps()
             with damaged_records.named(dataset.info, dataset.folder):
                 if session.is_chief:
                     model_folder.require_bucket(export_dir)

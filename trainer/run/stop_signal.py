@@ -1,10 +1,11 @@
-"""How a training is asked to stop, and says that it has."""
+"""SIGTERM: how a training run is preempted, and the exit code that says so."""
 
 import contextlib
 import signal
 from collections.abc import Iterator
+from types import FrameType
 
-# The exit code of one that stopped as it was asked to: EX_TEMPFAIL of sysexits.h, try again.
+# The exit code of a run that stopped as it was asked to: EX_TEMPFAIL of sysexits.h, try again.
 EXIT_STOPPED = 75
 
 
@@ -13,21 +14,21 @@ class Stopped(KeyboardInterrupt):
 
 
 class StopSignal:
-    """Whether SIGTERM has come; it raises Stopped at once until `answer_between_steps`."""
+    """Notes that SIGTERM came; raises Stopped at once until `wait_for_steps` is called."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._has_come = False
         self._at_once = True
 
     def listen(self) -> None:
-        """Takes SIGTERM from whoever had it."""
-        signal.signal(signal.SIGTERM, self._take)
+        """Handles SIGTERM from now on, instead of whoever did."""
+        signal.signal(signal.SIGTERM, self._handle)
 
     @contextlib.contextmanager
-    def held_back(self) -> Iterator[None]:
-        """SIGTERM comes at the end of the block, and then here.
+    def blocked(self) -> Iterator[None]:
+        """Blocks SIGTERM inside the block and handles it at its end.
 
-        TensorFlow takes it for itself where there are workers, and what comes to it then is lost.
+        TensorFlow installs a handler of its own where there are workers, which would lose it.
         Threads that begin in the block never get it.
         """
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
@@ -37,14 +38,15 @@ class StopSignal:
             self.listen()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
-    def answer_between_steps(self) -> None:
-        """From now on there is something to checkpoint: whoever trains looks at `has_come`."""
+    def wait_for_steps(self) -> None:
+        """Raises Stopped no more: whoever trains checks `has_come` between steps."""
         self._at_once = False
 
     def has_come(self) -> bool:
+        """Returns whether SIGTERM has come."""
         return self._has_come
 
-    def _take(self, *_) -> None:
+    def _handle(self, signal_number: int, frame: FrameType | None) -> None:
         self._has_come = True
         if self._at_once:
             self._at_once = False

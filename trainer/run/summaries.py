@@ -94,4 +94,5 @@ def confusion_picture(predictions: Predictions, class_names: tuple[str, ...]) ->
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=100)
     plt.close(figure)
-    return tf.io.decode_png(png.getvalue(), channels=3).numpy()
+    picture: NDArray[np.uint8] = tf.io.decode_png(png.getvalue(), channels=3).numpy()
+    return picture
