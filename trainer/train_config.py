@@ -98,7 +98,7 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainConfig":
-        """Builds a config of plain values; raises UserFacingError for an impossible key or value."""
+        """Builds a config of plain values; UserFacingError for an impossible key or value."""
         return config_of(cls, values)
 
     def to_dict(self) -> dict[str, Any]:

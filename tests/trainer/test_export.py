@@ -222,7 +222,7 @@ def test_a_candidate_that_brings_its_process_down_is_set_aside(made, dataset_dir
     path = made(crash)
     aside = tmp_path / ".refused-made"
     with pytest.raises(UserFacingError, match=f"ended with -6.*set aside: {aside}"):
-        export.let_go(path.name, str(tmp_path), str(dataset_dir))
+        export.release(path.name, str(tmp_path), str(dataset_dir))
     report = json.loads((aside / "assets.extra" / "verification.json").read_text())
     assert not report["passed"] and "ended with -6" in report["problem"]
     assert not path.exists()

@@ -1,6 +1,6 @@
-"""The poster's table: its four networks as they came out here, beside what it reports.
+"""The poster's table: our figures of its four networks beside the ones that it reports.
 
-Every figure is read from the files that the trainings left.
+Every figure is read from the files that the training runs left.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ import tensorflow as tf
 import configs
 from common import command, export_folder, files, tables
 from common.dataset_info import DatasetInfo
-from common.errors import require
+from common.errors import UserFacingError, require
 from trainer.data import reader
 from trainer.evaluation import metrics, plots
 from trainer.evaluation.epochs import best_epoch
@@ -42,7 +42,7 @@ random, with classes whose thresholds it does not print.
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Training:
-    """One of the trainings of the table.
+    """One of the training runs of the table.
 
     Attributes:
         network: the name of its config.
@@ -61,7 +61,7 @@ class Training:
 
     @property
     def flags(self) -> list[str]:
-        """What `trainer.train` is to be told, beside the flags that all trainings share."""
+        """The flags of `trainer.train` for this run, beside those that all runs share."""
         return [
             f"--config={config_path(self.network)}",
             f"--config.seed={self.config.seed}",
@@ -70,7 +70,7 @@ class Training:
         ]
 
     def is_finished(self) -> bool:
-        """Whether the last thing that a training leaves is there, and of this config and dataset.
+        """Returns whether the export, which is written last, is there, of this config and dataset.
 
         Raises:
             UserFacingError: the folder holds another training.
@@ -84,10 +84,10 @@ class Training:
         )
 
     def measured(self) -> dict[str, Any]:
-        """What a finished training came to."""
+        """Returns the figures of a finished run."""
         exported = self._exported()
-        require(exported is not None, f"{self.model_dir}: no export; train it to the end")
-        assert exported is not None
+        if exported is None:
+            raise UserFacingError(f"{self.model_dir}: no export; train it to the end")
         history = model_folder.read_history(self.model_dir)
         best = history[best_epoch(history) - 1]
         test = model_folder.read_evaluation(self.model_dir, "test")
@@ -107,7 +107,7 @@ class Training:
         }
 
     def _exported(self) -> dict[str, Any] | None:
-        """What the newest export says of itself, None where there is none."""
+        """Returns the model_info.json of the newest export, None where there is none."""
         export_dir = f"{self.model_dir}/export"
         versions = export_folder.versions(export_dir)
         if not versions:
@@ -124,7 +124,7 @@ def config_path(network: str) -> str:
 def trainings_of(
     dataset_dirs: Sequence[str], output_dir: str, seeds: Sequence[int], train_flags: Sequence[str]
 ) -> list[Training]:
-    """All that the table is made of: for each dataset, network and seed.
+    """Lists the training runs of the table: for each dataset, network and seed.
 
     Args:
         dataset_dirs: one, or two of which the second has no artist in two splits.
@@ -172,14 +172,14 @@ def trainings_of(
 
 
 def gpus() -> list[str]:
-    """The GPUs that trainings may use, as CUDA_VISIBLE_DEVICES names them."""
+    """Returns the GPUs that may be used, as CUDA_VISIBLE_DEVICES names them."""
     count = len(tf.config.list_physical_devices("GPU"))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return (visible.split(",") if visible else [str(number) for number in range(count)])[:count]
 
 
 def write(trainings: Sequence[Training], output_dir: str) -> str:
-    """Writes `results.json`, `results.md` and `results.png` of finished trainings; the Markdown."""
+    """Writes `results.json`, `results.md` and `results.png`; returns the Markdown."""
     results = collect(trainings)
     text = markdown(results)
     model_folder.write_text(output_dir, "results.json", json.dumps(results, indent=2) + "\n")
@@ -189,7 +189,7 @@ def write(trainings: Sequence[Training], output_dir: str) -> str:
 
 
 def collect(trainings: Sequence[Training]) -> list[dict[str, Any]]:
-    """The figures of the table, by dataset and network, as they are written to `results.json`."""
+    """Collects the figures of the table by dataset and network, as `results.json` has them."""
     found = []
     for fingerprint in dict.fromkeys(training.info.fingerprint for training in trainings):
         mine = [training for training in trainings if training.info.fingerprint == fingerprint]
@@ -230,7 +230,7 @@ def collect(trainings: Sequence[Training]) -> list[dict[str, Any]]:
 
 
 def markdown(results: Sequence[dict[str, Any]]) -> str:
-    """The tables of what `collect` gives."""
+    """Formats what `collect` returns as tables."""
     parts = ["# The poster's table\n", *map(_of_dataset, results)]
     if len(results) == 2:
         parts.append(_what_the_split_hides(*results))
@@ -243,7 +243,7 @@ def split_in_words(of_dataset: dict[str, Any]) -> str:
 
 
 def network_in_words(network: dict[str, Any]) -> str:
-    """Such as `4-conv mono`."""
+    """Returns a name such as `4-conv mono`."""
     color = {"rgb": "RGB"}.get(network["color"], network["color"])
     return f"{network['convolutions']}-conv {color}"
 
@@ -282,12 +282,12 @@ def _of_dataset(of_dataset: dict[str, Any]) -> str:
 
 
 def _rows(network: dict[str, Any]) -> list[tuple[str, ...]]:
-    """A row for each training, and one for their mean where there are several."""
+    """Formats a row for each run, and one for their mean where there are several."""
     name, parameters = network_in_words(network), f"{network['parameters']:,}"
     poster = network["poster_accuracy"]
     reported = "" if poster is None else f"{100 * poster:.0f} %"
     trainings = network["trainings"]
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             name,
             parameters,

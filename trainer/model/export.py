@@ -1,8 +1,8 @@
-"""The export: a SavedModel that takes a waveform, a WAV file, a picture or a tf.Example.
+"""Exports a SavedModel that takes a waveform, a WAV file, a picture or a tf.Example.
 
 The signal front end is inside the graph, in stock TensorFlow ops, so that TensorFlow Serving
-needs nothing else. A version is let go only after `serving.verify` has asked it, in a process of
-its own that knows nothing of the trainer.
+needs nothing else. A version is released only after `serving.verify` has verified it, in a process
+of its own that knows nothing of the trainer.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -27,15 +28,18 @@ from trainer.model import front_end, model_card
 from trainer.model.network import build_network
 from trainer.train_config import TrainConfig
 
-# What TensorFlow Serving's batching fills up to (serving/tf_serving/batching.config), so that each
-# of them is warm.
+# The sizes that TensorFlow Serving's dynamic batching pads batches to
+# (serving/tf_serving/batching.config); the warm-up requests have each of them.
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
-# Records of each split whose answers go with the export, for serving.verify to compare.
+# Records of each split whose predictions go with the export, for serving.verify to compare.
 _REFERENCES = 16
 
 
+Outputs = dict[str, tf.Tensor]
+
+
 class ServedModel(tf.Module):
-    """A network with the four signatures of the export.
+    """Wraps a network in the four signatures of the export.
 
     Each returns `probabilities` float32 [batch, classes] and `label` string [batch].
     """
@@ -49,7 +53,12 @@ class ServedModel(tf.Module):
         self._class_names = info.class_names
         height, width = self._params.shape
 
-        def signature(function, name, shape, dtype):
+        def signature(
+            function: Callable[[tf.Tensor], Outputs],
+            name: str,
+            shape: list[int | None],
+            dtype: tf.DType,
+        ) -> tf.types.experimental.PolymorphicFunction:
             spec = tf.TensorSpec(shape, dtype, name=name)
             return tf.function(function, input_signature=[spec])
 
@@ -69,7 +78,7 @@ class ServedModel(tf.Module):
             "examples": self.examples,
         }
 
-    def _spectrogram(self, spectrogram):
+    def _spectrogram(self, spectrogram: tf.Tensor) -> Outputs:
         probabilities = tf.nn.softmax(self._model(spectrogram, training=False))
         names = tf.constant(self._class_names)
         return {
@@ -77,11 +86,11 @@ class ServedModel(tf.Module):
             "label": tf.gather(names, tf.argmax(probabilities, axis=-1)),
         }
 
-    def _waveform(self, waveform):
+    def _waveform(self, waveform: tf.Tensor) -> Outputs:
         return self._spectrogram(front_end.pictures(waveform, self._params))
 
-    def _wav(self, wav):
-        def window_of(contents):
+    def _wav(self, wav: tf.Tensor) -> Outputs:
+        def window_of(contents: tf.Tensor) -> tf.Tensor:
             samples, rate = tf.audio.decode_wav(contents)
             tf.debugging.assert_equal(
                 rate,
@@ -94,7 +103,7 @@ class ServedModel(tf.Module):
         spec = tf.TensorSpec([self._params.num_samples], tf.float32)
         return self._waveform(tf.map_fn(window_of, wav, fn_output_signature=spec))
 
-    def _examples(self, examples):
+    def _examples(self, examples: tf.Tensor) -> Outputs:
         feature = {"spectrogram": tf.io.FixedLenFeature([], tf.string)}
         data = tf.io.parse_example(examples, feature)["spectrogram"]
         return self._spectrogram(reader.decode_pictures(data, self._params.shape))
@@ -128,7 +137,7 @@ def export_model(
     candidate = write_candidate(
         weights, config, info, evaluation, export_dir, dataset_dir=dataset_dir
     )
-    return let_go(candidate, export_dir, dataset_dir)
+    return release(candidate, export_dir, dataset_dir)
 
 
 def write_candidate(
@@ -140,7 +149,7 @@ def write_candidate(
     *,
     dataset_dir: str,
 ) -> str:
-    """Writes `<export_dir>/.candidate-<id>/`, which nothing serves yet; its name."""
+    """Writes `<export_dir>/.candidate-<id>/`, which nothing serves yet, and returns its name."""
     # A network outside of any strategy, so that no device of the trainer is named in the graph.
     # On the CPU, since a GPU may convolve in TensorFloat-32 and its answers are references.
     with tf.device("CPU"):
@@ -167,8 +176,8 @@ def write_candidate(
     return name
 
 
-def let_go(candidate: str, export_dir: str, dataset_dir: str) -> str:
-    """Has serving.verify give a candidate its number; the path of the version.
+def release(candidate: str, export_dir: str, dataset_dir: str) -> str:
+    """Has serving.verify release a candidate under a number; returns the path of the version.
 
     Raises:
         UserFacingError: it did not pass.
@@ -196,14 +205,14 @@ def let_go(candidate: str, export_dir: str, dataset_dir: str) -> str:
             problem = f"serving.verify ended with {result.returncode}: {problem}"
             export_folder.write_report(path, {"passed": False, "problem": problem})
             problem += f"; set aside: {export_folder.refuse(export_dir, candidate)}"
-        raise UserFacingError(f"the export is not let go: {problem}")
+        raise UserFacingError(f"the export is not released: {problem}")
     return result.stdout.splitlines()[-1].removeprefix("passed: ")
 
 
 def reference_answers(
     model: keras.Model, info: DatasetInfo, dataset_dir: str
 ) -> dict[str, list[float]]:
-    """The network's probabilities of the first records of each split, by SHA-256 of the picture."""
+    """Predicts the first records of each split: probabilities by SHA-256 of the picture."""
     answers = {}
     for split in info.splits.values():
         if not split.num_examples:
@@ -220,10 +229,10 @@ def reference_answers(
 
 
 def warmup_requests(info: DatasetInfo) -> list[prediction_log_pb2.PredictionLog]:
-    """What TensorFlow Serving asks itself before it answers others: every signature, every batch.
+    """Makes the warm-up requests of TensorFlow Serving: every signature, every batch size.
 
-    All ask about the same faint noise. In the larger batches its waveform is cut short, since the
-    graph fills it up and runs through the same shapes.
+    All hold the same faint noise. In the larger batches its waveform is cut short, since the graph
+    pads it and runs through the same shapes.
     """
     params = info.config.spectrogram
     noise = np.random.default_rng(0).normal(0, 0.1, params.num_samples).astype(np.float32)
@@ -255,7 +264,7 @@ def model_info(
     info: DatasetInfo,
     evaluation: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """What whoever serves the model needs to know of it."""
+    """Returns the contents of model_info.json: what serving the model needs."""
     return {
         "class_names": list(info.class_names),
         "thresholds": list(info.thresholds),

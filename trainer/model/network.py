@@ -1,4 +1,6 @@
-"""The poster's networks: two, four or six convolutions on a mono or RGB picture."""
+"""The poster's networks: two, four or six convolutions on a grayscale or RGB picture."""
+
+from typing import Any
 
 import keras
 import matplotlib
@@ -25,26 +27,26 @@ POSTER_ACCURACY = {(2, "mono"): 0.42, (4, "mono"): 0.51, (4, "rgb"): 0.53, (6, "
 COLORMAP = "magma"
 
 
-class Shades(keras.layers.Layer):
-    """Levels uint8 [batch, height, width] → values in 0…1, float [batch, height, width, 1]."""
+class Grayscale(keras.layers.Layer):
+    """Scales levels uint8 [batch, height, width] to 0…1, float [batch, height, width, 1]."""
 
-    def call(self, pictures):
+    def call(self, pictures: tf.Tensor) -> tf.Tensor:
         return tf.cast(pictures[..., tf.newaxis], self.compute_dtype) / 255
 
 
 class Colormap(keras.layers.Layer):
-    """Levels uint8 [batch, height, width] → RGB in 0…1, float [batch, height, width, 3].
+    """Maps levels uint8 [batch, height, width] to RGB in 0…1, float [batch, height, width, 3].
 
     The colors are those of a colormap of matplotlib, the one that librosa shows spectrograms in.
     They are a constant of the graph, so an export carries them, and no weights.
     """
 
-    def __init__(self, name_of_map: str = COLORMAP, **kwargs):
+    def __init__(self, name_of_map: str = COLORMAP, **kwargs: Any):
         super().__init__(**kwargs)
         colors = matplotlib.colormaps[name_of_map](np.arange(256))[:, :3]
         self._colors = colors.astype(np.float32)
 
-    def call(self, pictures):
+    def call(self, pictures: tf.Tensor) -> tf.Tensor:
         return tf.gather(tf.cast(self._colors, self.compute_dtype), tf.cast(pictures, tf.int32))
 
 
@@ -57,7 +59,7 @@ def build_network(
     seed: int = 0,
     precision: str = "float32",
 ) -> keras.Model:
-    """A network from pictures uint8 [batch, height, width] to logits float32 [batch, classes].
+    """Builds a network from pictures uint8 [batch, height, width] to logits [batch, classes].
 
     Args:
         config: how many convolutions, mono or RGB.
@@ -73,11 +75,11 @@ def build_network(
     """
     seeds = iter(range(1000 * seed, 1000 * seed + 1000))
 
-    def initializer():
+    def initializer() -> keras.Initializer:
         return keras.initializers.GlorotUniform(seed=next(seeds))
 
     pictures = keras.Input(shape=shape, dtype="uint8", name="spectrogram")
-    color = Colormap if config.color == "rgb" else Shades
+    color = Colormap if config.color == "rgb" else Grayscale
     x = color(name=config.color, dtype=precision)(pictures)
     for number, (filters, kernel, pool, stride) in enumerate(
         BLOCKS[: config.convolutions], start=1

@@ -8,10 +8,12 @@ the replicas' gradients. So the steps are the same however many replicas share a
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError, require
@@ -21,6 +23,8 @@ from trainer.model.network import build_network
 from trainer.run.checkpoints import Arrays, Damaged
 from trainer.run.devices import is_chief, local_replicas
 from trainer.train_config import TrainConfig
+
+Batch = dict[str, tf.Tensor]  # of a replica, or of all of them: see `reader.batches`
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,7 +64,7 @@ class Diverged(UserFacingError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Progress:
-    """What a call of the compiled steps did.
+    """How far a call of the compiled steps came.
 
     Attributes:
         position: after it.
@@ -74,10 +78,10 @@ class Progress:
 
 
 class Trainer:
-    """A network and its optimizer under a strategy, and the compiled steps.
+    """Holds a network and its optimizer under a strategy, and the compiled steps.
 
     Args:
-        config: of the training.
+        config: of the training run.
         info: of the dataset, which gives the shape of the pictures and the classes.
         strategy: under which everything is made and run.
 
@@ -128,12 +132,12 @@ class Trainer:
 
     # ---- state
 
-    def state(self) -> dict[str, np.ndarray]:
-        """A copy of all that a training goes on from, by name."""
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Returns a copy of all variables that a training run resumes from, by name."""
         return {name: np.array(variable) for name, variable in self._variables().items()}
 
     def restore(self, state: Arrays, *, name: str) -> None:
-        """Sets everything to a state.
+        """Sets all variables to a state.
 
         Raises:
             Damaged: the state, called `name`, is not one of this network and optimizer.
@@ -156,7 +160,9 @@ class Trainer:
     # ---- steps
 
     @tf.function
-    def run_steps(self, iterator, num_steps: tf.Tensor, stop: tf.Tensor):
+    def run_steps(
+        self, iterator: Iterator[Batch], num_steps: tf.Tensor, stop: tf.Tensor
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """Trains on the next `num_steps` batches.
 
         Returns:
@@ -173,17 +179,18 @@ class Trainer:
                 waited += _now() - before
             self.strategy.run(self._replica_step, args=(batch,))
 
-        def of_all_replicas():
+        def of_all_replicas() -> dict[str, tf.Tensor]:
             mine = self._sums | {"stop": tf.cast(stop, tf.float32)}
             context = tf.distribute.get_replica_context()
-            return context.all_reduce(
+            totals: dict[str, tf.Tensor] = context.all_reduce(
                 tf.distribute.ReduceOp.SUM, {name: tf.identity(mine[name]) for name in mine}
             )
+            return totals
 
         totals = self.strategy.run(of_all_replicas)
         return {name: self._first_local(total) for name, total in totals.items()}, waited
 
-    def _replica_step(self, batch):
+    def _replica_step(self, batch: Batch) -> None:
         """Trains a replica by one step, in which the replicas' gradients are added up once."""
         with tf.GradientTape() as tape:
             logits = self.model(batch["spectrogram"], training=True)
@@ -193,8 +200,8 @@ class Trainer:
         gradients = tape.gradient(loss, variables)
         clip_norm = self.config.clip_norm
         if clip_norm or self.config.precision == "mixed_float16":
-            # Keras would clip the gradients of each replica, and see whether they are finite,
-            # before it adds them.
+            # Gradient clipping by Keras, and its check that they are finite, would be done on the
+            # gradients of each replica, before they are added up.
             context = tf.distribute.get_replica_context()
             gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
             if clip_norm:
@@ -205,15 +212,15 @@ class Trainer:
         for name, total in totals.items():
             self._sums[name].assign_add(total)
 
-    def _examples_in_step(self, batch) -> tf.Tensor:
-        """How many records the batches of all replicas hold: in the last step fewer than before."""
+    def _examples_in_step(self, batch: Batch) -> tf.Tensor:
+        """Counts the examples in the batches of all replicas, fewer in the last step."""
         size = self.config.batch_size
         before = batch["index"][0] // size * size
         left = self.info.splits["train"].num_examples - before
         return tf.cast(tf.minimum(left, size), tf.float32)
 
-    def _totals(self, logits, batch) -> dict[str, tf.Tensor]:
-        """Weighted sums over a batch, of which a padding record is none."""
+    def _totals(self, logits: tf.Tensor, batch: Batch) -> dict[str, tf.Tensor]:
+        """Sums over the examples of a batch, without the padding."""
         label, weight = batch["label"], batch["weight"]
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(label, logits)
         losses *= tf.gather(tf.constant(self._class_weights), label)
@@ -225,7 +232,7 @@ class Trainer:
         }
 
     @tf.function
-    def predict_step(self, iterator, stop: tf.Tensor):
+    def predict_step(self, iterator: Iterator[Batch], stop: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """Predicts the next batches of all replicas.
 
         Returns:
@@ -233,7 +240,7 @@ class Trainer:
             [replicas], whether the worker of each was asked to `stop`.
         """
 
-        def predict(batch):
+        def predict(batch: Batch) -> tuple[tf.Tensor, ...]:
             logits = self.model(batch["spectrogram"], training=False)
             return tf.nn.softmax(logits), batch["index"], batch["weight"], stop[tf.newaxis]
 
@@ -241,17 +248,17 @@ class Trainer:
         return tuple(self.strategy.gather(values, axis=0) for values in of_replicas)
 
     @tf.function
-    def _sum_over_replicas(self, value):
-        """The sum over all replicas of a value of each worker."""
+    def _sum_over_replicas(self, value: tf.Tensor) -> tf.Tensor:
+        """Sums a value of each worker over all replicas."""
 
-        def add():
+        def add() -> tf.Tensor:
             context = tf.distribute.get_replica_context()
             return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(value))
 
         return self._first_local(self.strategy.run(add))
 
-    def _first_local(self, value):
-        """Of a value that is the same in every replica, the one of the first here."""
+    def _first_local(self, value: tf.Tensor) -> tf.Tensor:
+        """Returns a value that is the same in every replica, of the first one here."""
         return self.strategy.experimental_local_results(value)[0]
 
     def broadcast(self, value: int) -> int:
@@ -264,10 +271,10 @@ class Trainer:
 
     def distributed(
         self, split: str, dataset_dir: str, *, epoch: int | None = None, first_step: int = 0
-    ) -> Iterable:
-        """One pass over a split: shuffled and augmented for training in `epoch`, else as stored."""
+    ) -> Iterable[Batch]:
+        """Streams one pass over a split: shuffled and augmented in an `epoch`, else as stored."""
         config, replicas = self.config, self.strategy.num_replicas_in_sync
-        training = {}
+        training: dict[str, Any] = {}
         if epoch is not None:
             training = {
                 "shuffle_buffer": config.shuffle_buffer,
@@ -278,7 +285,7 @@ class Trainer:
                 "time_mask": config.time_mask,
             }
 
-        def of_worker(_):
+        def of_worker(_: tf.distribute.InputContext) -> tf.data.Dataset:
             return reader.batches(
                 self.info,
                 dataset_dir,
@@ -290,7 +297,8 @@ class Trainer:
                 **training,
             )
 
-        return self.strategy.distribute_datasets_from_function(of_worker)
+        distributed: Iterable[Batch] = self.strategy.distribute_datasets_from_function(of_worker)
+        return distributed
 
     def run_epoch(
         self,
@@ -303,7 +311,7 @@ class Trainer:
 
         Args:
             dataset_dir: where the shards lie.
-            position: where to go on; its epoch decides the order of the examples.
+            position: where to resume; its epoch decides the order of the examples.
             stop_asked: whether this worker has been asked to stop.
 
         Yields:
@@ -313,8 +321,8 @@ class Trainer:
             self.distributed("train", dataset_dir, epoch=position.epoch, first_step=position.step)
         )
         while position.step < self.steps_an_epoch:
-            # A training is checkpointed and stopped between calls alone, so that it adds up the
-            # same sums wherever that was.
+            # A run is checkpointed and stopped between calls only, so that it adds up the same sums
+            # wherever that was.
             count = min(self.config.steps_per_call, self.steps_an_epoch - position.step)
             totals, waited = self.run_steps(
                 iterator, tf.constant(count), tf.constant(int(stop_asked()))
@@ -362,23 +370,26 @@ class Trainer:
 
 
 def _now() -> tf.Tensor:
-    """The seconds of a clock in a compiled function; op determinism forbids TensorFlow's own."""
+    """Reads a clock in a compiled function; op determinism forbids TensorFlow's own."""
     return tf.ensure_shape(tf.numpy_function(time.monotonic, [], tf.float64), [])
 
 
-def class_weights(info: DatasetInfo, how: str) -> np.ndarray:
-    """What an example of each class weighs in the loss, float32 [classes]; 1 in the mean.
+def class_weights(info: DatasetInfo, how: str) -> NDArray[np.float32]:
+    """Returns the weight of each class in the loss, float32 [classes]; 1 in the mean.
 
     `balanced` is scikit-learn's: examples / (classes × examples of the class).
     """
     counts = np.array([info.splits["train"].class_counts[name] for name in info.class_names])
     if how == "none":
         return np.ones(len(counts), np.float32)
-    return (counts.sum() / (len(counts) * np.maximum(counts, 1))).astype(np.float32)
+    balanced = counts.sum() / (len(counts) * np.maximum(counts, 1))
+    return np.asarray(balanced, np.float32)
 
 
-def learning_rate(config: TrainConfig, steps_an_epoch: int):
-    """The learning rate of each step, as Keras takes it: a number or a schedule.
+def learning_rate(
+    config: TrainConfig, steps_an_epoch: int
+) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """Returns the learning rate as Keras takes it: a number or a schedule.
 
     Raises:
         UserFacingError: the warm-up is all there is.

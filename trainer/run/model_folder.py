@@ -1,6 +1,6 @@
-"""What lies in --model_dir: how the network is trained, checkpoints, history, evaluation.
+"""The files of --model_dir: config, checkpoints, metrics, evaluation, report.
 
-    training.json          config, and what the dataset is like
+    training.json          config, and the dataset's fingerprint, shape and classes
     checkpoints/           the newest states of network, optimizer and position in the epoch
     best/                  the weights with the best validation accuracy
     metrics.jsonl          a line an epoch
@@ -8,7 +8,7 @@
     tensorboard/           both, and pictures, for TensorBoard
     learning_curves.png    the metrics as a picture
     evaluation.json        of the best state on the test split
-    report.html            all of this for people
+    report.html            all of this as a page
 
 All of it may be on gs://.
 """
@@ -55,7 +55,7 @@ def write_text(model_dir: str, name: str, text: str) -> None:
 
 
 def read_text(model_dir: str, name: str) -> str | None:
-    """The text of a file, None where there is none; UserFacingError if it is none."""
+    """Returns the text of a file, None where there is none; UserFacingError if it is no text."""
     try:
         return files.read_text(path(model_dir, name))
     except FileNotFoundError:
@@ -65,7 +65,7 @@ def read_text(model_dir: str, name: str) -> str | None:
 
 
 def check(model_dir: str, config: TrainConfig, info: DatasetInfo) -> None:
-    """Raises UserFacingError if the folder holds another training, saying what differs."""
+    """Raises UserFacingError if the folder holds another training run, saying what differs."""
     text = read_text(model_dir, _TRAINING)
     if text is None or not newest_checkpoints(model_dir).numbers():
         return  # nothing has been trained there yet
@@ -93,7 +93,7 @@ def require_bucket(folder: str) -> None:
 
 
 def claim(model_dir: str, config: TrainConfig, info: DatasetInfo) -> None:
-    """Makes the folder this training's; UserFacingError if it can't be written."""
+    """Claims the folder for this training run; UserFacingError if it can't be written."""
     require_bucket(model_dir)
     try:
         files.make_folder(model_dir)
@@ -104,7 +104,7 @@ def claim(model_dir: str, config: TrainConfig, info: DatasetInfo) -> None:
 
 
 def load_config(model_dir: str, info: DatasetInfo) -> TrainConfig:
-    """The config of the network in a folder.
+    """Returns the config of the network in a folder.
 
     Raises:
         UserFacingError: there is none, or it was trained on another dataset, whose split may have
@@ -135,12 +135,12 @@ def _identity(config: TrainConfig, info: DatasetInfo) -> dict[str, Any]:
 
 
 def newest_checkpoints(model_dir: str) -> Checkpoints:
-    """The states that a training goes on from, numbered as they were written."""
+    """Returns the checkpoints that a run resumes from, numbered as they were written."""
     return Checkpoints(path(model_dir, "checkpoints"))
 
 
 def best_checkpoints(model_dir: str) -> Checkpoints:
-    """The weights of the best epochs so far, numbered by epoch, from 1."""
+    """Returns the weights of the best epochs so far, numbered by epoch, from 1."""
     return Checkpoints(path(model_dir, "best"))
 
 
@@ -166,7 +166,7 @@ def restore_best(model_dir: str, model: keras.Model) -> None:
 
 
 def _best_weights(model_dir: str, epoch: int) -> Arrays:
-    """The weights of the best epoch, which a state to go on from may have too."""
+    """Returns the weights of the best epoch, which a checkpoint to resume from may have too."""
     best, newest = best_checkpoints(model_dir), newest_checkpoints(model_dir)
     problem = f"{best.path(epoch)}: the checkpoint is missing"
     try:
@@ -224,7 +224,7 @@ def read_evaluation(model_dir: str, split: str) -> Evaluation:
 
 
 def write_report(model_dir: str, split: str, html: str) -> str:
-    """Writes the report on a split; the path of the file."""
+    """Writes the report on a split and returns the path of the file."""
     return _write_of_split(model_dir, split, "report.html", html)
 
 
@@ -235,7 +235,7 @@ def _write_of_split(model_dir: str, split: str, name: str, text: str) -> str:
 
 
 def _name_of_split(split: str, name: str) -> str:
-    """`name`, or `stem_split.suffix` for another split than the test's."""
+    """Returns `name`, or `stem_split.suffix` for another split than the test's."""
     if split == "test":
         return name
     stem, _, suffix = name.rpartition(".")
@@ -258,11 +258,12 @@ def _write_lines(model_dir: str, name: str, lines: Sequence["DataclassInstance"]
 
 
 def _of_json(model_dir: str, name: str, text: str) -> dict[str, Any]:
-    """Parses what a training wrote as JSON; UserFacingError naming the file if it is none."""
+    """Parses JSON that a run wrote; UserFacingError naming the file if it is none."""
     try:
-        return json.loads(text)
+        values: dict[str, Any] = json.loads(text)
     except json.JSONDecodeError as error:
         raise _damaged(model_dir, name, error) from None
+    return values
 
 
 def _damaged(model_dir: str, name: str, error: Exception) -> UserFacingError:
