@@ -13,7 +13,7 @@ import itertools
 import logging
 import threading
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import apache_beam as beam
 from absl import flags
@@ -21,7 +21,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines import engines, output_folder, pipeline
 from beam_pipelines.card import summary
-from common import catalogue, command, dataset_reader, files
+from common import catalogue, command, dataset_reader, files, lock
 from common.dataset_config import SUBSETS, DatasetConfig
 from common.errors import UserFacingError
 
@@ -42,6 +42,7 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the dataset in --out
 _RETRY_REJECTED = flags.DEFINE_bool(
     "retry_rejected", False, "Try again only what was rejected or missing."
 )
+_FORCE_UNLOCK = lock.define_force_unlock()
 _SUBSET = flags.DEFINE_enum("subset", None, SUBSETS, "Short for --config.subset.")
 
 
@@ -134,8 +135,12 @@ class Progress:
             )
 
 
-def job_of_flags() -> pipeline.Job:
-    """What the flags ask for, after a look at whether it can be done."""
+@contextlib.contextmanager
+def job_of_flags() -> Iterator[pipeline.Job]:
+    """What the flags ask for, after a look at whether it can be done.
+
+    Inside the block no other run gets into its folder.
+    """
     values = command.config_values(_CONFIG)
     config = DatasetConfig.from_dict(values | ({"subset": _SUBSET.value} if _SUBSET.value else {}))
     paths = {
@@ -146,19 +151,21 @@ def job_of_flags() -> pipeline.Job:
     paths = {name: path if path == "/" else path.rstrip("/") for name, path in paths.items()}
     check_inputs(**paths, subset=config.subset)
     catalog_sha256 = files.sha256(paths["tracks_csv"])
-    return pipeline.Job(
-        config=config,
-        catalog_sha256=catalog_sha256,
-        run_id=uuid.uuid4().hex,
-        work=output_folder.work(
-            paths["output_dir"],
-            output_folder.identity(config, catalog_sha256, pipeline.library_versions()),
-            overwrite=_OVERWRITE.value,
-            retry_rejected=_RETRY_REJECTED.value,
-        ),
-        max_reject_fraction=_MAX_REJECT_FRACTION.value,
-        **paths,
-    )
+    output_dir = paths["output_dir"]
+    with lock.hold(output_dir, force=_FORCE_UNLOCK.value):
+        yield pipeline.Job(
+            config=config,
+            catalog_sha256=catalog_sha256,
+            run_id=uuid.uuid4().hex,
+            work=output_folder.work(
+                paths["output_dir"],
+                output_folder.identity(config, catalog_sha256, pipeline.library_versions()),
+                overwrite=_OVERWRITE.value,
+                retry_rejected=_RETRY_REJECTED.value,
+            ),
+            max_reject_fraction=_MAX_REJECT_FRACTION.value,
+            **paths,
+        )
 
 
 @contextlib.contextmanager
@@ -196,7 +203,12 @@ def run(job: pipeline.Job, options: PipelineOptions) -> str | None:
 
 def main(argv: list[str]) -> None:
     options = engines.options(argv[1:])
-    job = job_of_flags()
+    with job_of_flags() as job:
+        build(job, options)
+
+
+def build(job: pipeline.Job, options: PipelineOptions) -> None:
+    """Runs the job, if there is anything to do, and prints what the dataset holds."""
     if job.work.why:
         print(f"{job.output_dir}: {job.work.why}")
     if job.work.mode is output_folder.Mode.FINISHED:

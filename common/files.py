@@ -417,6 +417,62 @@ def move_folder(source: str, destination: str, *, last: str) -> None:
         delete(source, names)
 
 
+# ---- objects that many write
+
+
+def read_version(path: str) -> tuple[bytes, int] | None:
+    """Reads an object, and the number of its version (GCS: generation); None if there is none."""
+    from google.api_core.exceptions import NotFound, PreconditionFailed
+
+    blob = _blob(path)
+    for _ in range(10):
+        with _as_os_errors(path):
+            try:
+                blob.reload(retry=_retry())
+                version = int(blob.generation)
+                data = blob.download_as_bytes(if_generation_match=version, retry=_retry())
+                return data, version
+            except NotFound:
+                return None
+            except PreconditionFailed:  # written anew in between
+                continue
+    raise OSError(errno.EIO, "is written all the time", path)
+
+
+def replace_version(path: str, data: bytes, version: int) -> int | None:
+    """Writes an object if it is of that version still, 0 for one that is not there.
+
+    Returns:
+        Its new version; None, and nothing is written, if it is of another.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    from google.api_core.exceptions import NotFound, PreconditionFailed
+
+    blob = _blob(path)
+    with _as_os_errors(path):
+        try:
+            blob.upload_from_string(data, if_generation_match=version, retry=_retry())
+            return int(blob.generation)
+        except PreconditionFailed:
+            # Perhaps it is written, and only the answer to that got lost.
+            found = read_version(path)
+            return found[1] if found and found[0] == data else None
+        except NotFound:
+            if version:
+                return None
+            raise
+
+
+def delete_version(path: str, version: int) -> None:
+    """Deletes an object if it is of that version still; OSError if it can't."""
+    from google.api_core.exceptions import NotFound, PreconditionFailed
+
+    with _as_os_errors(path), contextlib.suppress(NotFound, PreconditionFailed):
+        _blob(path).delete(if_generation_match=version, retry=_retry())
+
+
 # ---- buckets
 
 

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import types
+from typing import NoReturn
 
 LINE = "interrupted; the same command goes on"
 # For what is cleared away on the way out.
@@ -38,7 +39,7 @@ class Interruption:
             # So that a process whose parent dies is still below this one, and is found.
             ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
-    def end(self) -> None:
+    def end(self) -> NoReturn:
         """Ends this process, and all below it, as the signal that has come does."""
         assert self.signal is not None
         end_now(self.signal)
@@ -64,21 +65,27 @@ def end_at_once_while_importing() -> None:
         signal.signal(signal.SIGINT, lambda number, _: end_now(number))
 
 
-def end_now(number: int) -> None:
+def end_now(number: int) -> NoReturn:
     """Ends this process, and all that it has started, for a signal.
 
     Ctrl-C is answered with a line and exit code 130; of any other signal the process dies.
     """
-    kill_descendants()
     if number == signal.SIGINT:
-        with contextlib.suppress(OSError):
-            os.write(2, f"\n{LINE}\n".encode())
-        os._exit(128 + number)
+        end_with_line(f"\n{LINE}", exit_code=128 + number)
+    kill_descendants()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
     if threading.current_thread() is threading.main_thread():
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
     os._exit(128 + number)
+
+
+def end_with_line(line: str, *, exit_code: int) -> NoReturn:
+    """Says a line on stderr and ends this process, from whatever thread, and all below it."""
+    kill_descendants()
+    with contextlib.suppress(OSError):
+        os.write(2, f"{line}\n".encode(errors="backslashreplace"))
+    os._exit(exit_code)
 
 
 def kill_descendants() -> None:

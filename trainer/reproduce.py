@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from common import command
+from common import command, lock
 from common.errors import require
 from trainer.run.child import Child
 from trainer.run.stop_signal import EXIT_STOPPED
@@ -53,6 +53,8 @@ _PARALLEL = flags.DEFINE_integer(
     lower_bound=1,
 )
 
+_FORCE_UNLOCK = lock.define_force_unlock()
+
 _SECONDS_BETWEEN_LOOKS = 0.2
 
 
@@ -72,12 +74,23 @@ def main(argv: list[str]) -> int:
     seeds = numbers_of(_SEEDS.value)
     output_dir = _OUTPUT_DIR.value.rstrip("/")
     with command.kept_back_stderr():
-        from trainer.experiments import (
-            results,  # here, since a mistake in a flag should not wait for it
-        )
+        from trainer.run import (
+            folder_lock,
+        )  # here, since a mistake in a flag should not wait for it
     dataset_dirs = [_DATASET_DIR.value.rstrip("/")]
     if _ARTIST_DATASET_DIR.value:
         dataset_dirs.append(_ARTIST_DATASET_DIR.value.rstrip("/"))
+    with folder_lock.hold(output_dir, force=_FORCE_UNLOCK.value):
+        return reproduce(dataset_dirs, output_dir, seeds, train_flags)
+
+
+def reproduce(
+    dataset_dirs: Sequence[str], output_dir: str, seeds: list[int], train_flags: list[str]
+) -> int:
+    """Trains what is not trained yet and writes the table; the exit code."""
+    with command.kept_back_stderr():
+        from trainer.experiments import results  # as in `main`
+
     trainings = results.trainings_of(dataset_dirs, output_dir, seeds, train_flags)
     gpus = results.gpus()
 

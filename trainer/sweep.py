@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from absl import flags
 from ml_collections import config_flags
 
-from common import command, files
+from common import command, files, lock
 from common.errors import UserFacingError, require
 from trainer.run.stop_signal import EXIT_STOPPED, Stopped, StopSignal
 from trainer.train_config import TrainConfig
@@ -50,6 +50,7 @@ _DROPOUTS = flags.DEFINE_list("dropouts", ["0", "0.7"], "The lowest and the high
 _STRATEGY = flags.DEFINE_enum(
     "strategy", "auto", ("auto", "one_device", "mirrored"), "As trainer.train has it."
 )
+_FORCE_UNLOCK = lock.define_force_unlock()
 
 
 def main(argv: list[str]) -> int:
@@ -76,17 +77,18 @@ def sweep(stop: StopSignal) -> int:
             search,  # here, since a mistake in a flag should not wait for it
         )
     stop.wait_for_steps()
-    found = search.run(
-        config,
-        search.Space(learning_rates=learning_rates, batch_sizes=batch_sizes, dropouts=dropouts),
-        dataset_dir=_DATASET_DIR.value.rstrip("/"),
-        output_dir=output_dir,
-        num_trials=_TRIALS.value,
-        startup_trials=_STARTUP_TRIALS.value,
-        seed=_SEED.value,
-        strategy=_STRATEGY.value,
-        stop_asked=stop.has_come,
-    )
+    with lock.hold(output_dir, force=_FORCE_UNLOCK.value):
+        found = search.run(
+            config,
+            search.Space(learning_rates=learning_rates, batch_sizes=batch_sizes, dropouts=dropouts),
+            dataset_dir=_DATASET_DIR.value.rstrip("/"),
+            output_dir=output_dir,
+            num_trials=_TRIALS.value,
+            startup_trials=_STARTUP_TRIALS.value,
+            seed=_SEED.value,
+            strategy=_STRATEGY.value,
+            stop_asked=stop.has_come,
+        )
     if found is None:
         return EXIT_STOPPED
     print(f"\n{found.table}")

@@ -9,7 +9,7 @@ step after a SIGTERM, which ends it with exit code 75 (EX_TEMPFAIL of sysexits.h
 
 from absl import flags
 
-from common import command
+from common import command, lock
 from common.errors import require
 from trainer.run.stop_signal import EXIT_STOPPED, Stopped, StopSignal
 from trainer.train_config import STRATEGIES, TrainConfig
@@ -34,6 +34,7 @@ _STRATEGY = flags.DEFINE_enum(
 _SKIP_DAMAGED = flags.DEFINE_bool(
     "skip_damaged", False, "Look for damaged records first, list them, train without them."
 )
+_FORCE_UNLOCK = lock.define_force_unlock()
 
 
 def main(argv: list[str]) -> int:
@@ -43,17 +44,21 @@ def main(argv: list[str]) -> int:
     try:
         config = TrainConfig.from_dict(command.config_values(_CONFIG))
         with command.kept_back_stderr(), stop.blocked():
-            from trainer.run import session  # here: a mistake in a flag should not wait for it
+            # Here: a mistake in a flag should not wait for them.
+            from trainer.run import folder_lock, session
         model_dir = _MODEL_DIR.value.rstrip("/")
-        finished = session.train(
-            config,
-            dataset_dir=_DATASET_DIR.value.rstrip("/"),
-            model_dir=model_dir,
-            export_dir=_EXPORT_DIR.value or f"{model_dir}/export",
-            strategy=_STRATEGY.value,
-            skip_damaged=_SKIP_DAMAGED.value,
-            stop=stop,
-        )
+        export_dir = (_EXPORT_DIR.value or f"{model_dir}/export").rstrip("/")
+        folders = (model_dir, export_dir) if folder_lock.is_for_this_worker(_STRATEGY.value) else ()
+        with folder_lock.hold(*folders, force=_FORCE_UNLOCK.value):
+            finished = session.train(
+                config,
+                dataset_dir=_DATASET_DIR.value.rstrip("/"),
+                model_dir=model_dir,
+                export_dir=export_dir,
+                strategy=_STRATEGY.value,
+                skip_damaged=_SKIP_DAMAGED.value,
+                stop=stop,
+            )
     except Stopped:
         print("stopped as asked, before a step was done; the same command goes on", flush=True)
         finished = False

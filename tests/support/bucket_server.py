@@ -21,6 +21,8 @@ from collections import Counter
 import pytest
 import trustme
 
+# The object that tells who is at work in a folder, in a path or in the name of an upload.
+_LOCK = re.compile(rb'(?:/o/|"name": ?")([^"?\s]*\.lock)')
 _PAGE = 1000  # as many as a bucket lists at once
 
 _KINDS = (
@@ -62,6 +64,7 @@ class BucketServer:
         self.requests, self.turned_away = Counter(), Counter()
         self.busy_every, self.read_only = None, False
         self._lock = threading.Lock()
+        self._generations, self._last_generation = {}, 0
 
     def __enter__(self) -> "BucketServer":
         bucket_server = self
@@ -133,6 +136,10 @@ class BucketServer:
         if kind == "layout":  # which the emulator does not know
             self._send(request, 200, {}, b'{"hierarchicalNamespace": {"enabled": false}}')
             return
+        lock = _LOCK.search(urllib.parse.unquote(request.path).encode() + b" " + body[:1000])
+        if lock and not self._takes_generation(request, lock[1]):
+            self._send(request, 412, {}, b"another generation is there")
+            return
         path, headers = request.path, dict(request.headers)
         if "uploadType=media" in path and not body:
             path, headers, body = _in_parts(path, headers)
@@ -141,6 +148,9 @@ class BucketServer:
             connection.request(request.command, path, body, headers)
             response = connection.getresponse()
             headers, data = dict(response.getheaders()), response.read()
+        if lock and response.status == 200 and data.startswith(b"{") and b'"kind"' in data:
+            generation = self._generations.get(lock[1], 0)
+            data = json.dumps(json.loads(data) | {"generation": str(generation)}).encode()
         if kind == "list" and response.status == 200:
             data = _page(data, urllib.parse.parse_qs(urllib.parse.urlsplit(request.path).query))
         if response.status == 308 and headers.get("Range") == "bytes=0-0":
@@ -148,6 +158,20 @@ class BucketServer:
         if "Location" in headers and isinstance(request.connection, ssl.SSLSocket):
             headers["Location"] = headers["Location"].replace("http:", "https:", 1)
         self._send(request, response.status, headers, data)
+
+    def _takes_generation(self, request, name: bytes) -> bool:
+        """Whether a lock is of the generation that a request asks for; the emulator knows none."""
+        url = urllib.parse.urlsplit(request.path)
+        asked = urllib.parse.parse_qs(url.query).get("ifGenerationMatch")
+        with self._lock:
+            if asked and int(asked[0]) != self._generations.get(name, 0):
+                return False
+            if request.command == "DELETE":
+                self._generations.pop(name, None)
+            elif request.command in ("POST", "PUT"):
+                self._last_generation += 1
+                self._generations[name] = self._last_generation
+        return True
 
     def _send(self, request, status, headers, data) -> None:
         request.send_response_only(status)
