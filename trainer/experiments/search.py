@@ -1,9 +1,9 @@
-"""A search for the settings of a network, by its accuracy on the validation split alone.
+"""Hyperparameter search by the accuracy on the validation split alone.
 
 The trials are Optuna's: after some at random its sampler (TPE: Bergstra et al., Algorithms for
-Hyper-Parameter Optimization, 2011) draws where those before did well, and its pruner stops one that
-is worse than their median. Which trials come depends on the seed and on what those before reached,
-so with `deterministic` the same sweep has the same trials, stopped and gone on with or not.
+Hyper-Parameter Optimization, 2011) draws where earlier trials did well, and its pruner stops one
+that is worse than their median. A trial depends on the seed and on the results of those before it,
+so with `deterministic` the same sweep has the same trials, resumed or not.
 """
 
 import dataclasses
@@ -66,18 +66,17 @@ class Space:
         )
 
     def check(self, config: TrainConfig, *, num_replicas: int) -> None:
-        """Raises UserFacingError if some of it is no setting of a training on so many replicas."""
+        """Raises UserFacingError if some of it is not possible on so many replicas."""
         for size in self.batch_sizes:
             require(
                 size % num_replicas == 0,
                 f"--batch_sizes: {size} can't be shared by {num_replicas} replicas",
             )
-            for place in (0, 1):
-                ends = (self.learning_rates[place], size, self.dropouts[place])
-                dataclasses.replace(config, **settings_of(*ends))
+            for rate, dropout in zip(self.learning_rates, self.dropouts, strict=True):
+                dataclasses.replace(config, **settings_of(rate, size, dropout))
 
     def draw(self, trial: optuna.Trial) -> dict[str, Any]:
-        """A trial's settings, the same whenever it is asked for them."""
+        """Returns a trial's settings, the same each time."""
         return settings_of(
             trial.suggest_float("learning_rate", *self.learning_rates, log=True),
             trial.suggest_categorical("batch_size", self.batch_sizes),
@@ -86,7 +85,7 @@ class Space:
 
 
 def settings_of(learning_rate: float, batch_size: int, dropout: float) -> dict[str, Any]:
-    """The keys of a config, of no more digits than a person would type."""
+    """Returns keys of a config, rounded to digits that a person would type."""
     return {
         "learning_rate": float(f"{learning_rate:.3g}"),
         "batch_size": batch_size,
@@ -96,7 +95,7 @@ def settings_of(learning_rate: float, batch_size: int, dropout: float) -> dict[s
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Found:
-    """What a search came to: its Markdown table and the settings of the best trial."""
+    """The result of a search: its Markdown table and the settings of the best trial."""
 
     table: str
     best: dict[str, Any]
@@ -114,7 +113,7 @@ def run(
     strategy: str,
     stop_asked: Callable[[], bool],
 ) -> Found | None:
-    """Searches on where it stopped, until there are so many trials; None if it was asked to stop.
+    """Searches, or resumes, until there are so many trials; returns None if asked to stop.
 
     Raises:
         UserFacingError: something the user gave does not fit, or no trial came to its end.
@@ -172,14 +171,14 @@ def run(
 
 
 def without_test(info: DatasetInfo) -> DatasetInfo:
-    """A dataset's description that has no test split, so nothing can read it."""
+    """Returns a dataset's description without the test split, so that nothing can read it."""
     return dataclasses.replace(info, splits={name: info.splits[name] for name in _SPLITS})
 
 
 def open_study(
     output_dir: str, identity: dict[str, Any], pruner: optuna.pruners.BasePruner
 ) -> optuna.Study:
-    """The search in a folder, a new one if there is none.
+    """Opens the search in a folder, or makes a new one.
 
     Raises:
         UserFacingError: there is another, or the folder can't be written.
@@ -209,13 +208,13 @@ def open_study(
 
 
 def next_number(study: optuna.Study) -> int:
-    """The number of the trial that was stopped or is to come; all before it have ended."""
+    """Returns the number of the trial to resume or begin; all before it have ended."""
     trials = study.get_trials(deepcopy=False)
     return len(trials) - bool(trials and trials[-1].state == TrialState.RUNNING)
 
 
 def trial_of(study: optuna.Study, number: int) -> optuna.Trial:
-    """The trial of a number, begun anew or gone on with."""
+    """Returns the trial of a number, begun or resumed."""
     trials = study.get_trials(deepcopy=False)
     if number == len(trials):
         return study.ask()
@@ -223,7 +222,7 @@ def trial_of(study: optuna.Study, number: int) -> optuna.Trial:
 
 
 def folder_of(output_dir: str, number: int) -> str:
-    """Where a trial is trained; Optuna numbers them from 0, people and their files from 1."""
+    """Returns the folder of a trial; Optuna numbers them from 0, people and files from 1."""
     return os.path.join(output_dir, "trials", f"{number + 1:03}")
 
 
@@ -237,7 +236,7 @@ def run_trial(
     folder: str,
     stop_asked: Callable[[], bool],
 ) -> bool:
-    """Trains a trial to its end, or till the pruner stops it; False if it was asked to stop."""
+    """Trains a trial until it ends or is pruned; returns False if it was asked to stop."""
     console = Console(prefix=f"[trial {trial.number + 1}] ")
 
     def trains_on(epoch: EpochMetrics) -> bool:
@@ -303,7 +302,7 @@ def write(study: optuna.Study, output_dir: str, identity: dict[str, Any]) -> Fou
 
 
 def of_trial(trial: optuna.trial.FrozenTrial, folder: str) -> dict[str, Any]:
-    """What is known of a trial that has ended; `curve` is its validation accuracy by epoch."""
+    """Returns the figures of a finished trial; `curve` is its validation accuracy by epoch."""
     history = model_folder.read_history(folder)
     curve = [accuracy for _, accuracy in sorted(trial.intermediate_values.items())]
     return {
@@ -319,7 +318,7 @@ def of_trial(trial: optuna.trial.FrozenTrial, folder: str) -> dict[str, Any]:
 
 
 def markdown(trials: Sequence[dict[str, Any]], *, best: dict[str, Any]) -> str:
-    """All trials, from the best validation accuracy, as a Markdown document."""
+    """Formats all trials, from the best validation accuracy, as a Markdown document."""
     outcomes = [trial["outcome"] for trial in trials]
     counts = ", ".join(f"{outcomes.count(name)} {name}" for name in dict.fromkeys(outcomes))
     rows = [
