@@ -23,6 +23,7 @@ from beam_pipelines import engines, output_folder, pipeline
 from beam_pipelines.card import summary
 from common import catalogue, command, dataset_reader, files, lock
 from common.dataset_config import SUBSETS, DatasetConfig
+from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError
 
 _CONFIG = command.define_config("configs/dataset_artist.py")
@@ -201,6 +202,11 @@ def run(job: pipeline.Job, options: PipelineOptions) -> str | None:
         return summary.counters(result.metrics().query())
 
 
+def load_info(output_dir: str) -> DatasetInfo:
+    """Reads the description of the dataset in a folder whose shards are known to be there."""
+    return dataset_reader.load_dataset_info(output_dir, check_shards_of=())
+
+
 def main(argv: list[str]) -> None:
     options = engines.options(argv[1:])
     with job_of_flags() as job:
@@ -212,7 +218,7 @@ def build(job: pipeline.Job, options: PipelineOptions) -> None:
     if job.work.why:
         print(f"{job.output_dir}: {job.work.why}")
     if job.work.mode is output_folder.Mode.FINISHED:
-        output_folder.clear(job.output_dir, dataset_reader.load_info(job.output_dir))
+        output_folder.clear(job.output_dir, load_info(job.output_dir))
         print(f"{job.output_dir} is finished; --retry_rejected tries what was rejected again")
     else:
         counters = run(job, options)
@@ -220,7 +226,7 @@ def build(job: pipeline.Job, options: PipelineOptions) -> None:
             print("the job is prepared, and was not started")
             return
         print(counters)
-    print(summary.table(dataset_reader.load_info(job.output_dir)))
+    print(summary.table(load_info(job.output_dir)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One track: from its bytes to its windows, and from a window to the record in a shard."""
+"""Makes the record of a shard from a track and a window of its audio."""
 
 import math
 from collections.abc import Mapping
@@ -6,27 +6,10 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from common import audio, hearing, labels, records
+from common import hearing, labels, records
 from common.catalogue import Track
 from common.dataset_config import DatasetConfig
 from common.inputs import ARTIST_MEAN, ARTIST_TRACKS, Inputs, number_feature
-
-
-def waveform_of(data: bytes, config: DatasetConfig) -> np.ndarray:
-    """The whole of an audio file, float32 [samples]; ClipError if it can't be decoded."""
-    return audio.load_waveform(data, sample_rate=config.spectrogram.sample_rate)
-
-
-def windows_of(waveform: np.ndarray, config: DatasetConfig) -> list[np.ndarray]:
-    """The windows, float32 [num_samples], of a waveform; ClipError if it can't be used."""
-    return audio.clip_windows(
-        waveform,
-        sample_rate=config.spectrogram.sample_rate,
-        num_samples=config.spectrogram.num_samples,
-        min_seconds=config.min_seconds,
-        silence_dbfs=config.silence_dbfs,
-        count=config.clips_per_track,
-    )
 
 
 def record_of(

@@ -9,6 +9,7 @@ import sys
 import time
 from typing import NamedTuple
 
+from common import clips
 from common.catalogue import Track
 from common.contained_process import (
     ContainedProcess,
@@ -80,7 +81,7 @@ def main() -> None:
     """Answers until stdin ends."""
     # Here, so that a worker that only starts this process does not load what it needs.
     from beam_pipelines import clip_record
-    from common import spectrogram
+    from common import audio, spectrogram
 
     config = DatasetConfig.from_dict(json.loads(sys.argv[1]))
     spectrogram.mel_filter_bank(config.spectrogram)
@@ -89,8 +90,8 @@ def main() -> None:
         allow_processor_seconds(PROCESSOR_SECONDS)
         track, thresholds = header
         started = time.perf_counter()
-        waveform = clip_record.waveform_of(data, config)
-        windows = clip_record.windows_of(waveform, config)
+        waveform = audio.load_waveform(data, sample_rate=config.spectrogram.sample_rate)
+        windows = clips.windows_of(waveform, config)
         decoded = time.perf_counter()
         records = [
             clip_record.record_of(Track(*track), window, config, thresholds=tuple(thresholds))

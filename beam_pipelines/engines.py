@@ -28,7 +28,7 @@ from apache_beam.options.pipeline_options import (
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from common.errors import UserFacingError
+from common.errors import UserFacingError, one_line
 
 _SETUP_FILE = pathlib.Path(__file__).resolve().parent.parent / "setup.py"
 
@@ -73,7 +73,7 @@ def input_error_in(error: Exception) -> UserFacingError | None:
     if "Unable to fetch remote" not in str(error):
         return None
     return UserFacingError(
-        f"{' '.join(str(error).split())} (--flink_job_server_jar or --prism_location names one "
+        f"{one_line(error)} (--flink_job_server_jar or --prism_location names one "
         "that is here already)"
     )
 

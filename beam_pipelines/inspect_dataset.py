@@ -35,7 +35,7 @@ def write(path: str, writer: Callable[[str], str]) -> str:
 
 def main(_: list[str]) -> None:
     dataset_dir = _DATASET_DIR.value.rstrip("/")
-    info = dataset_reader.load_info(dataset_dir)
+    info = dataset_reader.load_dataset_info(dataset_dir, check_shards_of=())
     print(summary.table(info))
     if _VERIFY.value:
         found = dataset_reader.damage(info, dataset_dir)

@@ -21,7 +21,6 @@ from common.config import differences
 from common.dataset_config import SPLITS, DatasetConfig
 from common.errors import UserFacingError
 
-REJECTED_FILE = "rejected.jsonl"
 CARD_FILE = "dataset_card.md"
 _PLAN_FILE = ".plan.json"
 _DONE_PREFIX = ".done-"
@@ -208,7 +207,7 @@ def write_done(output_dir: str, written: WrittenShard, made_of: str) -> None:
 
 def write_rejected(output_dir: str, rejected: list[tuple[int, str]]) -> None:
     """Writes the list of rejected clips, (id, line of JSON) each, sorted by id."""
-    with files.atomic_file(output_dir, REJECTED_FILE) as file:
+    with files.atomic_file(output_dir, dataset_info.REJECTED_FILE) as file:
         for _, line in sorted(rejected):
             file.write(line.encode() + b"\n")
 

@@ -267,7 +267,7 @@ class Finish(beam.DoFn):
             raise UserFacingError(
                 f"{num_rejected:,} of {num_tracks:,} tracks were rejected ({reasons}), more than "
                 f"--max_reject_fraction={job.max_reject_fraction:g} allows; they are listed in "
-                f"{files.join(job.output_dir, output_folder.REJECTED_FILE)}. With a larger "
+                f"{files.join(job.output_dir, dataset_info.REJECTED_FILE)}. With a larger "
                 "fraction the same command takes the rest; with --retry_rejected it tries them "
                 "again"
             )

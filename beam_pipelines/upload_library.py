@@ -24,9 +24,8 @@ from google.auth.exceptions import GoogleAuthError
 from google.cloud import storage
 from google.cloud.storage import transfer_manager
 
-from beam_pipelines.card.summary import aligned
 from beam_pipelines.upload.library_files import LibraryFile, Stream, open_library
-from common import command
+from common import command, tables
 from common.errors import UserFacingError
 
 _SOURCE = flags.DEFINE_string(
@@ -248,7 +247,7 @@ def table(outcome: Outcome, *, left_out: int, seconds: float) -> str:
         rows.append(row("not tried", outcome.not_tried))
     if left_out:
         rows.append(("hidden or links, left out", f"{left_out:,}", ""))
-    return "\n".join([*aligned(rows), f"{seconds:,.1f} s"])
+    return "\n".join([*tables.aligned(rows), f"{seconds:,.1f} s"])
 
 
 def main(_: list[str]) -> None:

@@ -21,6 +21,9 @@ from common.dataset_config import SPLITS, SUBSETS
 from common.errors import UserFacingError
 from common.hashing import stable_hash
 
+# Of an artist's id and a date.
+UNKNOWN = -1
+
 # FMA's longest cells (biographies) pass the csv module's default of 128 KiB.
 _LONGEST_CELL = 1 << 24
 
@@ -264,12 +267,12 @@ class _Row:
         if self.text("artist_id"):
             return self.whole_number("artist_id")
         artist = self.text("artist")
-        return stable_hash(artist, salt="artist") if artist else -1
+        return stable_hash(artist, salt="artist") if artist else UNKNOWN
 
     def seconds_since_1970(self, field: str) -> int:
         text = self.text(field)
         if not text:
-            return -1
+            return UNKNOWN
         for form in _DATES:
             with contextlib.suppress(ValueError):
                 date = datetime.datetime.strptime(text, form)

@@ -11,6 +11,7 @@ from common.errors import UserFacingError
 from common.inputs import ARTIST_TRACKS, InputStatistics
 
 FILE_NAME = "dataset_info.json"
+REJECTED_FILE = "rejected.jsonl"
 FORMAT_VERSION = 1
 
 

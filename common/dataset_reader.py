@@ -2,22 +2,48 @@
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from common import dataset_info, files, records
+from common.dataset_config import SPLITS
 from common.dataset_info import DatasetInfo
-from common.errors import UserFacingError
+from common.errors import UserFacingError, require
 
 
-def load_info(dataset_dir: str) -> DatasetInfo:
-    """The description of the dataset in a folder; UserFacingError where there is none."""
+def load_dataset_info(
+    dataset_dir: str, *, check_shards_of: Collection[str] = SPLITS
+) -> DatasetInfo:
+    """Reads the description of the dataset in a folder, local or gs://.
+
+    Args:
+        dataset_dir: the folder.
+        check_shards_of: the splits each of whose shards must be there and as long as it was
+            written.
+
+    Raises:
+        UserFacingError: there is no such folder, the dataset in it is unfinished, or a shard is not
+            what the description says.
+    """
     path = files.join(dataset_dir, dataset_info.FILE_NAME)
     try:
-        return DatasetInfo.from_json(files.read_bytes(path), name=path)
+        info = DatasetInfo.from_json(files.read_bytes(path), name=path)
     except FileNotFoundError:
-        raise UserFacingError(
-            f"{dataset_dir}: no {dataset_info.FILE_NAME}; there is no dataset, or it is unfinished"
-        ) from None
+        problem = "no such folder; --dataset_dir is what build_dataset made"
+        if files.folder_exists(dataset_dir):
+            problem = (
+                f"no {dataset_info.FILE_NAME}, so the dataset is unfinished; run "
+                "beam_pipelines.build_dataset again"
+            )
+        raise UserFacingError(f"{dataset_dir}: {problem}") from None
+    sizes = files.sizes_in(dataset_dir) if check_shards_of else {}
+    for split in check_shards_of:
+        for shard in info.splits[split].shards:
+            shard_path, size = files.join(dataset_dir, shard.file), sizes.get(shard.file)
+            require(size is not None, f"{shard_path}: the shard is missing")
+            require(
+                size == shard.bytes, f"{shard_path}: {size:,} bytes, {shard.bytes:,} were written"
+            )
+    return info
 
 
 def read_examples(info: DatasetInfo, dataset_dir: str) -> Iterator[tuple[str, dict]]:

@@ -18,7 +18,13 @@ from common.errors import UserFacingError, require
 from common.model_info import FILE_NAME, ModelInfo
 
 CANDIDATE, REFUSED, WITHDRAWN = ".candidate-", ".refused-", ".withdrawn-"
-REPORT = "assets.extra/verification.json"
+# What lies in a version beside the SavedModel.
+_EXTRA = "assets.extra"
+INFO_FILE = f"{_EXTRA}/{FILE_NAME}"
+CARD_FILE = f"{_EXTRA}/model_card.md"
+REFERENCES_FILE = f"{_EXTRA}/reference_answers.json"
+WARM_UP_FILE = f"{_EXTRA}/tf_serving_warmup_requests"
+REPORT_FILE = f"{_EXTRA}/verification.json"
 _MODEL_FILE = "saved_model.pb"
 
 
@@ -65,9 +71,14 @@ def refuse(export_dir: str, candidate: str) -> str:
 
 def write_report(version_dir: str, report: dict[str, Any]) -> None:
     """Keeps what the verification of a version or candidate has found."""
-    folder, _, name = files.join(version_dir, REPORT).rpartition("/")
+    write_extra(version_dir, REPORT_FILE, (json.dumps(report, indent=2) + "\n").encode())
+
+
+def write_extra(version_dir: str, file: str, data: bytes) -> None:
+    """Writes a file beside the SavedModel of a version or candidate, such as `INFO_FILE`."""
+    folder, _, name = files.join(version_dir, file).rpartition("/")
     files.make_folder(folder)  # whatever is missing of a candidate
-    files.write_atomically(folder, name, (json.dumps(report, indent=2) + "\n").encode())
+    files.write_atomically(folder, name, data)
 
 
 def check_candidate(export_dir: str, candidate: str) -> None:
@@ -83,7 +94,7 @@ def check_candidate(export_dir: str, candidate: str) -> None:
 
 def load_info(version_dir: str) -> ModelInfo:
     """The model_info.json of a version; UserFacingError where it has none."""
-    path = files.join(version_dir, f"assets.extra/{FILE_NAME}")
+    path = files.join(version_dir, INFO_FILE)
     try:
         return ModelInfo.from_json(files.read_bytes(path), name=path)
     except FileNotFoundError:

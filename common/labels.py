@@ -2,6 +2,7 @@
 
 import bisect
 import itertools
+from collections.abc import Sequence
 
 from common.errors import UserFacingError
 
@@ -33,3 +34,16 @@ def thresholds_at(
     if len(set(found)) < len(found) or found[0] == counts[0][0]:
         raise UserFacingError(f"config.quantiles: {quantiles} fall on the same listens, {found}")
     return found
+
+
+def class_ranges(class_names: Sequence[str], thresholds: Sequence[int]) -> list[str]:
+    """Returns each class in words, such as `medium: 1,000 to 3,499 listens`."""
+    lowest, *others, highest = class_names
+    return [
+        f"{lowest}: under {thresholds[0]:,} listens",
+        *(
+            f"{name}: {low:,} to {high - 1:,} listens"
+            for name, (low, high) in zip(others, itertools.pairwise(thresholds), strict=True)
+        ),
+        f"{highest}: {thresholds[-1]:,} listens or more",
+    ]

@@ -11,6 +11,9 @@ import numpy as np
 
 from common.errors import require
 
+# What spectrograms are shown in, and what an RGB network sees them in.
+COLORMAP = "magma"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SpectrogramParams:

@@ -20,8 +20,7 @@ from typing import Any
 
 from absl import flags
 
-from beam_pipelines.card.summary import aligned
-from common import command, dataset_reader
+from common import command, dataset_reader, export_folder, tables
 from common.catalogue import clip_path
 from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError
@@ -106,11 +105,9 @@ def summary(
     folders: dict[str, pathlib.Path], record: dict[str, Any], prediction: dict[str, Any]
 ) -> str:
     """The table at the end."""
-    info = dataset_reader.load_info(str(folders["dataset"]))
+    info = dataset_reader.load_dataset_info(str(folders["dataset"]))
     version = versions(folders["export"])[-1]
-    evaluation = json.loads((version / "assets.extra" / "model_info.json").read_text())[
-        "evaluation"
-    ]
+    evaluation = json.loads((version / export_folder.INFO_FILE).read_text())["evaluation"]
     rejected = ", ".join(f"{count} {reason}" for reason, count in info.rejected.items()) or "none"
     clips_in = info.num_examples + sum(info.rejected.values())
     rows = [
@@ -142,7 +139,7 @@ def examples_rows(info: DatasetInfo) -> list[tuple[str, str]]:
         (name, *(str(count) for count in split.class_counts.values()), str(split.num_artists))
         for name, split in info.splits.items()
     ]
-    first, *others = aligned([header, *table])
+    first, *others = tables.aligned([header, *table])
     return [("examples", first), *(("", line) for line in others)]
 
 
@@ -154,10 +151,10 @@ def accuracy_rows(evaluation: dict[str, Any] | None, info: DatasetInfo) -> list[
     rows = [
         (
             "test accuracy",
-            f"{100 * evaluation['accuracy']:.1f} % (95 % interval {100 * low:.1f} to "
-            f"{100 * high:.1f} %; {info.splits['test'].num_artists} artists it never heard)",
+            f"{tables.percent(evaluation['accuracy'])} (95 % interval {100 * low:.1f} to "
+            f"{tables.percent(high)}; {info.splits['test'].num_artists} artists it never heard)",
         ),
-        ("majority class", f"{100 * majority:.1f} %"),
+        ("majority class", tables.percent(majority)),
     ]
     if evaluation["num_examples"] < _FEW_TEST_EXAMPLES:
         count = evaluation["num_examples"]
@@ -168,7 +165,7 @@ def accuracy_rows(evaluation: dict[str, Any] | None, info: DatasetInfo) -> list[
 
 def a_test_record(dataset_dir: pathlib.Path) -> dict[str, Any]:
     """A record of the test split, or of any where that has none."""
-    info = dataset_reader.load_info(str(dataset_dir))
+    info = dataset_reader.load_dataset_info(str(dataset_dir))
     for split, example in dataset_reader.read_examples(info, str(dataset_dir)):
         if split == "test" or not info.splits["test"].num_examples:
             return example

@@ -28,12 +28,10 @@ import numpy as np
 from common import audio, command
 from common.errors import UserFacingError, require
 from common.model_info import ModelInfo
+from common.signatures import MAX_BATCH
 from serving.model import song
 
 MODEL_NAME = "popularity"
-# The most pictures of a request: TensorFlow Serving refuses more than the max_batch_size of
-# serving/tf_serving/batching.config.
-MAX_BATCH = 32
 
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 2.0
 _SIGNATURE = "spectrogram"

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from common import catalogue, command, dataset_info, export_folder, files
+from common import catalogue, clips, command, dataset_info, dataset_reader, export_folder, files
 from common.dataset_info import DatasetInfo
-from common.errors import UserFacingError, require
+from common.errors import UserFacingError, one_line, require
 from serving.model.exported_model import ExportedModel
 from serving.model.verification import LIMIT, Check, Record, Verifier, guarded
 
@@ -35,9 +35,6 @@ _RECORDS = flags.DEFINE_integer("records", 16, "Records of each split that are c
 _CANDIDATE = flags.DEFINE_string(
     "candidate", None, "The name of a candidate in --export_dir, to be let go if it passes."
 )
-
-REFERENCES = "assets.extra/reference_answers.json"
-_REJECTED = "rejected.jsonl"
 
 
 class Songs(NamedTuple):
@@ -74,9 +71,7 @@ def read_records(info: DatasetInfo, dataset_dir: str, count: int) -> list[Record
                 pixels = np.frombuffer(picture, np.uint8).reshape(height, width)
                 records.append(Record(track_id, pixels, serialized))
         except tf.errors.OpError as error:
-            raise UserFacingError(
-                f"{dataset_dir}: {' '.join(error.message.split())[:200]}"
-            ) from None
+            raise UserFacingError(f"{dataset_dir}: {one_line(error, at_most=200)}") from None
     return records
 
 
@@ -119,10 +114,11 @@ def read_songs(
 
 def windows_of(data: bytes, info: DatasetInfo) -> list[np.ndarray]:
     """The windows that the job makes records of; ClipError where it makes none."""
-    from beam_pipelines import clip_record
+    from common import audio
 
     with command.kept_back_stderr():  # what the mp3 decoder says of a damaged file
-        return clip_record.windows_of(clip_record.waveform_of(data, info.config), info.config)
+        waveform = audio.load_waveform(data, sample_rate=info.config.spectrogram.sample_rate)
+    return clips.windows_of(waveform, info.config)
 
 
 def paths_of(tracks_csv: str, info: DatasetInfo) -> dict[int, str]:
@@ -148,7 +144,7 @@ def path_below(audio_dir: str, path: str) -> str:
 
 
 def read_rejected(dataset_dir: str) -> list[dict[str, Any]]:
-    path = files.join(dataset_dir, _REJECTED)
+    path = files.join(dataset_dir, dataset_info.REJECTED_FILE)
     if not files.exists(path):
         return []
     return [json.loads(line) for line in files.read_text(path).splitlines()]
@@ -201,7 +197,7 @@ def compared(path: str, dataset_dir: str) -> list[Check]:
     Raises:
         UserFacingError: it can't be loaded, or the dataset or the audio is not its own.
     """
-    info = load_dataset_info(dataset_dir)
+    info = dataset_reader.load_dataset_info(dataset_dir)
     model = ExportedModel(path)
     require(
         model.info.signal == info.config.spectrogram,
@@ -227,8 +223,8 @@ def compared(path: str, dataset_dir: str) -> list[Check]:
         )
     references = None
     if model.info.dataset_fingerprint == info.fingerprint:
-        answers = files.join(path, REFERENCES)
-        require(files.exists(answers), f"{path}: not a whole export (no {REFERENCES})")
+        answers = files.join(path, export_folder.REFERENCES_FILE)
+        require(files.exists(answers), f"{answers}: missing, so the export is not whole")
         references = json.loads(files.read_text(answers))
 
     # ---- ask
@@ -274,7 +270,7 @@ def main(argv: list[str]) -> int:
     except UserFacingError as error:
         problem = str(error)
     except Exception as error:  # whatever it is, the candidate can't be let go
-        problem = f"{path}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        problem = f"{path}: {type(error).__name__}: {one_line(error, at_most=300)}"
     export_folder.write_report(path, report_of(found, problem))
     if problem is not None:
         raise UserFacingError(
@@ -282,17 +278,6 @@ def main(argv: list[str]) -> int:
         )
     print(f"passed: {export_folder.release(export_dir, candidate)}")
     return 0
-
-
-def load_dataset_info(dataset_dir: str) -> DatasetInfo:
-    """The description of a dataset; UserFacingError where there is none."""
-    path = files.join(dataset_dir, dataset_info.FILE_NAME)
-    try:
-        return DatasetInfo.from_json(files.read_text(path), name=path)
-    except FileNotFoundError:
-        raise UserFacingError(
-            f"{dataset_dir}: no {dataset_info.FILE_NAME}; --dataset_dir is what build_dataset made"
-        ) from None
 
 
 if __name__ == "__main__":

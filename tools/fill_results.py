@@ -13,7 +13,7 @@ from typing import Any
 
 from absl import flags
 
-from common import command
+from common import command, tables
 from common.errors import require
 
 _DEMO_DIR = flags.DEFINE_string("demo_dir", "demo", "What `make demo` left.")
@@ -53,8 +53,9 @@ def results_block(demo_dir: pathlib.Path) -> str | None:
     evaluation: dict[str, Any] = json.loads(path.read_text())
     low, high = evaluation["accuracy_ci95"]
     ours = (
-        f"{percent(evaluation['accuracy'])} ({percent(low)} to {percent(high)}); "
-        f"majority class {percent(evaluation['baselines']['majority'])}"
+        f"{tables.percent(evaluation['accuracy'])} "
+        f"({tables.percent(low)} to {tables.percent(high)}); "
+        f"majority class {tables.percent(evaluation['baselines']['majority'])}"
     )
     lines = [
         "| network | the poster, fma_small | ours, miniature library (`make demo`) |",
@@ -65,10 +66,6 @@ def results_block(demo_dir: pathlib.Path) -> str | None:
         ),
     ]
     return "\n".join(lines)
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
 
 
 def real_block(path: pathlib.Path) -> str | None:

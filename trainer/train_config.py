@@ -9,6 +9,13 @@ from common.errors import require
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
 COLORS = ("mono", "rgb")
+
+
+def color_name(color: str) -> str:
+    """Returns one of COLORS as people write it."""
+    return {"rgb": "RGB"}.get(color, color)
+
+
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 SCHEDULES = ("constant", "cosine")
 CLASS_WEIGHTS = ("none", "balanced")

@@ -6,9 +6,9 @@ from collections import Counter
 from typing import Any
 
 from common import dataset_reader
+from common.catalogue import UNKNOWN
 from common.dataset_info import DatasetInfo
 
-UNKNOWN_ARTIST = -1
 _EPOCH = datetime.datetime(1970, 1, 1)
 _SHOWN_OF_A_CLASS = 5
 
@@ -22,7 +22,7 @@ class Contents:
     Attributes:
         listens: of each number of listens.
         genres: of each (genre, label); the genre is empty where it is unknown.
-        artists: of each (artist_id, split); the id is `UNKNOWN_ARTIST` where it is unknown.
+        artists: of each (artist_id, split); the id is `UNKNOWN` where it is unknown.
         years: of each (year, label) of `date_created`, where it is known.
         shown: {label: its first few examples, decoded}.
     """
@@ -42,17 +42,17 @@ class Contents:
         """Of each known artist, in all splits."""
         found = Counter()
         for (artist, _), count in self.artists.items():
-            if artist != UNKNOWN_ARTIST:
+            if artist != UNKNOWN:
                 found[artist] += count
         return found
 
     @property
     def examples_without_artist(self) -> int:
-        return sum(count for (id_, _), count in self.artists.items() if id_ == UNKNOWN_ARTIST)
+        return sum(count for (id_, _), count in self.artists.items() if id_ == UNKNOWN)
 
     @property
     def artists_in_two_splits(self) -> int:
-        splits = Counter(artist for artist, _ in self.artists if artist != UNKNOWN_ARTIST)
+        splits = Counter(artist for artist, _ in self.artists if artist != UNKNOWN)
         return sum(count > 1 for count in splits.values())
 
 
@@ -65,7 +65,7 @@ def read(info: DatasetInfo, dataset_dir: str) -> Contents:
         contents.listens[example["listens"]] += 1
         contents.genres[example["genre"].decode(), label] += 1
         contents.artists[example["artist_id"], split] += 1
-        if example["date_created"] != -1:
+        if example["date_created"] != UNKNOWN:
             date = _EPOCH + datetime.timedelta(seconds=example["date_created"])
             contents.years[date.year, label] += 1
         if len(shown[label]) < _SHOWN_OF_A_CLASS:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from beam_pipelines.card import plots, summary
 from beam_pipelines.card.contents import Contents, by_class
 from beam_pipelines.output_folder import CARD_FILE
-from common import files
+from common import dataset_info, files, labels, tables
 from common.dataset_info import DatasetInfo
 
 # Of fma_small; the poster prints them and not its thresholds.
@@ -107,7 +107,7 @@ def text(info: DatasetInfo, contents: Contents, pictures: list[str]) -> str:
         *picture("years", "Examples of each year by class"),
         "## What was left out",
         *_markdown(_left_out_rows(info)),
-        "`rejected.jsonl` lists each rejected track with its reason.",
+        f"`{dataset_info.REJECTED_FILE}` lists each rejected track with its reason.",
         "## Limits",
         "\n".join(f"- {limit}" for limit in _limits(info, contents)),
         "## Licence",
@@ -134,10 +134,11 @@ def _class_rows(info: DatasetInfo) -> summary.Rows:
         sum(split.class_counts[name] for split in info.splits.values()) for name in info.class_names
     ]
     rows = [("class", "examples", "share", "the poster's share")]
-    for label, (name, count) in enumerate(zip(info.class_names, counts, strict=True)):
-        poster = f"{100 * POSTER_CLASS_SHARES[name]:.1f} %" if name in POSTER_CLASS_SHARES else ""
-        share = summary.percent(count, info.num_examples)
-        rows.append((summary.class_range(info, label), f"{count:,}", share, poster))
+    ranges = labels.class_ranges(info.class_names, info.thresholds)
+    for name, words, count in zip(info.class_names, ranges, counts, strict=True):
+        poster = tables.percent(POSTER_CLASS_SHARES.get(name))
+        share = tables.percent(count / max(1, info.num_examples))
+        rows.append((words, f"{count:,}", share, poster))
     return rows
 
 
@@ -165,8 +166,8 @@ def _limits(info: DatasetInfo, contents: Contents) -> Iterator[str]:
     )
     genres = by_class(contents.genres, len(info.class_names)).values()
     totals = [sum(column) for column in zip(*genres, strict=True)]
-    by_genre = summary.percent(sum(map(max, genres)), contents.num_examples)
-    majority = summary.percent(max(totals), contents.num_examples)
+    by_genre = tables.percent(sum(map(max, genres)) / contents.num_examples)
+    majority = tables.percent(max(totals) / contents.num_examples)
     yield (
         f"The genre alone tells something: whoever answers each genre's commonest class is right "
         f"for {by_genre} of these examples, and the commonest class of all for {majority}. What a "
@@ -188,9 +189,8 @@ def _limits(info: DatasetInfo, contents: Contents) -> Iterator[str]:
 def _markdown(rows: summary.Rows) -> list[str]:
     """A block with a Markdown table: the first column to the left, the others to the right."""
     header, *others = rows
-    ruler = (":--", *["--:"] * (len(header) - 1))
-    lines = [header, ruler, *others]
-    return ["\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)]
+    rows = [list(map(_cell, line)) for line in others]
+    return [tables.markdown(list(map(_cell, header)), rows).rstrip()]
 
 
 def _cell(value: str) -> str:

@@ -16,10 +16,11 @@ from matplotlib import pyplot as plt
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
 from beam_pipelines.card.contents import Contents, by_class
-from beam_pipelines.card.summary import class_range, largest_genres
+from beam_pipelines.card.summary import largest_genres
 from common.dataset_info import DatasetInfo
-from common.labels import label_of
-from common.spectrogram import SpectrogramParams
+from common.labels import class_ranges, label_of
+from common.spectrogram import COLORMAP, SpectrogramParams
+from common.tables import percent
 
 _LISTENS_BINS = 40
 _THOUSANDS = FuncFormatter(lambda value, _: f"{value:,.0f}")
@@ -30,7 +31,7 @@ def contact_sheet(info: DatasetInfo, contents: Contents) -> bytes:
     params = info.config.spectrogram
     examples = contents.shown
     columns = max(1, *(len(row) for row in examples.values()))
-    rows = len(info.class_names)
+    rows, ranges = len(info.class_names), class_ranges(info.class_names, info.thresholds)
     with _picture(3.2 * columns, 2.7 * rows, nrows=rows, ncols=columns, squeeze=False) as (
         png,
         figure,
@@ -48,7 +49,7 @@ def contact_sheet(info: DatasetInfo, contents: Contents) -> bytes:
                     levels / 255 * params.floor_db - params.floor_db,
                     origin="lower",
                     aspect="auto",
-                    cmap="magma",
+                    cmap=COLORMAP,
                     vmin=-params.floor_db,
                     vmax=0,
                     extent=(0, params.seconds, 0, params.num_mels),
@@ -62,7 +63,10 @@ def contact_sheet(info: DatasetInfo, contents: Contents) -> bytes:
                 if label == rows - 1:
                     axes.set_xlabel("seconds", fontsize=8)
             grid[label][0].axis("on")
-            grid[label][0].set_ylabel(f"{class_range(info, label)}\n\nfrequency (Hz)", fontsize=9)
+            grid[label][0].set_ylabel(
+                f"{ranges[label]}\n\nfrequency (Hz)",
+                fontsize=9,
+            )
         if image is not None:
             bar = figure.colorbar(image, ax=grid, fraction=0.015)
             bar.set_label("dB below the clip's loudest", fontsize=8)
@@ -87,7 +91,7 @@ def listens(info: DatasetInfo, contents: Contents) -> bytes:
             weights=[counts[labels == label] for label in range(len(info.class_names))],
             stacked=True,
             color=_colours(info),
-            label=[class_range(info, label) for label in range(len(info.class_names))],
+            label=class_ranges(info.class_names, info.thresholds),
         )
         if values.min() == 0:
             axes.set_xscale("symlog", linthresh=1)
@@ -129,7 +133,7 @@ def classes(
         for label, colour in enumerate(_colours(info)):
             shares = np.array([counts[label] / counts.sum() for counts in rows.values()])
             bars = axes.barh(list(rows), shares, left=left, color=colour)
-            texts = [f"{100 * share:.1f} %" if share > 0.06 else "" for share in shares]
+            texts = [percent(share) if share > 0.06 else "" for share in shares]
             axes.bar_label(bars, texts, label_type="center", color=_readable_on(colour))
             bars.set_label(info.class_names[label])
             left += shares

@@ -3,6 +3,7 @@
 import statistics
 
 from beam_pipelines.card.contents import Contents, by_class
+from common import dataset_info, tables
 from common.dataset_info import DatasetInfo
 
 _GENRES_LISTED = 20
@@ -17,8 +18,8 @@ def table(info: DatasetInfo) -> str:
     check = info.split_check
     return "\n".join(
         [
-            *aligned(split_rows(info)),
-            f"rejected: {rejected or 'none'} (listed in rejected.jsonl)",
+            *tables.aligned(split_rows(info)),
+            f"rejected: {rejected or 'none'} (listed in {dataset_info.REJECTED_FILE})",
             f"rows of the subset without audio: {info.missing_audio:,}",
             f"split by {check['by']}: {check['groups_in_two_splits']:,} in two splits "
             f"(artists: {check['artists_in_two_splits']:,})",
@@ -30,10 +31,10 @@ def contents_table(contents: Contents, info: DatasetInfo) -> str:
     """Examples a genre and class, and an artist, as lines of text."""
     return "\n".join(
         [
-            *aligned(genre_rows(contents, info)),
+            *tables.aligned(genre_rows(contents, info)),
             "",
             artists_in_words(contents),
-            *aligned(artist_rows(contents)),
+            *tables.aligned(artist_rows(contents)),
         ]
     )
 
@@ -43,6 +44,7 @@ def split_rows(info: DatasetInfo) -> Rows:
     counts = [
         sum(split.class_counts[name] for split in info.splits.values()) for name in info.class_names
     ]
+    shares = [tables.percent(count / max(1, info.num_examples)) for count in counts]
     return [
         ("split", *info.class_names, "all", "artists", "shards"),
         *(
@@ -56,7 +58,7 @@ def split_rows(info: DatasetInfo) -> Rows:
             for name, split in info.splits.items()
         ),
         ("all", *(f"{count:,}" for count in counts), f"{info.num_examples:,}", "", ""),
-        ("share", *(percent(count, info.num_examples) for count in counts), "", "", ""),
+        ("share", *shares, "", "", ""),
     ]
 
 
@@ -69,7 +71,7 @@ def genre_rows(contents: Contents, info: DatasetInfo) -> Rows:
                 genre,
                 *(f"{count:,}" for count in counts),
                 f"{sum(counts):,}",
-                percent(sum(counts), contents.num_examples),
+                tables.percent(sum(counts) / contents.num_examples),
             )
             for genre, counts in largest_genres(contents, info).items()
         ),
@@ -105,14 +107,10 @@ def artist_rows(contents: Contents) -> Rows:
     return [
         ("artist_id", "examples", "share"),
         *(
-            (str(artist), f"{count:,}", percent(count, contents.num_examples))
+            (str(artist), f"{count:,}", tables.percent(count / contents.num_examples))
             for artist, count in ranked[:_ARTISTS_LISTED]
         ),
     ]
-
-
-def percent(part: int, whole: int) -> str:
-    return f"{100 * part / max(1, whole):.1f} %"
 
 
 def counters(metrics) -> str:
@@ -131,27 +129,4 @@ def counters(metrics) -> str:
         (name, f"{value.mean:.1f} (from {value.min} to {value.max})")
         for name, value in in_order(metrics["distributions"])
     ]
-    return "\n".join(aligned(rows))
-
-
-def aligned(rows: list[tuple[str, ...]]) -> list[str]:
-    """Lines of a table: the first column to the left, the others to the right."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if place == 0 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-
-
-def class_range(info: DatasetInfo, label: int) -> str:
-    """A class in words, such as `medium: 1,000 to 3,499 listens`."""
-    thresholds = info.thresholds
-    name = info.class_names[label]
-    if label == 0:
-        return f"{name}: under {thresholds[0]:,} listens"
-    if label == len(thresholds):
-        return f"{name}: {thresholds[-1]:,} listens or more"
-    return f"{name}: {thresholds[label - 1]:,} to {thresholds[label] - 1:,} listens"
+    return "\n".join(tables.aligned(rows))

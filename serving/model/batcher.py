@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from serving.client import MAX_BATCH, Answers
+from common.signatures import MAX_BATCH
+from serving.client import Answers
 
 
 class _Question(NamedTuple):

@@ -5,9 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from common import command, export_folder, files
-from common.errors import UserFacingError
-
-WARM_UP_FILE = "assets.extra/tf_serving_warmup_requests"
+from common.errors import UserFacingError, one_line
 
 
 class ExportedModel:
@@ -35,8 +33,8 @@ class ExportedModel:
             self._of_waveforms = self.signatures["serving_default"]
             self._of_pictures = self.signatures["spectrogram"]
         except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
-            message = " ".join(str(error).split())
-            raise UserFacingError(f"{path}: not a whole export ({message[:200]})") from None
+            message = one_line(error, at_most=200)
+            raise UserFacingError(f"{path}: not a whole export ({message})") from None
 
     @classmethod
     def newest(cls, export_dir: str) -> "ExportedModel":
@@ -58,7 +56,7 @@ class ExportedModel:
         from google.protobuf.message import DecodeError
         from tensorflow_serving.apis import prediction_log_pb2
 
-        path = files.join(self.path, WARM_UP_FILE)
+        path = files.join(self.path, export_folder.WARM_UP_FILE)
         if not files.exists(path):
             raise UserFacingError(f"{path}: there is no warm-up file")
         try:
@@ -82,8 +80,9 @@ class ExportedModel:
                 try:
                     self.signatures[signature](**inputs)
                 except (tf.errors.OpError, TypeError, ValueError) as error:
-                    raise _damaged(files.join(self.path, WARM_UP_FILE), error) from None
+                    path = files.join(self.path, export_folder.WARM_UP_FILE)
+                    raise _damaged(path, error) from None
 
 
 def _damaged(path: str, error: Exception) -> UserFacingError:
-    return UserFacingError(f"{path}: damaged ({' '.join(str(error).split())[:200]})")
+    return UserFacingError(f"{path}: damaged ({one_line(error, at_most=200)})")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common import audio, spectrogram
+from common import audio, clips, spectrogram
 from common.model_info import ModelInfo
 
 MAX_WINDOWS = 9
@@ -34,7 +34,7 @@ def middle_waveform(data: bytes, info: ModelInfo) -> np.ndarray:
     Raises:
         audio.ClipError: the file can't be used.
     """
-    (window,) = audio.clip_windows(
+    (window,) = clips.clip_windows(
         audio.load_waveform(data, sample_rate=info.signal.sample_rate),
         sample_rate=info.signal.sample_rate,
         num_samples=info.signal.num_samples,
@@ -61,21 +61,20 @@ def listen(data: bytes, info: ModelInfo, *, max_seconds: float = audio.MAX_SECON
     """
     params = info.signal
     waveform = audio.load_waveform(data, sample_rate=params.sample_rate, max_seconds=max_seconds)
-    seconds = len(waveform) / params.sample_rate
-    if seconds < info.min_seconds:
-        raise audio.ClipError("too_short", f"{seconds:.2f} s, shorter than {info.min_seconds:g} s")
+    seconds = clips.check_length(
+        waveform, sample_rate=params.sample_rate, min_seconds=info.min_seconds
+    )
     count = max(1, min(MAX_WINDOWS, len(waveform) // params.num_samples))
     count -= count % 2 == 0
     length = params.num_samples
-    starts = audio.even_starts(len(waveform), num_samples=length, count=count)
-    pieces = audio.even_windows(waveform, num_samples=length, count=count)
-    if audio.is_silent(pieces[count // 2], info.silence_dbfs):
-        raise audio.silent([pieces[count // 2]], info.silence_dbfs)
+    starts = clips.even_starts(len(waveform), num_samples=length, count=count)
+    pieces = clips.even_windows(waveform, num_samples=length, count=count)
+    clips.audible([pieces[count // 2]], info.silence_dbfs)
     windows, middle = [], 0
     for place, (start, piece) in enumerate(zip(starts, pieces, strict=True)):
         if place == count // 2:
             middle = len(windows)
-        if not audio.is_silent(piece, info.silence_dbfs):
+        if not clips.is_silent(piece, info.silence_dbfs):
             picture = spectrogram.picture(piece, params)
             windows.append(Window(start / params.sample_rate, picture))
     return Song(seconds, windows, middle)

@@ -11,17 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from common import audio, spectrogram
+from common import clips, spectrogram
+from common.errors import one_line
+from common.signatures import SIGNATURES
 from serving.model.exported_model import ExportedModel
 
 LIMIT = 1e-3
 
-SIGNATURES = {
-    "serving_default": "waveform",
-    "wav": "wav",
-    "spectrogram": "spectrogram",
-    "examples": "examples",
-}
 _BATCH = 16
 
 
@@ -169,7 +165,7 @@ class Verifier:
         pictures = [
             spectrogram.picture(window, self._params)
             for waveform in waveforms
-            for window in audio.even_windows(waveform, num_samples=self._params.num_samples)
+            for window in clips.even_windows(waveform, num_samples=self._params.num_samples)
         ]
         return check(name, np.concatenate(answers), self.ask("spectrogram", np.stack(pictures)))
 
@@ -215,8 +211,8 @@ def guarded(name: str, ask: Callable[[], Check]) -> Check:
     try:
         return ask()
     except Exception as error:  # whatever a damaged graph raises is what is wrong with it
-        message = " ".join(str(error).split())
-        return Check(name, 0, math.inf, f"{type(error).__name__}: {message[:200]}")
+        message = one_line(error, at_most=200)
+        return Check(name, 0, math.inf, f"{type(error).__name__}: {message}")
 
 
 def foreign_ops(version_dir: str) -> tuple[set[str], int]:

@@ -27,7 +27,7 @@ def ints(features, name):
 
 
 def test_the_description_is_what_the_shards_hold(dataset_dir, library):
-    info = dataset_reader.load_info(str(dataset_dir))
+    info = dataset_reader.load_dataset_info(str(dataset_dir))
     assert info.num_examples == library.num_examples
     assert info.missing_audio == len(library.missing_audio)
     seen = {}
@@ -63,7 +63,7 @@ def test_no_artist_is_in_two_splits(dataset_dir):
             artists.setdefault(ints(features, "artist_id")[0], set()).add(split)
     assert len(artists) > 3
     assert all(len(splits) == 1 for splits in artists.values())
-    check = dataset_reader.load_info(str(dataset_dir)).split_check
+    check = dataset_reader.load_dataset_info(str(dataset_dir)).split_check
     assert check == {"by": "artist", "groups_in_two_splits": 0, "artists_in_two_splits": 0}
 
 
@@ -74,7 +74,7 @@ def test_rejected_clips_are_listed_with_their_reason(dataset_dir, library):
     for line in lines:
         assert list(line) == ["track_id", "path", "reason", "message"]
         assert (library.audio_dir / line["path"]).exists()
-    info = dataset_reader.load_info(str(dataset_dir))
+    info = dataset_reader.load_dataset_info(str(dataset_dir))
     assert sum(info.rejected.values()) == len(lines)
 
 
@@ -127,7 +127,7 @@ def test_the_posters_split_is_by_track(library, tmp_path):
         "--subset=medium",
     )
     assert result.returncode == 0, result.stderr
-    info = dataset_reader.load_info(str(tmp_path))
+    info = dataset_reader.load_dataset_info(str(tmp_path))
     assert info.split_check["by"] == "track"
     assert info.split_check["groups_in_two_splits"] == 0
     assert info.split_check["artists_in_two_splits"] > 0
@@ -322,6 +322,6 @@ def test_the_real_sample(fma_sample, tmp_path):
     csv, audio = fma_sample / "fma_metadata" / "tracks.csv", fma_sample / "fma_small"
     result = build(csv, audio, tmp_path)
     assert result.returncode == 0, result.stderr
-    info = dataset_reader.load_info(str(tmp_path))
+    info = dataset_reader.load_dataset_info(str(tmp_path))
     assert (info.num_examples, info.missing_audio, info.rejected) == (12, 46, {})
     assert "12" in result.stdout and "without audio: 46" in result.stdout

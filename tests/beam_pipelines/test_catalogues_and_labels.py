@@ -37,7 +37,7 @@ def test_a_plain_catalogue_of_the_same_music_gives_the_same_labels(dataset_dir, 
     assert result.returncode == 0, result.stderr
 
     def records(folder):
-        info = dataset_reader.load_info(str(folder))
+        info = dataset_reader.load_dataset_info(str(folder))
         for split, example in dataset_reader.read_examples(info, str(folder)):
             kept = ("track_id", "label", "listens", "artist_id", "spectrogram")
             yield split, *(example[name] for name in kept)
@@ -57,7 +57,7 @@ def test_official_splits_and_quantiles_and_several_clips(library, tmp_path):
         "--config.spectrogram.num_samples=220500",
     )
     assert result.returncode == 0, result.stderr
-    info = dataset_reader.load_info(str(tmp_path))
+    info = dataset_reader.load_dataset_info(str(tmp_path))
     rows = read_csv(library.tracks_csv)
     small = [value == "small" for value in column(rows, "set", "subset")]
     listens = np.array(list(map(int, column(rows, "track", "listens"))))[small]

@@ -160,7 +160,7 @@ def test_every_damaged_clip_is_an_example_or_a_line(library, tmp_path):
     out = tmp_path / "out"
     result = build(catalog, audio, out, "--max_reject_fraction=1")
     assert result.returncode == 0, result.stderr
-    info = dataset_reader.load_info(str(out))
+    info = dataset_reader.load_dataset_info(str(out))
     lines = [json.loads(line) for line in (out / "rejected.jsonl").read_text().splitlines()]
     ids = [line["track_id"] for line in lines]
     ids += [e["track_id"] for _, e in dataset_reader.read_examples(info, str(out))]

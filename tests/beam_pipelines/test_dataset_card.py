@@ -75,7 +75,7 @@ def test_it_counts_what_the_catalogue_and_the_shards_hold(card, dataset_dir, lib
 
 
 def test_it_says_where_the_data_comes_from(card, dataset_dir, library):
-    info = dataset_reader.load_info(str(dataset_dir))
+    info = dataset_reader.load_dataset_info(str(dataset_dir))
     assert info.fingerprint in card and info.catalog_sha256 in card
     assert [row[-1] for row in table_below(card, "Classes")] == ["16.8 %", "46.7 %", "36.5 %"]
     left_out = dict(table_below(card, "What was left out"))
@@ -103,7 +103,7 @@ def test_a_card_beside_the_data_changes_nothing_of_it(dataset_dir, card_dir, lib
 
 
 def test_a_name_and_a_place_of_ones_own(dataset_dir, tmp_path):
-    info = dataset_reader.load_info(str(dataset_dir))
+    info = dataset_reader.load_dataset_info(str(dataset_dir))
     held = contents.read(info, str(dataset_dir))
     path = data_card.write(info, held, str(tmp_path / "my music (2020).md"))
     links = re.findall(r"!\[.+?\]\((\S+)\)\n", (tmp_path / "my music (2020).md").read_text())
@@ -127,7 +127,7 @@ def test_a_name_and_a_place_of_ones_own(dataset_dir, tmp_path):
 )
 def test_any_values_make_a_card(dataset_dir, tmp_path, largest, genres):
     rng = random.Random(largest)
-    info = dataset_reader.load_info(str(dataset_dir))
+    info = dataset_reader.load_dataset_info(str(dataset_dir))
     listens, genre_counts, artists, years = Counter(), Counter(), Counter(), Counter()
     for _ in range(100):
         label = rng.randrange(3)

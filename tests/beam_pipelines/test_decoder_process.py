@@ -13,7 +13,9 @@ import soundfile
 
 from beam_pipelines import clip_record, decoder_process
 from common import audio
+from common.audio import load_waveform
 from common.catalogue import Track
+from common.clips import windows_of
 from common.dataset_config import DatasetConfig
 from configs import dataset_artist
 from tests.support import processes
@@ -41,7 +43,7 @@ def decode(decoder, data):
 
 
 def test_records_are_those_of_this_process(decoder, song):
-    (window,) = clip_record.windows_of(clip_record.waveform_of(song, CONFIG), CONFIG)
+    (window,) = windows_of(load_waveform(song, sample_rate=CONFIG.spectrogram.sample_rate), CONFIG)
     expected = clip_record.record_of(TRACK, window, CONFIG, thresholds=THRESHOLDS)
     decoded = decode(decoder, song)
     assert decoded.records == [expected]

@@ -133,7 +133,7 @@ def test_another_dataset_in_the_folder_is_refused(dataset_dir, library, tmp_path
     result = build(*arguments, "--config.min_seconds=20", "--overwrite")
     assert result.returncode == 0, result.stderr
     assert {path.name for path in out.iterdir() if path.suffix in (".md", ".png")} == {"notes.md"}
-    info = dataset_reader.load_info(str(out))
+    info = dataset_reader.load_dataset_info(str(out))
     assert info.rejected["too_short"] == 1 + len(library.truncated)
     assert dataset_reader.damage(info, str(out)) == []
 
@@ -171,7 +171,7 @@ def test_retry_tries_only_what_was_rejected_or_missing(dataset_dir, library, tmp
     result = build(*arguments, "--retry_rejected")
     assert result.returncode == 0, result.stderr
     assert counted(result.stdout, "tracks: decoded") == 3
-    info = dataset_reader.load_info(str(out))
+    info = dataset_reader.load_dataset_info(str(out))
     assert info.num_examples == library.num_examples + 3
     assert sum(info.rejected.values()) == len(library.rejected) - 2
     assert info.missing_audio == len(library.missing_audio) - 1
@@ -195,7 +195,7 @@ def test_what_was_mended_after_too_many_rejects_is_tried_again(library, tmp_path
     result = build(*arguments, "--retry_rejected")
     assert result.returncode == 0, result.stderr
     assert counted(result.stdout, "tracks: decoded") == len(library.rejected)
-    info = dataset_reader.load_info(str(out))
+    info = dataset_reader.load_dataset_info(str(out))
     assert info.num_examples == library.num_examples + len(library.rejected)
     whole = build(library.tracks_csv, audio, tmp_path / "at once", SPLIT)
     assert whole.returncode == 0, whole.stderr
@@ -233,7 +233,7 @@ def test_a_shard_that_is_not_whole_is_made_again(dataset_dir, library, tmp_path,
     shard = next(out.glob("train.tfrecord-*"))
     num_examples = sum(
         there.num_examples
-        for there in dataset_reader.load_info(str(dataset_dir)).splits["train"].shards
+        for there in dataset_reader.load_dataset_info(str(dataset_dir)).splits["train"].shards
         if there.file == shard.name
     )
     if damage == "cut":
@@ -264,7 +264,7 @@ def test_a_damaged_description_is_named(tmp_path, content):
     path = tmp_path / "dataset_info.json"
     path.write_bytes(content)
     with pytest.raises(UserFacingError, match=re.escape(f"{path}: not a dataset_info.json")):
-        dataset_reader.load_info(str(tmp_path))
+        dataset_reader.load_dataset_info(str(tmp_path))
     with pytest.raises(UserFacingError, match=re.escape(f"{path}: not a dataset_info.json")):
         output_folder.work(str(tmp_path), {}, overwrite=False, retry_rejected=False)
     work = output_folder.work(str(tmp_path), {}, overwrite=True, retry_rejected=False)

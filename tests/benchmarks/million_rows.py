@@ -49,7 +49,7 @@ def measure() -> dict[str, float]:
                 f"--output_dir={folder / 'dataset'}",
             ]
         )
-        info = dataset_reader.load_info(str(folder / "dataset"))
+        info = dataset_reader.load_dataset_info(str(folder / "dataset"))
     assert (info.num_examples, info.missing_audio) == (WITH_AUDIO, ROWS - WITH_AUDIO)
     peaks = ", ".join(f"{role} {peak / 1e6:.0f} MB" for role, peak in sorted(usage.peaks.items()))
     print(f"a million rows: {usage.seconds:.0f} s; largest of each kind of process: {peaks}")

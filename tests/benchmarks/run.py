@@ -13,7 +13,7 @@ import json
 import pathlib
 import sys
 
-from beam_pipelines.card.summary import aligned
+from common.tables import aligned
 
 OUTPUT = pathlib.Path("build/bench.json")
 # Each module has `BARS` and `measure()`, which gives their values. They are imported as they are

@@ -45,12 +45,14 @@ from apache_beam.coders.coders import GlobalWindowCoder
 from apache_beam.transforms.window import GlobalWindows
 
 from beam_pipelines import clip_record, pipeline, splits_and_shards
-from beam_pipelines.card.summary import aligned
 from beam_pipelines.output_folder import Mode, Work
 from beam_pipelines.written_shard import RejectedTrack, ShardSummary
 from common import audio, catalogue, dataset_reader, hashing
+from common.audio import load_waveform
 from common.catalogue import Track
+from common.clips import windows_of
 from common.dataset_config import SPLITS, DatasetConfig
+from common.tables import aligned
 from configs import dataset_artist
 from tests.benchmarks import counted_job, process_memory
 from tests.benchmarks.bar import Bar
@@ -247,7 +249,9 @@ def clip_seconds(clips: list[pathlib.Path]) -> list[float]:
     for clip in clips * 5:
         data = clip.read_bytes()
         started = time.process_time()
-        (window,) = clip_record.windows_of(clip_record.waveform_of(data, _CONFIG), _CONFIG)
+        (window,) = windows_of(
+            load_waveform(data, sample_rate=_CONFIG.spectrogram.sample_rate), _CONFIG
+        )
         clip_record.record_of(track(1, 1_000), window, _CONFIG, thresholds=_CONFIG.thresholds)
         seconds.append(time.process_time() - started)
     return seconds[len(clips) :]  # the first round warms up
@@ -359,7 +363,7 @@ def run_job(folder: pathlib.Path, size: int) -> Run:
             f"--output_dir={output}",
         ]
     )
-    info = dataset_reader.load_info(str(output))
+    info = dataset_reader.load_dataset_info(str(output))
     assert info.num_examples == size, info.rejected
     return Run(
         seconds=usage.seconds,

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 
+from common import dataset_reader
 from tests.benchmarks.bar import Bar
 
 _ALONE = "CPU-seconds a step / without oneDNN, memory given back"
@@ -66,7 +67,6 @@ def main(folder: str, num_steps: int) -> None:
     from configs import six_conv_rgb
     from tests.benchmarks import training
     from tests.benchmarks.made_dataset import make_dataset
-    from trainer.data import reader
     from trainer.run import devices, loop
     from trainer.train_config import TrainConfig
 
@@ -74,7 +74,7 @@ def main(folder: str, num_steps: int) -> None:
     if not directory.exists():
         make_dataset(directory, num_shards=1, examples_a_shard=64)
     config = TrainConfig.from_dict(six_conv_rgb.get_config().to_dict())
-    info = reader.load_info(str(directory))
+    info = dataset_reader.load_dataset_info(str(directory))
     trainer = loop.Trainer(config, info, devices.strategy_for("one_device"))
     batches = training.in_memory(trainer, directory)
 

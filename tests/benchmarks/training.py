@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
+from common import dataset_reader
 from configs import six_conv_rgb
 from tests.benchmarks.bar import Bar
 from tests.benchmarks.made_dataset import make_dataset
@@ -288,7 +289,7 @@ def be_a_worker(dataset_dir: str, size: str, core: str) -> None:
     strategy = devices.strategy_for("auto")
     values = six_conv_rgb.get_config().to_dict()
     config = TrainConfig.from_dict(values | {"batch_size": 16 * int(size)})
-    trainer = loop.Trainer(config, reader.load_info(dataset_dir), strategy)
+    trainer = loop.Trainer(config, dataset_reader.load_dataset_info(dataset_dir), strategy)
     iterator = iter(trainer.distributed("train", dataset_dir, epoch=0))
     arguments = (iterator, tf.constant(config.steps_per_call), tf.constant(0))
     trainer.run_steps(*arguments)

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 import soxr
 
-from common import audio
+from common import audio, clips
 
 LIMITS = dict(sample_rate=22_050, num_samples=660_920, min_seconds=3.0, silence_dbfs=-80.0)
 
@@ -25,7 +25,7 @@ def tone(seconds=5.0, rate=44_100, level=0.5) -> np.ndarray:
 
 def windows_of(data):
     waveform = audio.load_waveform(data, sample_rate=LIMITS["sample_rate"])
-    return audio.clip_windows(waveform, **LIMITS)
+    return clips.clip_windows(waveform, **LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_the_mean_of_the_channels():
 
 def test_the_middle_of_a_long_clip_and_the_end_of_a_short_one():
     def window(length, size):
-        return audio.even_windows(np.arange(length), num_samples=size)[0].tolist()
+        return clips.even_windows(np.arange(length), num_samples=size)[0].tolist()
 
     assert window(10, 4) == [3, 4, 5, 6]
     assert window(3, 5) == [0, 1, 2, 0, 0]
@@ -115,7 +115,7 @@ def test_the_middle_of_a_long_clip_and_the_end_of_a_short_one():
 
 @pytest.mark.parametrize("length", [5, 99, 100, 250, 300, 301, 1000])
 def test_several_windows_are_evenly_spaced_and_side_by_side(length):
-    windows = audio.even_windows(np.arange(1, length + 1), num_samples=100, count=3)
+    windows = clips.even_windows(np.arange(1, length + 1), num_samples=100, count=3)
     assert len(windows) == max(1, min(3, length // 100))
     starts = [int(window[0]) - 1 for window in windows]
     gaps = np.diff([0, *(edge for s in starts for edge in (s, s + 100)), max(length, 100)])[::2]

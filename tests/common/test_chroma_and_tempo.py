@@ -4,7 +4,7 @@ import librosa
 import numpy as np
 import pytest
 
-from common import audio, chroma, hearing, spectrogram
+from common import audio, chroma, clips, hearing, spectrogram
 from common.inputs import Inputs
 from common.spectrogram import SpectrogramParams
 from tests.support.made_sounds import made_sounds
@@ -49,7 +49,7 @@ def test_real_clips(fma_sample):
     assert len(paths) == 12
     for path in paths:
         waveform = audio.load_waveform(path.read_bytes(), sample_rate=22_050)
-        (window,) = audio.even_windows(waveform, num_samples=PARAMS.num_samples)
+        (window,) = clips.even_windows(waveform, num_samples=PARAMS.num_samples)
         assert_heard_as_by_librosa(window)
 
 

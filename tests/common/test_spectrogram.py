@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from common import audio, dataset_reader, spectrogram
+from common import audio, clips, dataset_reader, spectrogram
 from common.spectrogram import SpectrogramParams
 
 
@@ -29,7 +29,7 @@ def assert_equal_pictures(ours: np.ndarray, theirs: np.ndarray):
 
 
 def check_dataset(dataset_dir, audio_dir) -> int:
-    info = dataset_reader.load_info(str(dataset_dir))
+    info = dataset_reader.load_dataset_info(str(dataset_dir))
     count = 0
     for _, example in dataset_reader.read_examples(info, str(dataset_dir)):
         name = f"{example['track_id']:06d}"
@@ -49,7 +49,7 @@ def test_pictures_of_real_clips(fma_sample):
     for path in sorted((fma_sample / "fma_small").rglob("*.mp3")):
         data = path.read_bytes()
         waveform = audio.load_waveform(data, sample_rate=params.sample_rate)
-        (window,) = audio.even_windows(waveform, num_samples=params.num_samples)
+        (window,) = clips.even_windows(waveform, num_samples=params.num_samples)
         assert_equal_pictures(spectrogram.picture(window, params), picture_by_librosa(data))
 
 
@@ -60,7 +60,7 @@ def test_pictures_of_short_and_long_clips(seconds):
     file = io.BytesIO()
     soundfile.write(file, noise, 44_100, format="FLAC")
     params = SpectrogramParams()
-    (window,) = audio.clip_windows(
+    (window,) = clips.clip_windows(
         audio.load_waveform(file.getvalue(), sample_rate=params.sample_rate),
         sample_rate=params.sample_rate,
         num_samples=params.num_samples,

@@ -12,7 +12,6 @@ from serving.client import Client
 from tests.support import model_server
 from tests.support.commands import build, run_module
 from tests.support.running_app import running_app
-from trainer.data import reader
 from trainer.run import devices, loop, model_folder
 
 pytestmark = pytest.mark.integration
@@ -33,11 +32,11 @@ def real_dataset(fma_sample, tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(real_dataset, dataset_dir, model_dir):
     """The network as training has it: probabilities of each real record, by track."""
-    info = reader.load_info(str(dataset_dir))
+    info = dataset_reader.load_dataset_info(str(dataset_dir))
     config = model_folder.load_config(str(model_dir), info)
     trainer = loop.Trainer(config, info, devices.strategy_for("one_device"))
     model_folder.restore_best(str(model_dir), trainer.model)
-    real = dataset_reader.load_info(str(real_dataset))
+    real = dataset_reader.load_dataset_info(str(real_dataset))
     answers = {}
     for _, example in dataset_reader.read_examples(real, str(real_dataset)):
         picture = np.frombuffer(example["spectrogram"], np.uint8).reshape(1, 102, 159)

@@ -107,7 +107,7 @@ def check_labels_that_say_nothing(checkout: pathlib.Path) -> None:
 
 def shuffle_labels(dataset_dir: pathlib.Path, folder: pathlib.Path) -> None:
     """Makes a dataset in which the labels of each split are dealt out anew."""
-    info = dataset_reader.load_info(str(dataset_dir))
+    info = dataset_reader.load_dataset_info(str(dataset_dir))
     draw = random.Random(0)
     folder.mkdir()
     splits = {}

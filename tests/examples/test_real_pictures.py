@@ -40,7 +40,7 @@ def dataset_of(arrays, folder, *, split_by="track"):
     pictures = real_pictures.read(str(folder))
     config = real_pictures.config_of(pictures, split_by=split_by, salt="fma")
     info = real_pictures.write_dataset(pictures, config, str(folder / "dataset"))
-    read = dataset_reader.load_info(str(folder / "dataset"))
+    read = dataset_reader.load_dataset_info(str(folder / "dataset"))
     assert read == info
     assert not dataset_reader.damage(info, str(folder / "dataset"))
     examples = {}

@@ -6,7 +6,8 @@ import threading
 import numpy as np
 import pytest
 
-from serving.client import MAX_BATCH, Answers
+from common.signatures import MAX_BATCH
+from serving.client import Answers
 from serving.model.batcher import Batcher
 
 

@@ -27,7 +27,7 @@ import soundfile
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from common import audio
+from common import clips
 from common.errors import UserFacingError
 from serving import predict
 from serving.client import Client, ServerError
@@ -162,7 +162,7 @@ def test_waveforms_share_a_batch_if_they_are_cut_or_padded_as_the_readme_says(
     random, params = np.random.default_rng(0), exported.info.signal
     lengths = (params.num_samples // 3, 2 * params.num_samples + 17)
     waveforms = [random.normal(0, 0.1, length).astype(np.float32) for length in lengths]
-    windows = [audio.even_windows(w, num_samples=params.num_samples)[0] for w in waveforms]
+    windows = [clips.even_windows(w, num_samples=params.num_samples)[0] for w in waveforms]
     channel = grpc.insecure_channel(ours.grpc[7:])
     stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
 

@@ -18,7 +18,8 @@ from google.protobuf import (
 )
 from tensorflow_serving.config import model_server_config_pb2
 
-from serving.client import MAX_BATCH, MODEL_NAME
+from common.signatures import MAX_BATCH
+from serving.client import MODEL_NAME
 from tests.support.paths import ROOT
 from trainer.model import export
 

@@ -70,7 +70,7 @@ def test_songs_of_a_plain_catalogue_that_were_mixed_up(
 
 @pytest.fixture(scope="module")
 def trained_on(dataset_dir):
-    info = dataset_reader.load_info(str(dataset_dir))
+    info = dataset_reader.load_dataset_info(str(dataset_dir))
     examples = dataset_reader.read_examples(info, str(dataset_dir))
     return {example["track_id"] for _, example in examples}
 
@@ -78,7 +78,7 @@ def trained_on(dataset_dir):
 @pytest.fixture
 def candidates(dataset_dir, model_dir, tmp_path):
     """Two candidates of networks that were never trained."""
-    info = dataset_reader.load_info(str(dataset_dir))
+    info = dataset_reader.load_dataset_info(str(dataset_dir))
     config = TrainConfig.from_dict(json.loads((model_dir / "training.json").read_text())["config"])
     names = []
     for seed in (1, 2):

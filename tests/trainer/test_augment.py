@@ -125,7 +125,7 @@ from tests.trainer.test_augment import batches, checksum
 from trainer.data import reader
 tf.random.set_seed(0)
 folder = pathlib.Path(sys.argv[1])
-print(checksum(batches((folder, reader.load_info(str(folder))))))
+print(checksum(batches((folder, dataset_reader.load_dataset_info(str(folder))))))
 """
 
 

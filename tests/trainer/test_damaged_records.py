@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from common import records
+from common import dataset_reader, records
 from common.errors import UserFacingError
 from trainer.data import damaged_records, reader
 
@@ -45,7 +45,7 @@ def ids(info, dataset_dir) -> list[int]:
 
 def test_one_damaged_record_is_left_out_and_those_after_it_stay(copy, tmp_path):
     folder, (shard, *_) = copy
-    info = reader.load_info(str(folder))
+    info = dataset_reader.load_dataset_info(str(folder))
     before = ids(info, folder)
     spans = frames(shard.read_bytes())
     assert len(spans) > 2
@@ -64,7 +64,7 @@ def test_one_damaged_record_is_left_out_and_those_after_it_stay(copy, tmp_path):
     (tmp_path / "copies").mkdir()
     left, found = damaged_records.left_out(info, str(folder), str(tmp_path / "copies"))
     assert [str(record) for record in found] == [f"{shard}, record 1: its data is damaged"]
-    assert reader.load_info(str(tmp_path / "copies")) == left
+    assert dataset_reader.load_dataset_info(str(tmp_path / "copies")) == left
     assert ids(left, tmp_path / "copies") == sorted(set(before) - {lost})
     assert left.splits["train"].num_examples == len(before) - 1
     assert sum(left.splits["train"].class_counts.values()) == len(before) - 1
@@ -75,7 +75,7 @@ def test_one_damaged_record_is_left_out_and_those_after_it_stay(copy, tmp_path):
 
 def test_behind_a_damaged_length_all_is_lost_and_counted(copy, tmp_path):
     folder, (shard, *_) = copy
-    info = reader.load_info(str(folder))
+    info = dataset_reader.load_dataset_info(str(folder))
     spans = frames(shard.read_bytes())
     flip(shard, spans[1][0] + 3)
     (tmp_path / "copies").mkdir()
@@ -89,7 +89,7 @@ def test_behind_a_damaged_length_all_is_lost_and_counted(copy, tmp_path):
 
 def test_a_whole_record_that_is_no_example(copy, tmp_path):
     folder, (shard, *_) = copy
-    info = reader.load_info(str(folder))
+    info = dataset_reader.load_dataset_info(str(folder))
     data = shard.read_bytes()
     begin, end = frames(data)[0]
     shard.write_bytes(records.frame(b"\x07 no example") + data[end:])
@@ -105,7 +105,7 @@ def test_a_whole_record_that_is_no_example(copy, tmp_path):
 
 def test_damage_anywhere_adds_up(copy, tmp_path):
     folder, shards = copy
-    info = reader.load_info(str(folder))
+    info = dataset_reader.load_dataset_info(str(folder))
     draw = random.Random(0)
     for number in range(25):
         shard = draw.choice(shards)
@@ -124,7 +124,7 @@ def test_damage_anywhere_adds_up(copy, tmp_path):
 
 def test_a_missing_shard_is_refused(copy, tmp_path):
     folder, (shard, *_) = copy
-    info = reader.load_info(str(folder))
+    info = dataset_reader.load_dataset_info(str(folder))
     shard.unlink()
     (tmp_path / "copies").mkdir()
     with pytest.raises(UserFacingError, match=f"{shard.name}: the shard is missing"):
@@ -132,7 +132,7 @@ def test_a_missing_shard_is_refused(copy, tmp_path):
 
 
 def test_nothing_damaged_changes_nothing(dataset_dir, tmp_path):
-    info = reader.load_info(str(dataset_dir))
+    info = dataset_reader.load_dataset_info(str(dataset_dir))
     left, found = damaged_records.left_out(info, str(dataset_dir), str(tmp_path))
     assert found == []
     assert dataclasses.asdict(left) == dataclasses.asdict(info)
@@ -140,7 +140,7 @@ def test_nothing_damaged_changes_nothing(dataset_dir, tmp_path):
 
 
 def test_other_errors_of_tensorflow_stay_as_they_are(dataset_dir):
-    info = reader.load_info(str(dataset_dir))
+    info = dataset_reader.load_dataset_info(str(dataset_dir))
     stays = pytest.raises(tf.errors.InvalidArgumentError)
     with stays, damaged_records.named(info, str(dataset_dir)):
         tf.reshape(tf.constant(np.zeros(3)), [2])

@@ -17,7 +17,6 @@ from common import audio, dataset_reader, records
 from common.errors import UserFacingError
 from serving.model import verification
 from serving.model.exported_model import ExportedModel
-from trainer.data import reader
 from trainer.model import export
 from trainer.run import devices, loop, model_folder
 
@@ -32,7 +31,7 @@ def signatures(exported):
 @pytest.fixture(scope="module")
 def trained(model_dir, dataset_dir):
     """The trained network's probabilities of every record, by track."""
-    info = reader.load_info(str(dataset_dir))
+    info = dataset_reader.load_dataset_info(str(dataset_dir))
     config = model_folder.load_config(str(model_dir), info)
     trainer = loop.Trainer(config, info, devices.strategy_for("one_device"))
     model_folder.restore_best(str(model_dir), trainer.model)
@@ -86,7 +85,7 @@ def test_a_waveform_is_answered_as_its_record(signatures, exported, library, tra
 def test_records_and_pictures_are_answered_as_by_the_network(
     signatures, dataset_dir, trained, exported
 ):
-    info = dataset_reader.load_info(str(dataset_dir))
+    info = dataset_reader.load_dataset_info(str(dataset_dir))
     examples = [example for _, example in dataset_reader.read_examples(info, str(dataset_dir))]
     expected = np.stack([trained[example["track_id"]] for example in examples])
     pictures = np.stack(

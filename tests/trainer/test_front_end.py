@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from common import audio, hearing
+from common import audio, clips, hearing
 from common.inputs import Inputs
 from common.spectrogram import SpectrogramParams
 from tests.support.made_sounds import made_sounds
@@ -35,7 +35,7 @@ def test_real_clips(fma_sample):
     windows = []
     for path in sorted((fma_sample / "fma_small").rglob("*.mp3")):
         waveform = audio.load_waveform(path.read_bytes(), sample_rate=PARAMS.sample_rate)
-        windows += audio.even_windows(waveform, num_samples=PARAMS.num_samples)
+        windows += clips.even_windows(waveform, num_samples=PARAMS.num_samples)
     assert_heard_alike(windows, PARAMS)
 
 

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from sklearn.utils.class_weight import compute_class_weight
 
+from common import dataset_reader
 from common.errors import UserFacingError
 from configs import six_conv_rgb
 from trainer.data import reader
@@ -41,7 +42,7 @@ def losses(trainer, dataset_dir, epochs=3) -> list[float]:
 
 
 def test_two_replicas_train_as_one_device_does(dataset_dir):
-    info = reader.load_info(str(dataset_dir))
+    info = dataset_reader.load_dataset_info(str(dataset_dir))
     one = loop.Trainer(CONFIG, info, strategy_for("one_device"))
     two = loop.Trainer(CONFIG, info, strategy_for("mirrored"))
     assert (one.strategy.num_replicas_in_sync, two.strategy.num_replicas_in_sync) == (1, 2)
@@ -59,7 +60,7 @@ def test_two_replicas_train_as_one_device_does(dataset_dir):
 
 def test_padding_counts_for_nothing(dataset_dir):
     """A batch larger than the split trains as Keras does on exactly the records there are."""
-    info = reader.load_info(str(dataset_dir))
+    info = dataset_reader.load_dataset_info(str(dataset_dir))
     size = info.splits["train"].num_examples
     config = dataclasses.replace(CONFIG, batch_size=size + 7)
     trainer = loop.Trainer(config, info, strategy_for("one_device"))
@@ -78,7 +79,7 @@ def test_padding_counts_for_nothing(dataset_dir):
 
 
 def test_a_batch_that_replicas_can_not_share(dataset_dir):
-    info = reader.load_info(str(dataset_dir))
+    info = dataset_reader.load_dataset_info(str(dataset_dir))
     config = dataclasses.replace(CONFIG, batch_size=5)
     with pytest.raises(
         UserFacingError, match=r"config\.batch_size: 5 can't be shared by 2 replicas"
@@ -88,7 +89,7 @@ def test_a_batch_that_replicas_can_not_share(dataset_dir):
 
 def test_clipped_gradients_are_those_of_the_whole_batch(dataset_dir):
     """One step, its gradient by hand: the first step of SGD moves by learning rate × gradient."""
-    info = reader.load_info(str(dataset_dir))
+    info = dataset_reader.load_dataset_info(str(dataset_dir))
     config = dataclasses.replace(CONFIG, clip_norm=0.01)
     moved = []
     for name in ("one_device", "mirrored"):
@@ -107,7 +108,7 @@ def test_clipped_gradients_are_those_of_the_whole_batch(dataset_dir):
 @pytest.mark.parametrize("strategy", ["one_device", "mirrored"])
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_half_precision_trains_nearly_as_float32(strategy, precision, dataset_dir):
-    info = reader.load_info(str(dataset_dir))
+    info = dataset_reader.load_dataset_info(str(dataset_dir))
     config = dataclasses.replace(
         CONFIG, network=NetworkConfig(convolutions=4, color="mono"), batch_size=12
     )
@@ -122,7 +123,7 @@ def test_half_precision_trains_nearly_as_float32(strategy, precision, dataset_di
 
 
 def test_a_loss_scale_that_overflows_is_halved_and_changes_nothing(dataset_dir):
-    info = reader.load_info(str(dataset_dir))
+    info = dataset_reader.load_dataset_info(str(dataset_dir))
     config = dataclasses.replace(CONFIG, precision="mixed_float16")
     trainer = loop.Trainer(config, info, strategy_for("mirrored"))
     trainer.optimizer.dynamic_scale.assign(2.0**60)
@@ -134,7 +135,7 @@ def test_a_loss_scale_that_overflows_is_halved_and_changes_nothing(dataset_dir):
 
 
 def test_rare_classes_weigh_more(dataset_dir):
-    info = reader.load_info(str(dataset_dir))
+    info = dataset_reader.load_dataset_info(str(dataset_dir))
     counts = list(info.splits["train"].class_counts.values())
     labels = np.repeat(np.arange(3), counts)
     expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
@@ -176,7 +177,7 @@ def test_learning_rates():
 
 def test_the_waiting_for_data_is_seen(dataset_dir, monkeypatch):
     """A reader that sleeps makes the steps wait about as long as it slept."""
-    info = reader.load_info(str(dataset_dir))
+    info = dataset_reader.load_dataset_info(str(dataset_dir))
     trainer = loop.Trainer(CONFIG, info, strategy_for("one_device"))
     list(trainer.run_epoch(str(dataset_dir), loop.Position()))
     waited = sum(

@@ -22,7 +22,7 @@ def ids_of(batches) -> list[int]:
 
 @pytest.fixture(scope="module")
 def info(dataset_dir):
-    return reader.load_info(str(dataset_dir))
+    return dataset_reader.load_dataset_info(str(dataset_dir))
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
@@ -103,9 +103,9 @@ def test_labels_by_genre(info, dataset_dir):
 
 def test_what_is_wrong_is_said(dataset_dir, tmp_path):
     with pytest.raises(UserFacingError, match="no such folder"):
-        reader.load_info(str(tmp_path / "none"))
+        dataset_reader.load_dataset_info(str(tmp_path / "none"))
     with pytest.raises(UserFacingError, match="unfinished"):
-        reader.load_info(str(tmp_path))
+        dataset_reader.load_dataset_info(str(tmp_path))
     text = (dataset_dir / "dataset_info.json").read_text()
     (tmp_path / "dataset_info.json").write_text(
         text.replace('"format_version": 1', '"format_version": 9')
@@ -113,7 +113,7 @@ def test_what_is_wrong_is_said(dataset_dir, tmp_path):
     with pytest.raises(
         UserFacingError, match=r"dataset_info\.json: format 9, this version reads 1"
     ):
-        reader.load_info(str(tmp_path))
+        dataset_reader.load_dataset_info(str(tmp_path))
     (tmp_path / "dataset_info.json").write_text(text[:100])
     with pytest.raises(UserFacingError, match="not a dataset_info"):
-        reader.load_info(str(tmp_path))
+        dataset_reader.load_dataset_info(str(tmp_path))

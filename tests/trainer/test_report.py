@@ -14,11 +14,11 @@ import tensorflow as tf
 from common import dataset_info
 from common.dataset_config import DatasetConfig
 from common.dataset_info import DatasetInfo, Shard, Split
+from common.spectrogram import COLORMAP
 from configs import dataset_artist, six_conv_rgb
 from trainer.evaluation import metrics, plots, report
 from trainer.evaluation.epochs import EpochMetrics
 from trainer.evaluation.predictions import Predictions
-from trainer.model.network import COLORMAP
 from trainer.train_config import NetworkConfig, TrainConfig
 
 NAMES = ("low", "medium", "high")

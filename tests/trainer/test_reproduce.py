@@ -11,12 +11,11 @@ import sys
 
 import pytest
 
-from common import command
+from common import command, dataset_reader
 from common.errors import UserFacingError
 from tests.support.commands import assert_refused, run_module
 from tests.support.paths import ROOT
 from trainer import reproduce
-from trainer.data import reader
 from trainer.experiments import results
 from trainer.train_config import TrainConfig
 
@@ -55,7 +54,7 @@ def training(model_dir, dataset_dir):
         network="six_conv_rgb",
         config=config_of("--config.epochs=2"),
         dataset_dir=str(dataset_dir),
-        info=reader.load_info(str(dataset_dir)),
+        info=dataset_reader.load_dataset_info(str(dataset_dir)),
         name="artist/six_conv_rgb/seed_0",
         model_dir=str(model_dir),
     )

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from common import dataset_reader
 from common.errors import UserFacingError
 from configs import six_conv_rgb
 from tests.benchmarks.made_dataset import make_dataset
@@ -61,7 +62,7 @@ class Training:
 
     def __init__(self, dataset_dir, model_dir, *, info=None, **changes):
         self.dataset_dir, self.model_dir = str(dataset_dir), str(model_dir)
-        self.info = info or reader.load_info(self.dataset_dir)
+        self.info = info or dataset_reader.load_dataset_info(self.dataset_dir)
         self.config = dataclasses.replace(CONFIG, **changes)
 
     def run(self, *, stop_asked=lambda: False, after_epoch=lambda epoch: True):

@@ -79,7 +79,7 @@ def test_evaluate_says_the_same(model_dir, dataset_dir):
 
 def test_the_report_shows_the_right_spectrograms(dataset_dir):
     """Those that the dataset's other reader finds for the tracks."""
-    info = dataset_reader.load_info(str(dataset_dir))
+    info = dataset_reader.load_dataset_info(str(dataset_dir))
     examples = [
         example
         for split, example in dataset_reader.read_examples(info, str(dataset_dir))

@@ -11,10 +11,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from common import dataset_info, files, records
+from common import dataset_info, dataset_reader, files, records
 from common.dataset_info import DatasetInfo, Shard, Split
 from common.errors import UserFacingError, require
-from trainer.data import reader
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,12 +39,12 @@ def open_dataset(dataset_dir: str, *, skip_damaged: bool) -> Iterator[OpenDatase
         skip_damaged: whether to look for them first and leave them out.
 
     Raises:
-        UserFacingError: the dataset is not whole in another way; see `dataset.load_info`.
+        UserFacingError: the dataset is not whole in another way (`load_dataset_info`).
     """
     if not skip_damaged:
-        yield OpenDataset(info=reader.load_info(dataset_dir), folder=dataset_dir)
+        yield OpenDataset(info=dataset_reader.load_dataset_info(dataset_dir), folder=dataset_dir)
         return
-    info = reader.load_info(dataset_dir, check_shards_of=())
+    info = dataset_reader.load_dataset_info(dataset_dir, check_shards_of=())
     with tempfile.TemporaryDirectory() as copies:
         left, damaged = left_out(info, dataset_dir, copies)
         yield OpenDataset(info=left, folder=copies, damaged=tuple(damaged))

@@ -1,17 +1,16 @@
 """Streams a dataset by tf.data, as its `dataset_info.json` describes it."""
 
 import functools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from common import dataset_info, files
-from common.dataset_config import SPLITS
-from common.dataset_info import DatasetInfo, Shard
-from common.errors import UserFacingError, require
+from common import files
+from common.dataset_info import DatasetInfo
+from common.errors import UserFacingError
 from trainer.data import augment
 
 # As measured: the overhead of each batch and of each turn is as large as that of the bytes. Parsing
@@ -19,42 +18,6 @@ from trainer.data import augment
 _RECORDS_PARSED_AT_ONCE = 256
 _SHARDS_READ_AT_ONCE = 8
 _RECORDS_OF_A_SHARD_AT_ONCE = 64
-
-
-def load_info(dataset_dir: str, *, check_shards_of: Collection[str] = SPLITS) -> DatasetInfo:
-    """The description of the dataset in a folder, local or gs://.
-
-    Args:
-        dataset_dir: the folder.
-        check_shards_of: the splits each of whose shards must be there and as long as it was
-            written.
-
-    Raises:
-        UserFacingError: there is no such folder, the dataset in it is unfinished, or a shard is not
-            what it says.
-    """
-    path = files.join(dataset_dir, dataset_info.FILE_NAME)
-    if not files.folder_exists(dataset_dir):
-        raise UserFacingError(
-            f"{dataset_dir}: no such folder; --dataset_dir is what build_dataset made"
-        )
-    if not files.exists(path):
-        raise UserFacingError(
-            f"{dataset_dir}: no {dataset_info.FILE_NAME}, so the dataset is unfinished; run "
-            "beam_pipelines.build_dataset again"
-        )
-    info = DatasetInfo.from_json(files.read_bytes(path), name=path)
-    for split in check_shards_of:
-        for shard in info.splits[split].shards:
-            check_shard(shard, files.join(dataset_dir, shard.file))
-    return info
-
-
-def check_shard(shard: Shard, path: str) -> None:
-    """Raises UserFacingError unless a shard is there and as long as it was written."""
-    length = files.size_of(path)
-    require(length is not None, f"{path}: the shard is missing")
-    require(length == shard.bytes, f"{path}: {length:,} bytes, {shard.bytes:,} were written")
 
 
 def batches(

@@ -11,9 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
+from common.spectrogram import COLORMAP
 from trainer.evaluation.epochs import EpochMetrics
 from trainer.evaluation.metrics import Reliability
-from trainer.model.network import COLORMAP
+from trainer.train_config import color_name
 
 # Legible on white and on black; `_INK` is what turns with the page.
 _BLUE, _ORANGE, _INK = "#3d85c6", "#d9730d", "#010203"
@@ -75,8 +76,7 @@ def beside_the_poster(results: Sequence[dict[str, Any]]) -> bytes:
         poster = network["poster_accuracy"]
         if poster is not None:
             axes.plot([poster, poster], [top + 0.5, below + 0.5], color="black", linewidth=3)
-        color_name = {"rgb": "RGB"}.get(network["color"], network["color"])
-        names.append(f"{network['convolutions']}-conv {color_name}")
+        names.append(f"{network['convolutions']}-conv {color_name(network['color'])}")
         places.append((top + 1 + below) / 2)
         below += 1
     for of_dataset, color in zip(results, colors, strict=False):

@@ -5,6 +5,7 @@ The page is one file that loads nothing, and the same for the same run. Its temp
 """
 
 import dataclasses
+import functools
 import importlib.resources
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +15,7 @@ import markupsafe
 import numpy as np
 from numpy.typing import NDArray
 
+from common import tables
 from common.dataset_info import DatasetInfo
 from trainer.data import reader
 from trainer.evaluation import metrics, plots
@@ -21,9 +23,11 @@ from trainer.evaluation.epochs import EpochMetrics, best_epoch
 from trainer.evaluation.metrics import Evaluation
 from trainer.evaluation.predictions import Predictions
 from trainer.model.network import POSTER_ACCURACY
-from trainer.train_config import NetworkConfig, TrainConfig
+from trainer.train_config import NetworkConfig, TrainConfig, color_name
 
 NUM_MISTAKES = 12
+
+_percent = functools.partial(tables.percent, unknown="unknown")
 
 
 def table(evaluation: Evaluation, *, split: str, num_artists: int) -> str:
@@ -297,10 +301,6 @@ def _facts(info: DatasetInfo, num_parameters: int) -> list[tuple[str, str]]:
 # ---- words
 
 
-def _percent(value: float | None) -> str:
-    return "unknown" if value is None else f"{100 * value:.1f} %"
-
-
 def _interval(evaluation: Evaluation) -> str:
     low, high = evaluation.accuracy_ci95
     return f"95 %: {100 * low:.1f} to {100 * high:.1f}"
@@ -315,7 +315,7 @@ def _drawn_from(num_artists: int) -> str:
 
 
 def _color(network: NetworkConfig) -> str:
-    return {"rgb": "RGB"}.get(network.color, network.color)
+    return color_name(network.color)
 
 
 def _other_measures(evaluation: Evaluation) -> list[tuple[str, str]]:

@@ -14,15 +14,14 @@ import numpy as np
 import tensorflow as tf
 
 import configs
-from common import command, export_folder, files, tables
+from common import command, dataset_reader, export_folder, files, tables
 from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError, require
-from trainer.data import reader
 from trainer.evaluation import metrics, plots
 from trainer.evaluation.epochs import best_epoch
 from trainer.model.network import POSTER_ACCURACY
 from trainer.run import model_folder
-from trainer.train_config import TrainConfig
+from trainer.train_config import TrainConfig, color_name
 
 NETWORKS = ("two_conv_mono", "four_conv_mono", "four_conv_rgb", "six_conv_rgb")
 
@@ -113,7 +112,7 @@ class Training:
         if not versions:
             return None
         newest = files.join(export_dir, str(versions[-1]))
-        text = model_folder.read_text(newest, "assets.extra/model_info.json")
+        text = model_folder.read_text(newest, export_folder.INFO_FILE)
         return json.loads(text) if text else None
 
 
@@ -136,7 +135,7 @@ def trainings_of(
         UserFacingError: a dataset has an empty split, the two are split alike, or the flags make no
             config.
     """
-    infos = [reader.load_info(dataset_dir) for dataset_dir in dataset_dirs]
+    infos = [dataset_reader.load_dataset_info(dataset_dir) for dataset_dir in dataset_dirs]
     for dataset_dir, info in zip(dataset_dirs, infos, strict=True):
         for name, split in info.splits.items():
             require(split.num_examples > 0, f"{dataset_dir}: the {name} split has no examples")
@@ -244,7 +243,7 @@ def split_in_words(of_dataset: dict[str, Any]) -> str:
 
 def network_in_words(network: dict[str, Any]) -> str:
     """Returns a name such as `4-conv mono`."""
-    color = {"rgb": "RGB"}.get(network["color"], network["color"])
+    color = color_name(network["color"])
     return f"{network['convolutions']}-conv {color}"
 
 

@@ -21,11 +21,11 @@ import tensorflow as tf
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from common import tables
+from common import dataset_reader, tables
 from common.config import differences
 from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError, require
-from trainer.data import damaged_records, reader
+from trainer.data import damaged_records
 from trainer.evaluation import plots
 from trainer.evaluation.epochs import EpochMetrics, best_epoch
 from trainer.run import devices, model_folder
@@ -123,7 +123,7 @@ def run(
         devices.workers_of(os.environ.get("TF_CONFIG", "")) < 2,
         "TF_CONFIG: a sweep is for one process",
     )
-    info = without_test(reader.load_info(dataset_dir, check_shards_of=_SPLITS))
+    info = without_test(dataset_reader.load_dataset_info(dataset_dir, check_shards_of=_SPLITS))
     for name, split in info.splits.items():
         require(split.num_examples > 0, f"{dataset_dir}: the {name} split has no examples")
     space.check(config, num_replicas=distribution.num_replicas_in_sync)

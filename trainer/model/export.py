@@ -23,14 +23,12 @@ from tensorflow_serving.apis import prediction_log_pb2
 from common import export_folder, files, records, spectrogram
 from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError
+from common.signatures import BATCH_SIZES, SIGNATURES
 from trainer.data import reader
 from trainer.model import front_end, model_card
 from trainer.model.network import build_network
 from trainer.train_config import TrainConfig
 
-# The sizes that TensorFlow Serving's dynamic batching pads batches to
-# (serving/tf_serving/batching.config); the warm-up requests have each of them.
-BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 # Records of each split whose predictions go with the export, for serving.verify to compare.
 _REFERENCES = 16
 
@@ -162,17 +160,15 @@ def write_candidate(
     name = f"{export_folder.CANDIDATE}{uuid.uuid4().hex}"
     candidate = files.join(export_dir, name)
     tf.saved_model.save(served, candidate, signatures=served.signatures)
-    extra = files.join(candidate, "assets.extra")
-    files.make_folder(extra)
     described = model_info(model, config, info, evaluation)
     for file_name, text in (
-        ("model_info.json", json.dumps(described, indent=2) + "\n"),
-        ("model_card.md", model_card.text(described, info)),
-        ("reference_answers.json", json.dumps(references, indent=1) + "\n"),
+        (export_folder.INFO_FILE, json.dumps(described, indent=2) + "\n"),
+        (export_folder.CARD_FILE, model_card.text(described, info)),
+        (export_folder.REFERENCES_FILE, json.dumps(references, indent=1) + "\n"),
     ):
-        files.write_atomically(extra, file_name, text.encode())
+        export_folder.write_extra(candidate, file_name, text.encode())
     warm_up = b"".join(records.frame(log.SerializeToString()) for log in warmup_requests(info))
-    files.write_atomically(extra, "tf_serving_warmup_requests", warm_up)
+    export_folder.write_extra(candidate, export_folder.WARM_UP_FILE, warm_up)
     return name
 
 
@@ -243,17 +239,17 @@ def warmup_requests(info: DatasetInfo) -> list[prediction_log_pb2.PredictionLog]
     for size in BATCH_SIZES:
         waveform = noise if size == 1 else noise[: params.fft_size]
         wav = tf.audio.encode_wav(waveform[:, np.newaxis], params.sample_rate).numpy()
-        for signature, name, value in (
-            ("serving_default", "waveform", waveform),
-            ("wav", "wav", wav),
-            ("spectrogram", "spectrogram", picture),
-            ("examples", "examples", example.SerializeToString()),
+        for signature, value in (
+            ("serving_default", waveform),
+            ("wav", wav),
+            ("spectrogram", picture),
+            ("examples", example.SerializeToString()),
         ):
             log = prediction_log_pb2.PredictionLog()
             request = log.predict_log.request
             request.model_spec.signature_name = signature
             batch = [value] * size if isinstance(value, bytes) else np.stack([value] * size)
-            request.inputs[name].CopyFrom(tf.make_tensor_proto(batch))
+            request.inputs[SIGNATURES[signature]].CopyFrom(tf.make_tensor_proto(batch))
             logs.append(log)
     return logs
 

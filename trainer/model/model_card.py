@@ -5,6 +5,7 @@ Its headings are those of M. Mitchell et al., "Model Cards for Model Reporting",
 
 from typing import Any
 
+from common import tables
 from common.dataset_info import DatasetInfo
 
 
@@ -100,11 +101,11 @@ def _evaluation(evaluation: dict[str, Any] | None) -> str:
         ("clips", f"{evaluation['num_examples']:,}"),
         (
             "accuracy",
-            f"{100 * evaluation['accuracy']:.1f} % (95 % interval {100 * low:.1f} to "
-            f"{100 * high:.1f} %)",
+            f"{tables.percent(evaluation['accuracy'])} (95 % interval {100 * low:.1f} to "
+            f"{tables.percent(high)})",
         ),
         *(
-            (f"accuracy of the baseline `{name}`", f"{100 * value:.1f} %")
+            (f"accuracy of the baseline `{name}`", tables.percent(value))
             for name, value in evaluation["baselines"].items()
             if value is not None
         ),

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from common.errors import require
+from common.spectrogram import COLORMAP
 from trainer.train_config import NetworkConfig
 
 # (filters, kernel, pool, pool stride) of each block. The poster's text does not say which kernel
@@ -24,7 +25,6 @@ BLOCKS = (
 DENSE_UNITS = 512
 # What the poster reports on its test split, by the number of convolutions and the color.
 POSTER_ACCURACY = {(2, "mono"): 0.42, (4, "mono"): 0.51, (4, "rgb"): 0.53, (6, "rgb"): 0.61}
-COLORMAP = "magma"
 
 
 class Grayscale(keras.layers.Layer):

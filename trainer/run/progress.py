@@ -68,7 +68,7 @@ class EpochClock:
         self._printed = self._now
         self._console.draft(
             f"{self._head}  step {position.step}/{self._steps_an_epoch}  "
-            f"loss {position.mean_loss:.3f}  accuracy {100 * position.accuracy:.1f} %"
+            f"loss {position.mean_loss:.3f}  accuracy {tables.percent(position.accuracy)}"
             f"  {self._examples_per_second():.0f} examples/s  {self._left()} left"
         )
 
@@ -89,10 +89,10 @@ class EpochClock:
         if metrics.validation_loss is not None and metrics.validation_accuracy is not None:
             validation = (
                 f"  validation {metrics.validation_loss:.3f} "
-                f"{100 * metrics.validation_accuracy:.1f} %"
+                f"{tables.percent(metrics.validation_accuracy)}"
             )
         self._console.print(
-            f"{self._head}  loss {metrics.loss:.3f}  accuracy {100 * metrics.accuracy:.1f} %"
+            f"{self._head}  loss {metrics.loss:.3f}  accuracy {tables.percent(metrics.accuracy)}"
             f"{validation}  {throughput.examples_per_second:.0f} examples/s, "
             f"{100 * throughput.utilisation:.0f} % busy  {self._left()} left"
         )

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from sklearn import metrics
 
 from common.dataset_info import DatasetInfo
+from common.spectrogram import COLORMAP
 from trainer.data import reader
 from trainer.evaluation.epochs import EpochMetrics, EpochThroughput
 from trainer.evaluation.predictions import Predictions
-from trainer.model.network import COLORMAP
 from trainer.run import model_folder
 
 matplotlib.use("Agg")
