@@ -43,7 +43,7 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the dataset in --out
 _RETRY_REJECTED = flags.DEFINE_bool(
     "retry_rejected", False, "Try again only what was rejected or missing."
 )
-_FORCE_UNLOCK = lock.define_force_unlock()
+_FORCE_UNLOCK = flags.DEFINE_bool("force_unlock", False, lock.FORCE_UNLOCK)
 _SUBSET = flags.DEFINE_enum("subset", None, SUBSETS, "Short for --config.subset.")
 
 

@@ -23,10 +23,12 @@ from beam_pipelines.decoder_process import Decoder
 from beam_pipelines.written_shard import RejectedTrack, ShardSummary, WrittenShard
 from common import audio, catalogue, dataset_info, files, hashing, labels, records
 from common.dataset_config import SPLITS, DatasetConfig
-from common.errors import UserFacingError
+from common.errors import UserFacingError, is_want_of_the_machine
 
 # The largest file that is taken: what a worker has room for, and 40 minutes of a CD are.
 MAX_BYTES = 400_000_000
+# How long a disk may take to give it.
+READ_SECONDS = 120.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -209,12 +211,12 @@ class WriteShard(beam.DoFn):
         """The records of a track; FileNotFoundError or ClipError if it has none."""
         path = files.join(self._job.audio_dir, track.path)
         try:
-            data = files.read_bytes(path, at_most=MAX_BYTES)
+            data = files.read_bytes(path, at_most=MAX_BYTES, seconds=READ_SECONDS)
         except FileNotFoundError:
             raise
         except OSError as error:
-            if files.is_remote(path) and files.may_pass(error):
-                raise  # the runner tries again
+            if is_want_of_the_machine(error) or (files.is_remote(path) and files.may_pass(error)):
+                raise  # it is not the clip's fault, and the runner tries again
             raise audio.ClipError("undecodable", f"can't be read: {error.strerror}") from None
         Metrics.counter("audio", "bytes read").inc(len(data))
         decoded = self._decoder.decode(track, data, thresholds=thresholds)

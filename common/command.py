@@ -20,6 +20,7 @@ from ml_collections import config_flags
 from common import output
 from common.errors import UserFacingError, machine_error_in, user_error_in
 from common.interruption import Interruption
+from common.printable import printable
 
 _DEBUG = flags.DEFINE_bool(
     "debug", False, "Show all that is printed to stderr, and the traceback of what goes wrong."
@@ -28,7 +29,7 @@ _DEBUG = flags.DEFINE_bool(
 # What was kept back of stderr, for the log; the last of it where it is long.
 _kept_back = bytearray()
 _MOST_KEPT_BACK = 1 << 20
-_LONGEST_MESSAGE = 400
+_LONGEST_LINE, _LONGEST_MESSAGE = 5_000, 400
 
 
 def define_config(example: str) -> "flags.FlagHolder[Any]":
@@ -183,10 +184,10 @@ def _line_of(error: BaseException) -> str:
     if flags.FLAGS.is_parsed() and _DEBUG.value:
         traceback.print_exception(error)
     if clear := user_error_in(error):
-        return " ".join(str(clear).splitlines())
+        return printable(" ".join(str(clear).splitlines()), at_most=_LONGEST_LINE)
     line = machine_error_in(error)
     if line is None:
-        message = " ".join(str(error).split())[:_LONGEST_MESSAGE]
+        message = printable(" ".join(str(error).split()), at_most=_LONGEST_MESSAGE)
         line = f"{type(error).__name__}: {message}; a mistake of this program"
     return f"{line}{_logged(error)}"
 

@@ -59,6 +59,11 @@ _KILLED = re.compile(
 _USER_FACING = re.compile(r"\bUserFacingError: (.*?)(?: \[while running|\n|\\n|$)")
 
 
+def is_want_of_the_machine(error: OSError) -> bool:
+    """Whether it is this machine that has no room, no memory, or too many files open."""
+    return error.errno in _WANTS and error.errno not in (errno.EIO, errno.ESTALE, errno.EFBIG)
+
+
 def user_error_in(error: BaseException) -> UserFacingError | None:
     """The UserFacingError that an error is, came of, or brings as text.
 

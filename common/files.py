@@ -12,10 +12,12 @@ import functools
 import hashlib
 import io
 import os
+import queue
 import stat
 import tempfile
+import threading
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from common.errors import one_line
@@ -88,30 +90,65 @@ class _ObjectReader(io.RawIOBase):
         super().close()
 
 
-def read_bytes(path: str, *, at_most: int | None = None) -> bytes:
+def read_bytes(path: str, *, at_most: int | None = None, seconds: float | None = None) -> bytes:
     """Reads the whole of a file.
 
     Args:
         path: of the file.
         at_most: the most bytes that are read into memory.
+        seconds: how long reading a local file may take; a bucket's client has its own limits.
 
     Raises:
         FileNotFoundError: there is none.
+        TimeoutError: it took longer.
         OSError: it can't be read, is no regular file, or is larger.
     """
     if not is_remote(path):
-        # Opening a named pipe would wait for somebody who writes into it.
-        status = os.stat(path)
-        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-            raise OSError(errno.EINVAL, "no regular file", path)
-        _check_size(path, status.st_size, at_most)
-        with open(path, "rb") as file:
-            return file.read()
+        if seconds is None:
+            return _read_local(path, at_most)
+        return _within(seconds, functools.partial(_read_local, path, at_most), path)
     whole = _Bounded(path, at_most)
     with _as_os_errors(path):
         # One request, and its checksum is compared.
         _blob(path).download_to_file(whole, raw_download=True, checksum="crc32c", retry=_retry())
     return whole.getvalue()
+
+
+def _read_local(path: str, at_most: int | None) -> bytes:
+    # Opening a named pipe would else wait for somebody who writes into it.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            code = errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.EINVAL
+            raise OSError(code, "no regular file", path)
+        if status.st_size == 0:
+            return b""  # or one of the system's, such as /proc/kmsg, whose end does not come
+        _check_size(path, status.st_size, at_most)
+        data = file.read() if at_most is None else file.read(at_most + 1)
+        _check_size(path, len(data), at_most)
+        return data
+
+
+def _within(seconds: float, read: Callable[[], bytes], path: str) -> bytes:
+    """Returns what a read returns; a disk that does not answer keeps a thread, not the caller."""
+    answers: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            answers.put(read())
+        except Exception as error:
+            answers.put(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        answer = answers.get(timeout=seconds)
+    except queue.Empty:
+        problem = f"reading took longer than {seconds:g} s"
+        raise TimeoutError(errno.ETIMEDOUT, problem, path) from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 class _Bounded(io.BytesIO):

@@ -24,12 +24,13 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import NoReturn, Protocol
 
-from absl import flags
-
 from common import files, interruption
 from common.errors import UserFacingError
 
 FILE_NAME = ".lock"
+
+# What the flag --force_unlock of a command does.
+FORCE_UNLOCK = "Take the folder from the run that is at work there, which then ends, if it lives."
 
 # How often a lease is renewed, and how long one that is not renewed is watched.
 RENEW_SECONDS = 15.0
@@ -131,15 +132,6 @@ def _process(pid: int) -> str:
     except (OSError, IndexError):
         return ""
     return f"{boot}/{namespace}/{start}"
-
-
-def define_force_unlock() -> "flags.FlagHolder[bool]":
-    """The flag that takes a folder from another run."""
-    return flags.DEFINE_bool(
-        "force_unlock",
-        False,
-        "Take the folder from the run that is at work there, which then ends, if it lives.",
-    )
 
 
 @contextlib.contextmanager

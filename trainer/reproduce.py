@@ -53,7 +53,7 @@ _PARALLEL = flags.DEFINE_integer(
     lower_bound=1,
 )
 
-_FORCE_UNLOCK = lock.define_force_unlock()
+_FORCE_UNLOCK = flags.DEFINE_bool("force_unlock", False, lock.FORCE_UNLOCK)
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 

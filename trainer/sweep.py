@@ -50,7 +50,7 @@ _DROPOUTS = flags.DEFINE_list("dropouts", ["0", "0.7"], "The lowest and the high
 _STRATEGY = flags.DEFINE_enum(
     "strategy", "auto", ("auto", "one_device", "mirrored"), "As trainer.train has it."
 )
-_FORCE_UNLOCK = lock.define_force_unlock()
+_FORCE_UNLOCK = flags.DEFINE_bool("force_unlock", False, lock.FORCE_UNLOCK)
 
 
 def main(argv: list[str]) -> int:

@@ -34,7 +34,7 @@ _STRATEGY = flags.DEFINE_enum(
 _SKIP_DAMAGED = flags.DEFINE_bool(
     "skip_damaged", False, "Look for damaged records first, list them, train without them."
 )
-_FORCE_UNLOCK = lock.define_force_unlock()
+_FORCE_UNLOCK = flags.DEFINE_bool("force_unlock", False, lock.FORCE_UNLOCK)
 
 
 def main(argv: list[str]) -> int:

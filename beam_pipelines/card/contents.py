@@ -1,15 +1,15 @@
 """What the records of a dataset hold, counted in one pass over them."""
 
 import dataclasses
-import datetime
 from collections import Counter
 from typing import Any
+
+import numpy as np
 
 from common import dataset_reader
 from common.catalogue import UNKNOWN
 from common.dataset_info import DatasetInfo
 
-_EPOCH = datetime.datetime(1970, 1, 1)
 _SHOWN_OF_A_CLASS = 5
 
 
@@ -66,8 +66,9 @@ def read(info: DatasetInfo, dataset_dir: str) -> Contents:
         contents.genres[example["genre"].decode(), label] += 1
         contents.artists[example["artist_id"], split] += 1
         if example["date_created"] != UNKNOWN:
-            date = _EPOCH + datetime.timedelta(seconds=example["date_created"])
-            contents.years[date.year, label] += 1
+            # Time zones reach into the years 0 and 10,000, which Python's dates do not have.
+            year = np.datetime64(example["date_created"], "s").astype("datetime64[Y]")
+            contents.years[1970 + int(year.astype(int)), label] += 1
         if len(shown[label]) < _SHOWN_OF_A_CLASS:
             shown[label].append(example)
     return contents

@@ -6,7 +6,9 @@ Each function returns a PNG, the same bytes for the same dataset and libraries.
 import contextlib
 import io
 import itertools
+import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -19,11 +21,24 @@ from beam_pipelines.card.contents import Contents, by_class
 from beam_pipelines.card.summary import largest_genres
 from common.dataset_info import DatasetInfo
 from common.labels import class_ranges, label_of
+from common.printable import printable
 from common.spectrogram import COLORMAP, SpectrogramParams
 from common.tables import percent
 
+# A letter that the font does not have is drawn as a box, which says so itself.
+warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from font")
+
 _LISTENS_BINS = 40
 _THOUSANDS = FuncFormatter(lambda value, _: f"{value:,.0f}")
+
+
+def _genre_of(example: dict[str, Any]) -> str:
+    return _without_math(printable(example["genre"].decode())) or "genre unknown"
+
+
+def _without_math(name: str) -> str:
+    """A name as Matplotlib is to draw it, which takes what is between two $ for a formula."""
+    return name.replace("$", r"\$")
 
 
 def contact_sheet(info: DatasetInfo, contents: Contents) -> bytes:
@@ -55,9 +70,7 @@ def contact_sheet(info: DatasetInfo, contents: Contents) -> bytes:
                     extent=(0, params.seconds, 0, params.num_mels),
                 )
                 title = f"track {example['track_id']}: {example['listens']:,} listens"
-                axes.set_title(
-                    f"{title}\n{example['genre'].decode() or 'genre unknown'}", fontsize=9
-                )
+                axes.set_title(f"{title}\n{_genre_of(example)}", fontsize=9)
                 axes.set_yticks(*_frequency_ticks(params))
                 axes.tick_params(labelsize=7)
                 if label == rows - 1:
@@ -147,7 +160,7 @@ def classes(
 def genres(info: DatasetInfo, contents: Contents) -> bytes:
     """Examples of each genre by class, the largest first."""
     rows = largest_genres(contents, info)
-    names = [name if len(name) <= 30 else name[:29] + "…" for name in rows]
+    names = [_without_math(name if len(name) <= 30 else name[:29] + "…") for name in rows]
     with _picture(9, 1.4 + 0.32 * len(rows)) as (png, figure, axes):
         left = np.zeros(len(rows))
         for label, colour in enumerate(_colours(info)):

@@ -5,6 +5,7 @@ import statistics
 from beam_pipelines.card.contents import Contents, by_class
 from common import dataset_info, tables
 from common.dataset_info import DatasetInfo
+from common.printable import printable
 
 _GENRES_LISTED = 20
 _ARTISTS_LISTED = 5
@@ -82,7 +83,13 @@ def largest_genres(contents: Contents, info: DatasetInfo) -> dict[str, list[int]
     """{genre: examples of each class}, the largest first and beyond 20 in one sum."""
     genres = by_class(contents.genres, len(info.class_names))
     ranked = sorted(genres.items(), key=lambda item: (-sum(item[1]), item[0]))
-    found = {genre or "unknown": counts for genre, counts in ranked[:_GENRES_LISTED]}
+    found: dict[str, list[int]] = {}
+    for genre, counts in ranked[:_GENRES_LISTED]:
+        name = printable(genre) or "unknown"
+        # Two of them may look alike where they are cut.
+        found[name] = [
+            sum(pair) for pair in zip(counts, found.get(name, [0] * len(counts)), strict=True)
+        ]
     if rest := ranked[_GENRES_LISTED:]:
         sums = [sum(column) for column in zip(*(counts for _, counts in rest), strict=True)]
         found[f"{len(rest):,} others"] = sums

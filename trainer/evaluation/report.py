@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from common import tables
 from common.dataset_info import DatasetInfo
+from common.printable import printable
 from trainer.data import reader
 from trainer.evaluation import metrics, plots
 from trainer.evaluation.epochs import EpochMetrics, best_epoch
@@ -232,7 +233,8 @@ def _mistakes(
             {
                 "source": thumbnails[number] if number < len(thumbnails) else None,
                 "track_id": int(predictions.track_id[index]),
-                "genre": predictions.genre[index].decode(errors="replace") or "genre unknown",
+                "genre": printable(predictions.genre[index].decode(errors="replace"))
+                or "genre unknown",
                 "listens": f"{int(predictions.listens[index]):,}",
                 "label": info.class_names[predictions.label[index]],
                 "predicted": info.class_names[predictions.predicted[index]],
