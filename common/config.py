@@ -29,7 +29,7 @@ def config_of(cls: type[Config], values: dict[str, Any], *, name: str = "config"
 
 
 def differences(
-    theirs: dict, mine: dict, *, ignore: Collection[str] = (), prefix: str = ""
+    theirs: dict[str, Any], mine: dict[str, Any], *, ignore: Collection[str] = (), prefix: str = ""
 ) -> list[str]:
     """What differs between two nested dicts of plain values, the keys `ignore` left out."""
     found = []

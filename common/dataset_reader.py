@@ -3,6 +3,7 @@
 import hashlib
 import io
 from collections.abc import Collection, Iterator
+from typing import Any
 
 from common import dataset_info, files, records
 from common.dataset_config import SPLITS
@@ -46,7 +47,7 @@ def load_dataset_info(
     return info
 
 
-def read_examples(info: DatasetInfo, dataset_dir: str) -> Iterator[tuple[str, dict]]:
+def read_examples(info: DatasetInfo, dataset_dir: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """(split, values) of every record, in the order of the shards."""
     for name, split in info.splits.items():
         for shard in split.shards:

@@ -18,7 +18,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from common.errors import one_line
 
@@ -79,7 +79,7 @@ class _ObjectReader(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]  # any writable buffer
+    def readinto(self, buffer: Any) -> int:
         with _as_os_errors(self._path):
             data = self._reader.read(len(buffer))
         buffer[: len(data)] = data
@@ -158,7 +158,7 @@ class _Bounded(io.BytesIO):
         super().__init__()
         self._path, self._at_most = path, at_most
 
-    def write(self, data) -> int:  # type: ignore[no-untyped-def]  # any buffer
+    def write(self, data: Any) -> int:
         _check_size(self._path, self.tell() + len(data), self._at_most)
         return super().write(data)
 
@@ -412,8 +412,10 @@ def _delete_objects(paths: list[str]) -> None:
     from google.cloud.storage.batch import Batch
 
     class AnsweredBatch(Batch):
-        def finish(self, raise_exception: bool = True) -> list:  # type: ignore[type-arg]
-            self.answers = super().finish(raise_exception=False)
+        answers: list[Any]
+
+        def finish(self, raise_exception: bool = True) -> list[Any]:
+            self.answers = list(super().finish(raise_exception=False))
             return self.answers
 
     with AnsweredBatch(_client()) as batch:
@@ -549,7 +551,8 @@ def _client() -> "Client":
         return Client.create_anonymous_client()
 
 
-def _retry():  # type: ignore[no-untyped-def]  # google.api_core.retry.Retry
+def _retry() -> Any:
+    """Returns how requests are retried, a `google.api_core.retry.Retry`."""
     from google.cloud.storage.retry import DEFAULT_RETRY
 
     return DEFAULT_RETRY
@@ -584,7 +587,7 @@ def _blob(path: str) -> "Blob":
     return _bucket(path).blob(_parts(path)[1])
 
 
-def _list(folder: str, **how):  # type: ignore[no-untyped-def]  # an iterator of blobs
-    """Lists the objects below a folder, page by page."""
+def _list(folder: str, **how: Any) -> Any:
+    """Lists the objects below a folder, page by page: an iterator of blobs."""
     bucket, prefix = _prefix_parts(folder)
     return _client().list_blobs(bucket, prefix=prefix, retry=_retry(), **how)

@@ -9,7 +9,7 @@ is loaded too, does not find its names taken.
 
 import struct
 from collections.abc import Iterator, Mapping
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import google_crc32c
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -23,18 +23,27 @@ class DamagedRecord(UserFacingError):
     """A record whose bytes are not what was written."""
 
 
-def _declare_example():
+def _declare_example() -> Any:
     """The message class tensorflow.Example (tensorflow/core/example/{example,feature}.proto)."""
     field = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(
         name="example.proto", package="tensorflow", syntax="proto3"
     )
 
-    def message(parent, name):
+    def message(parent: Any, name: str) -> Any:
         new = parent.message_type if hasattr(parent, "message_type") else parent.nested_type
         return new.add(name=name)
 
-    def add(to, name, number, kind, *, repeated=False, type_name=None, **more):
+    def add(
+        to: Any,
+        name: str,
+        number: int,
+        kind: Any,
+        *,
+        repeated: bool = False,
+        type_name: str | None = None,
+        **more: Any,
+    ) -> None:
         label = field.LABEL_REPEATED if repeated else field.LABEL_OPTIONAL
         to.field.add(name=name, number=number, type=kind, label=label, type_name=type_name, **more)
 
@@ -81,7 +90,7 @@ def encode_example(values: Mapping[str, Value]) -> bytes:
             feature.float_list.value.append(value)
         else:
             feature.int64_list.value.append(value)
-    return example.SerializeToString(deterministic=True)
+    return bytes(example.SerializeToString(deterministic=True))
 
 
 def decode_example(data: bytes) -> dict[str, Value]:

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 
 import numpy as np
+from numpy.typing import NDArray
 
 from common.errors import require
 
@@ -37,7 +38,7 @@ class SpectrogramParams:
     frames_per_column: int = 8
     floor_db: float = 80.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             kinds = (int, float) if field.type is float else int
@@ -69,7 +70,7 @@ class SpectrogramParams:
 
 
 @functools.cache
-def mel_filter_bank(params: SpectrogramParams) -> np.ndarray:
+def mel_filter_bank(params: SpectrogramParams) -> NDArray[np.float64]:
     """The Slaney mel bands of `librosa.filters.mel`: float64 [num_mels, 1 + fft_size / 2]."""
     import librosa  # here, since reading the parameters alone should not cost its import
 
@@ -81,14 +82,14 @@ def mel_filter_bank(params: SpectrogramParams) -> np.ndarray:
 
 
 @functools.cache
-def hann_window(size: int) -> np.ndarray:
+def hann_window(size: int) -> NDArray[np.float32]:
     """The periodic Hann window, float32 [size]."""
     window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)).astype(np.float32)
     window.flags.writeable = False
     return window
 
 
-def frame_power(window: np.ndarray, params: SpectrogramParams) -> np.ndarray:
+def frame_power(window: NDArray[np.float32], params: SpectrogramParams) -> NDArray[np.float32]:
     """Power spectrum of each frame that a column is made of: float32 [frames, 1 + fft_size / 2].
 
     The short-time Fourier transform of `librosa.stft(center=True, pad_mode="constant")`, squared.
@@ -102,21 +103,23 @@ def frame_power(window: np.ndarray, params: SpectrogramParams) -> np.ndarray:
     padded = np.pad(window, params.fft_size // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, params.fft_size)[:: params.hop]
     spectrum = scipy.fft.rfft(frames * hann_window(params.fft_size), axis=1)
-    power = spectrum.real**2 + spectrum.imag**2
+    power: NDArray[np.float32] = spectrum.real**2 + spectrum.imag**2
     return power[: params.shape[1] * params.frames_per_column]
 
 
-def column_power(power: np.ndarray, params: SpectrogramParams) -> np.ndarray:
+def column_power(power: NDArray[np.float32], params: SpectrogramParams) -> NDArray[np.float32]:
     """The power of frames averaged over those of a column: float32 [width, 1 + fft_size / 2]."""
-    return power.reshape(params.shape[1], params.frames_per_column, -1).mean(axis=1)
+    by_column = power.reshape(params.shape[1], params.frames_per_column, -1)
+    mean: NDArray[np.float32] = by_column.mean(axis=1)
+    return mean
 
 
-def picture(window: np.ndarray, params: SpectrogramParams) -> np.ndarray:
+def picture(window: NDArray[np.float32], params: SpectrogramParams) -> NDArray[np.uint8]:
     """The picture uint8 [num_mels, width] of a window float32 [num_samples], values in ±1."""
     return picture_of(column_power(frame_power(window, params), params), params)
 
 
-def picture_of(columns: np.ndarray, params: SpectrogramParams) -> np.ndarray:
+def picture_of(columns: NDArray[np.float32], params: SpectrogramParams) -> NDArray[np.uint8]:
     """The picture uint8 [num_mels, width] of the power of its columns.
 
     255 is the loudest pixel of the clip, 0 is `floor_db` below it; row 0 is the lowest band.
@@ -132,4 +135,7 @@ def picture_of(columns: np.ndarray, params: SpectrogramParams) -> np.ndarray:
     mel = mel_filter_bank(params) @ columns.astype(np.float64).T
     decibels = 10 * np.log10(np.maximum(mel, 1e-10))
     above_floor = decibels - decibels.max() + params.floor_db
-    return np.rint(np.clip(above_floor / params.floor_db, 0, 1) * 255).astype(np.uint8)
+    levels: NDArray[np.uint8] = np.rint(np.clip(above_floor / params.floor_db, 0, 1) * 255).astype(
+        np.uint8
+    )
+    return levels
