@@ -222,3 +222,74 @@ def test_the_surest_mistakes(predictions):
     assert metrics.confident_mistakes(predictions, 9).tolist() == expected[:9]
     right = dataclasses.replace(predictions, label=answers)
     assert not len(metrics.confident_mistakes(right, 9))
+
+
+def test_ranking_against_scikit_learn_and_scipy(predictions):
+    dates = np.random.default_rng(1).integers(-1, 5, 200)
+    dated = dataclasses.replace(predictions, date_created=dates)
+    measured = through_json(metrics.evaluate(dated, TRAINING, NAMES))
+    expected = metrics.expected_class(predictions.probabilities)
+    gains = np.log1p(predictions.listens)
+    assert measured.ndcg == pytest.approx(sklearn_metrics.ndcg_score([gains], [expected]))
+    order = sorted(range(200), key=lambda place: -expected[place])[:20]
+    most = sorted(range(200), key=lambda place: -predictions.listens[place])[:20]
+    assert measured.top_tenth_recall == len(set(order) & set(most)) / 20
+    known = dates >= 0
+    assert measured.spearman_age == pytest.approx(stats.spearmanr(expected[known], dates[known])[0])
+    assert metrics.evaluate(predictions, TRAINING, NAMES).spearman_age is None
+
+
+def test_a_perfect_ranking_and_a_reversed_one():
+    listens = np.arange(50) ** 2
+    assert metrics.ndcg(listens / 1e4, listens) == pytest.approx(1)
+    assert metrics.top_tenth_recall(listens / 1e4, listens) == 1
+    assert metrics.ndcg(-listens / 1e4, listens) < 0.8
+    assert metrics.top_tenth_recall(-listens / 1e4, listens) == 0
+    assert metrics.ndcg(np.zeros(3), np.zeros(3)) is None
+
+
+def test_scores_by_genre_are_those_of_its_clips(predictions):
+    measured = through_json(metrics.evaluate(predictions, TRAINING, NAMES))
+    assert measured.by_genre.keys() == {"Rock", "Folk"}  # and none for an unknown genre
+    assert [s.num_examples for s in measured.by_genre.values()] == sorted(
+        (s.num_examples for s in measured.by_genre.values()), reverse=True
+    )
+    for name, scores in measured.by_genre.items():
+        rows = predictions.genre == name.encode()
+        labels, probabilities = predictions.label[rows], predictions.probabilities[rows]
+        answers = probabilities.argmax(axis=1)
+        assert scores.accuracy == pytest.approx(sklearn_metrics.accuracy_score(labels, answers))
+        assert scores.macro_f1 == pytest.approx(
+            sklearn_metrics.f1_score(labels, answers, average="macro")
+        )
+        assert scores.log_loss == pytest.approx(
+            sklearn_metrics.log_loss(labels, probabilities, labels=[0, 1, 2]), rel=1e-4
+        )
+        correlation = stats.spearmanr(probabilities @ [0, 1, 2], predictions.listens[rows])[0]
+        assert scores.spearman == pytest.approx(correlation)
+    few = predictions.rows(np.arange(10))
+    assert metrics.evaluate(few, TRAINING, NAMES).by_genre == {}
+
+
+def test_baselines_have_scores_of_their_own(predictions):
+    boosted = np.random.default_rng(2).dirichlet([1, 1, 1], 200)
+    measured = through_json(metrics.evaluate(predictions, TRAINING, NAMES, of_metadata=boosted))
+    assert list(measured.baseline_scores) == ["majority", "genre", "metadata"]
+    for name, scores in measured.baseline_scores.items():
+        assert scores.accuracy == getattr(measured.baselines, name)
+        low, high = scores.accuracy_ci95
+        assert low <= scores.accuracy <= high and np.isfinite(scores.log_loss)
+    shares = (np.array([2, 3, 1]) + 1 / 3) / 7
+    assert measured.baseline_scores["majority"].log_loss == pytest.approx(
+        -np.log(shares[predictions.label]).mean()
+    )
+    assert measured.baseline_scores["majority"].spearman is None
+    assert metrics.evaluate(predictions, {}, NAMES).baseline_scores == {}
+
+
+def test_an_evaluation_of_before_there_were_more_measures_is_read(predictions):
+    values = metrics.evaluate(predictions, TRAINING, NAMES).to_dict()
+    for name in ("ndcg", "top_tenth_recall", "spearman_age", "by_genre", "baseline_scores"):
+        del values[name]
+    del values["baselines"]["metadata"]
+    assert metrics.Evaluation.from_dict(values).accuracy == values["accuracy"]

@@ -1,6 +1,7 @@
 """How good predictions are, and beside which baselines: pure functions of arrays."""
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,9 @@ from trainer.evaluation.predictions import Predictions
 # With fewer groups a bootstrap over them may give too narrow an interval (Cameron, Gelbach and
 # Miller, Bootstrap-Based Improvements for Inference with Clustered Errors, 2008).
 FEW_GROUPS = 30
+
+# A genre with fewer clips gets no figures of its own.
+MIN_CLIPS_OF_A_GENRE = 20
 
 _BOOTSTRAP_DRAWS = 2_000
 _CALIBRATION_BINS = 10
@@ -32,10 +36,35 @@ class ClassMetrics:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Baselines:
-    """Accuracies without listening, None where the training split is empty."""
+    """Accuracies without listening, None where the training split is empty.
+
+    Attributes:
+        majority, genre: of the most frequent class, overall and in the track's genre.
+        metadata: of gradient boosting on what the network takes beside the picture; None where that
+            is nothing.
+    """
 
     majority: float | None
     genre: float | None
+    metadata: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scores:
+    """How good some answers are; the figures are those of `Evaluation` by the same names."""
+
+    num_examples: int
+    accuracy: float
+    accuracy_ci95: tuple[float, float]
+    macro_f1: float
+    log_loss: float
+    spearman: float | None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Scores":
+        """Builds scores of plain JSON values; raises as `Evaluation.from_dict` does."""
+        low, high = values["accuracy_ci95"]
+        return cls(**{**values, "accuracy_ci95": (low, high)})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,6 +83,14 @@ class Evaluation:
         spearman: rank correlation of the expected class with the listens, None where one of the
             two is constant.
         baselines: accuracies without listening.
+        ndcg: normalised discounted cumulative gain of the clips ranked by expected class, the gain
+            of a clip being ln(1 + listens): 0…1, None where nobody listened to any.
+        top_tenth_recall: how many of the tenth that is listened to most are in the tenth with the
+            highest expected class, 0…1.
+        spearman_age: rank correlation of the expected class with the date of creation, where that
+            is known; None as for `spearman`. Far from 0, a network may have learned the date.
+        by_genre: the scores of each genre that has MIN_CLIPS_OF_A_GENRE, the largest first.
+        baseline_scores: by name, all scores of the baselines that there are.
     """
 
     num_examples: int
@@ -67,10 +104,16 @@ class Evaluation:
     ece: float
     spearman: float | None
     baselines: Baselines
+    ndcg: float | None = None
+    top_tenth_recall: float | None = None
+    spearman_age: float | None = None
+    by_genre: dict[str, Scores] = dataclasses.field(default_factory=dict)
+    baseline_scores: dict[str, Scores] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the same as plain JSON values."""
-        return dataclasses.asdict(self) | {"accuracy_ci95": list(self.accuracy_ci95)}
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return plain
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Evaluation":
@@ -86,6 +129,10 @@ class Evaluation:
             "per_class": per_class,
             "baselines": Baselines(**values["baselines"]),
         }
+        for key in ("by_genre", "baseline_scores"):
+            # An evaluation of before there were any has none.
+            named = values.get(key, {}).items()
+            nested[key] = {name: Scores.from_dict(scores) for name, scores in named}
         return cls(**{**values, **nested})
 
 
@@ -93,6 +140,8 @@ def evaluate(
     predictions: Predictions,
     training_counts: Mapping[bytes, NDArray[Any]],
     class_names: Sequence[str],
+    *,
+    of_metadata: NDArray[Any] | None = None,
 ) -> Evaluation:
     """Evaluates the predictions for a split.
 
@@ -101,6 +150,8 @@ def evaluate(
         training_counts: of the training split, for the baselines: {genre: how many of each class,
             int [classes]}.
         class_names: in the order of the labels.
+        of_metadata: probabilities [examples, classes] of a baseline that has the network's inputs
+            beside the picture; None where there are none.
     """
     labels, predicted, correct = predictions.label, predictions.predicted, predictions.correct
     classes = list(range(len(class_names)))
@@ -109,6 +160,12 @@ def evaluate(
     )
     is_there = support > 0
     is_predicted = np.bincount(predicted, minlength=len(classes)) > 0
+    expected = expected_class(predictions.probabilities)
+    beside = baselines(predictions, training_counts)
+    scores = baseline_scores(predictions, training_counts)
+    if of_metadata is not None:
+        scores["metadata"] = scores_of(dataclasses.replace(predictions, probabilities=of_metadata))
+        beside = dataclasses.replace(beside, metadata=scores["metadata"].accuracy)
     return Evaluation(
         num_examples=predictions.num_examples,
         accuracy=float(correct.mean()),
@@ -127,9 +184,45 @@ def evaluate(
         confusion=metrics.confusion_matrix(labels, predicted, labels=classes).tolist(),
         log_loss=cross_entropy(predictions),
         ece=calibration_error(predictions.confidence, correct),
-        spearman=rank_correlation(expected_class(predictions.probabilities), predictions.listens),
-        baselines=baselines(predictions, training_counts),
+        spearman=rank_correlation(expected, predictions.listens),
+        baselines=beside,
+        ndcg=ndcg(expected, predictions.listens),
+        top_tenth_recall=top_tenth_recall(expected, predictions.listens),
+        spearman_age=correlation_with_age(expected, predictions.date_created),
+        by_genre=scores_by_genre(predictions),
+        baseline_scores=scores,
     )
+
+
+def scores_of(predictions: Predictions, predicted: NDArray[Any] | None = None) -> Scores:
+    """Returns the scores of predictions; their answers are the likeliest classes unless given."""
+    if predicted is None:
+        predicted = predictions.predicted
+    correct = predicted == predictions.label
+    return Scores(
+        num_examples=predictions.num_examples,
+        accuracy=float(correct.mean()),
+        accuracy_ci95=accuracy_interval(correct, groups_of(predictions)),
+        macro_f1=float(
+            metrics.f1_score(predictions.label, predicted, average="macro", zero_division=0)
+        ),
+        log_loss=cross_entropy(predictions),
+        spearman=rank_correlation(expected_class(predictions.probabilities), predictions.listens),
+    )
+
+
+def scores_by_genre(predictions: Predictions) -> dict[str, Scores]:
+    """Returns the scores of each genre with MIN_CLIPS_OF_A_GENRE, the largest first, then by name.
+
+    Tracks without a genre are of none.
+    """
+    genres, counts = np.unique(predictions.genre, return_counts=True)
+    ranked = sorted(zip((-counts).tolist(), genres.tolist(), strict=True))
+    return {
+        genre.decode(errors="replace"): scores_of(predictions.rows(predictions.genre == genre))
+        for count, genre in ranked
+        if genre and -count >= MIN_CLIPS_OF_A_GENRE
+    }
 
 
 def cross_entropy(predictions: Predictions) -> float:
@@ -237,6 +330,40 @@ def rank_correlation(expected: NDArray[Any], listens: NDArray[Any]) -> float | N
     return float(stats.spearmanr(expected, listens).statistic)
 
 
+def ndcg(expected: NDArray[Any], listens: NDArray[Any]) -> float | None:
+    """Returns the normalised discounted cumulative gain of a ranking by expected class.
+
+    The gain is ln(1 + listens), since with the listens themselves a single hit would decide; clips
+    that are ranked alike share their places. (K. Järvelin and J. Kekäläinen, "Cumulated gain-based
+    evaluation of IR techniques", 2002.) None where nobody listened to any.
+    """
+    gains = np.log1p(np.maximum(listens, 0))
+    if not gains.any():
+        return None
+    if len(gains) == 1:
+        return 1.0
+    return float(metrics.ndcg_score(gains[np.newaxis], expected[np.newaxis]))
+
+
+def top_tenth_recall(expected: NDArray[Any], listens: NDArray[Any]) -> float:
+    """Returns the share of the most listened tenth that is in the tenth ranked highest.
+
+    A tenth is rounded, at least one clip; of clips that are alike the first ones count.
+    """
+    size = max(1, round(len(listens) / 10))
+    highest = np.argsort(-expected, kind="stable")[:size]
+    most_listened = np.argsort(-listens, kind="stable")[:size]
+    return len(np.intersect1d(highest, most_listened)) / size
+
+
+def correlation_with_age(expected: NDArray[Any], date_created: NDArray[Any] | None) -> float | None:
+    """Returns Spearman's rank correlation with the dates that are known, those from 0 on."""
+    if date_created is None:
+        return None
+    known = date_created >= 0
+    return rank_correlation(expected[known], date_created[known])
+
+
 def baselines(predictions: Predictions, training_counts: Mapping[bytes, NDArray[Any]]) -> Baselines:
     """Returns the accuracies of the training split's majority class, overall and by genre.
 
@@ -252,6 +379,35 @@ def baselines(predictions: Predictions, training_counts: Mapping[bytes, NDArray[
         majority=float((predictions.label == majority).mean()),
         genre=float((predictions.label == guesses).mean()),
     )
+
+
+def baseline_scores(
+    predictions: Predictions, training_counts: Mapping[bytes, NDArray[Any]]
+) -> dict[str, Scores]:
+    """Returns the scores of `majority` and `genre`; none where the training split is empty.
+
+    The answers are those of `baselines`. The probabilities are the training split's shares of the
+    classes, overall and in the genre, to which the overall shares are added as one more track, so
+    that no class is impossible. For the arguments see `evaluate`.
+    """
+    if not training_counts:
+        return {}
+    overall = np.sum(list(training_counts.values()), axis=0)
+    shares = (overall + 1 / len(overall)) / (overall.sum() + 1)
+    by_genre = {
+        genre: (counts + shares) / (counts.sum() + 1) for genre, counts in training_counts.items()
+    }
+    of_genre = np.stack([by_genre.get(genre, shares) for genre in predictions.genre])
+    answers = {genre: counts.argmax() for genre, counts in training_counts.items()}
+    guesses = np.array([answers.get(genre, overall.argmax()) for genre in predictions.genre])
+    of_majority = np.tile(shares, (predictions.num_examples, 1))
+    return {
+        "majority": scores_of(
+            dataclasses.replace(predictions, probabilities=of_majority),
+            np.full(predictions.num_examples, overall.argmax()),
+        ),
+        "genre": scores_of(dataclasses.replace(predictions, probabilities=of_genre), guesses),
+    }
 
 
 def confident_mistakes(predictions: Predictions, count: int) -> NDArray[Any]:

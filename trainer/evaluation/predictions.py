@@ -16,6 +16,8 @@ class Predictions:
         label: int [examples], the true class.
         listens, artist_id, track_id: int [examples]; an artist below 0 is unknown.
         genre: bytes [examples], empty where unknown.
+        date_created: int [examples], seconds since 1970 UTC, −1 where unknown; None if it was not
+            asked for.
     """
 
     probabilities: NDArray[Any]
@@ -24,12 +26,26 @@ class Predictions:
     artist_id: NDArray[Any]
     track_id: NDArray[Any]
     genre: NDArray[Any]
+    date_created: NDArray[Any] | None = None
 
     @classmethod
     def columns(cls) -> list[str]:
         """Returns the names of the columns that are read from the records."""
         names = [field.name for field in dataclasses.fields(cls)]
         return [name for name in names if name != "probabilities"]
+
+    def rows(self, which: NDArray[Any]) -> "Predictions":
+        """Returns those of some examples: bool or indices [examples]."""
+        dates = self.date_created
+        return Predictions(
+            probabilities=self.probabilities[which],
+            label=self.label[which],
+            listens=self.listens[which],
+            artist_id=self.artist_id[which],
+            track_id=self.track_id[which],
+            genre=self.genre[which],
+            date_created=None if dates is None else dates[which],
+        )
 
     @property
     def num_examples(self) -> int:

@@ -21,12 +21,18 @@ from common.printable import printable
 from trainer.data import reader
 from trainer.evaluation import metrics, plots
 from trainer.evaluation.epochs import EpochMetrics, best_epoch
-from trainer.evaluation.metrics import Evaluation
+from trainer.evaluation.metrics import Evaluation, Scores
 from trainer.evaluation.predictions import Predictions
 from trainer.model.network import POSTER_ACCURACY
 from trainer.train_config import NetworkConfig, TrainConfig, color_name
 
 NUM_MISTAKES = 12
+# In a person's words, in the order in which they are shown.
+BASELINES = {
+    "majority": "majority class",
+    "genre": "genre alone",
+    "metadata": "metadata alone",
+}
 
 _percent = functools.partial(tables.percent, unknown="unknown")
 
@@ -43,8 +49,7 @@ def table(evaluation: Evaluation, *, split: str, num_artists: int) -> str:
     rows = [
         ("examples", f"{evaluation.num_examples:,}"),
         ("accuracy", f"{_percent(evaluation.accuracy)} ({interval})"),
-        ("majority class", _percent(evaluation.baselines.majority)),
-        ("genre alone", _percent(evaluation.baselines.genre)),
+        *_baselines(evaluation),
         *_other_measures(evaluation),
     ]
     lines = [f"evaluation on {split}", *(f"  {name:<22}{value}" for name, value in rows)]
@@ -132,10 +137,12 @@ def _results(
     poster = POSTER_ACCURACY.get((config.network.convolutions, config.network.color))
     about_poster = "The poster reports no figure for this network."
     bars: list[tuple[str, float | None, tuple[float, float] | None]] = [
-        ("this network", evaluation.accuracy, evaluation.accuracy_ci95),
-        ("genre alone", evaluation.baselines.genre, None),
-        ("majority class", evaluation.baselines.majority, None),
+        ("this network", evaluation.accuracy, evaluation.accuracy_ci95)
     ]
+    for key in reversed(BASELINES):
+        value, scores = getattr(evaluation.baselines, key), evaluation.baseline_scores.get(key)
+        if key != "metadata" or value is not None:
+            bars.append((BASELINES[key], value, None if scores is None else scores.accuracy_ci95))
     if poster is not None:
         bars.append(("on the poster", poster, None))
         about_poster = (
@@ -170,6 +177,19 @@ def _results(
             for name, scores in evaluation.per_class.items()
         ],
         "other_measures": _other_measures(evaluation),
+        "beside_baselines": [
+            ("this network", *_scores(metrics.scores_of(predictions))),
+            *(
+                (name, *_scores(evaluation.baseline_scores[key]))
+                for key, name in reversed(BASELINES.items())
+                if key in evaluation.baseline_scores
+            ),
+        ],
+        "by_genre": [
+            (printable(genre), f"{scores.num_examples:,}", *_scores(scores))
+            for genre, scores in evaluation.by_genre.items()
+        ],
+        "least_of_a_genre": metrics.MIN_CLIPS_OF_A_GENRE,
         "calibration_error": f"{evaluation.ece:.3f}",
         "reliability": _reliability(predictions),
         "correlation": correlation,
@@ -194,12 +214,13 @@ def _heard_in_training(info: DatasetInfo, split: str) -> str:
 
 
 def _verdict(evaluation: Evaluation, num_artists: int) -> str:
-    """Says how the interval compares with the better baseline."""
+    """Says how the interval compares with the best baseline."""
     if num_artists < metrics.FEW_GROUPS:
         return "With so few artists the interval may be too narrow."
     accuracy, name = max(
         (evaluation.baselines.majority or 0, "the majority class"),
         (evaluation.baselines.genre or 0, "genre alone"),
+        (evaluation.baselines.metadata or 0, "metadata alone"),
     )
     low, high = evaluation.accuracy_ci95
     if low > accuracy:
@@ -303,7 +324,11 @@ def _facts(info: DatasetInfo, num_parameters: int) -> list[tuple[str, str]]:
 # ---- words
 
 
-def _interval(evaluation: Evaluation) -> str:
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3f}"
+
+
+def _interval(evaluation: Evaluation | Scores) -> str:
     low, high = evaluation.accuracy_ci95
     return f"95 %: {100 * low:.1f} to {100 * high:.1f}"
 
@@ -321,14 +346,38 @@ def _color(network: NetworkConfig) -> str:
 
 
 def _other_measures(evaluation: Evaluation) -> list[tuple[str, str]]:
-    spearman = evaluation.spearman
     return [
         ("balanced accuracy", _percent(evaluation.balanced_accuracy)),
         ("macro F1", f"{evaluation.macro_f1:.3f}"),
         ("log loss", f"{evaluation.log_loss:.3f}"),
         ("calibration error", f"{evaluation.ece:.3f}"),
-        ("Spearman with listens", "unknown" if spearman is None else f"{spearman:.3f}"),
+        ("Spearman with listens", _number(evaluation.spearman)),
+        ("Spearman with date", _number(evaluation.spearman_age)),
+        ("nDCG", _number(evaluation.ndcg)),
+        ("recall of top tenth", _percent(evaluation.top_tenth_recall)),
     ]
+
+
+def _baselines(evaluation: Evaluation) -> list[tuple[str, str]]:
+    """Says the accuracy of each baseline, and its interval."""
+    rows = []
+    for key, name in BASELINES.items():
+        value, scores = getattr(evaluation.baselines, key), evaluation.baseline_scores.get(key)
+        if key == "metadata" and value is None:
+            continue
+        interval = "" if scores is None else f" ({_interval(scores)})"
+        rows.append((name, f"{_percent(value)}{interval}"))
+    return rows
+
+
+def _scores(scores: Scores) -> tuple[str, ...]:
+    return (
+        _percent(scores.accuracy),
+        _interval(scores).removeprefix("95 %: "),
+        f"{scores.macro_f1:.3f}",
+        f"{scores.log_loss:.3f}",
+        _number(scores.spearman),
+    )
 
 
 # ---- HTML
