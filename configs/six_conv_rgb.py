@@ -33,6 +33,28 @@ def get_config() -> ConfigDict:
     config.freq_mask = 0
     config.time_mask = 0
 
+    # More that the poster does not use, see `short_chunk.py` for values that help. Of the weights:
+    # a decay as AdamW's, and an average (an exponential one, of this decay) that answers for them.
+    config.weight_decay = 0.0
+    config.weight_average = 0.0
+    # The epoch that is kept: `best` by validation accuracy, or the `last`.
+    config.keep = "best"
+    # Of the loss: classes smoothed by so much, and the weights of what is added to the
+    # cross-entropy: the distance of the classes in their order; the genre, and ln(1 + listens), for
+    # networks that have heads for these.
+    config.label_smoothing = 0.0
+    config.ordinal_loss = 0.0
+    config.genre_loss = 0.0
+    config.listens_loss = 0.0
+    # Of the examples: pictures begin anywhere, of which so many columns are left (0: all), with a
+    # level of this deviation added, mixed in pairs (the beta distribution's parameter; 0: none);
+    # and each input beside the picture is left out so often.
+    config.time_roll = False
+    config.time_crop = 0
+    config.level_shift = 0.0
+    config.mixup = 0.0
+    config.input_dropout = 0.0
+
     # `float32`, or halves where they do no harm: `mixed_bfloat16` (devices that have it) or
     # `mixed_float16` (GPUs; the loss is scaled so that small gradients don't vanish).
     config.precision = "float32"

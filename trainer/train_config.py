@@ -6,47 +6,22 @@ from typing import Any
 
 from common.config import config_of
 from common.errors import require
+from trainer.network_config import NetworkConfig, network_config_of
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
-COLORS = ("mono", "rgb")
-
-
-def color_name(color: str) -> str:
-    """Returns one of COLORS as people write it."""
-    return {"rgb": "RGB"}.get(color, color)
-
-
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 SCHEDULES = ("constant", "cosine")
 CLASS_WEIGHTS = ("none", "balanced")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class NetworkConfig:
-    """The shape of the network.
-
-    Attributes:
-        convolutions: how many of the poster's six blocks, from the first.
-        color: `mono`, the spectrogram as a grayscale picture, or `rgb`, through a colormap.
-    """
-
-    convolutions: int
-    color: str
-
-    def __post_init__(self) -> None:
-        require(
-            1 <= self.convolutions <= 6,
-            f"config.network.convolutions: {self.convolutions} is not between 1 and 6",
-        )
-        require(
-            self.color in COLORS,
-            f"config.network.color: {self.color!r} is none of {', '.join(COLORS)}",
-        )
+KEPT = ("best", "last")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """See `configs/six_conv_rgb.py` for what each value means and where it comes from."""
+    """See `configs/six_conv_rgb.py` for what each value means and where it comes from.
+
+    What came later has a default, with which a training is what it was, and the plain values leave
+    it out there: the `training.json` of an older folder reads as it did.
+    """
 
     network: NetworkConfig
     learning_rate: float
@@ -66,6 +41,18 @@ class TrainConfig:
     seed: int
     deterministic: bool
     checkpoint_seconds: float
+    weight_decay: float = 0.0
+    weight_average: float = 0.0
+    keep: str = "best"
+    label_smoothing: float = 0.0
+    ordinal_loss: float = 0.0
+    genre_loss: float = 0.0
+    listens_loss: float = 0.0
+    mixup: float = 0.0
+    time_roll: bool = False
+    time_crop: int = 0
+    level_shift: float = 0.0
+    input_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "batch_size", "epochs", "shuffle_buffer", "steps_per_call"):
@@ -79,11 +66,25 @@ class TrainConfig:
             "clip_norm",
             "checkpoint_seconds",
             "seed",
+            "weight_decay",
+            "ordinal_loss",
+            "genre_loss",
+            "listens_loss",
+            "mixup",
+            "time_crop",
+            "level_shift",
         ):
             value = getattr(self, name)
             require(value >= 0, f"config.{name}: {value} is below 0")
         require(self.seed < 2**32, f"config.seed: {self.seed} is not below 2³²")
-        require(0 <= self.dropout < 1, f"config.dropout: {self.dropout} is not in 0 ≤ … < 1")
+        for name in (
+            "dropout",
+            "weight_average",
+            "label_smoothing",
+            "input_dropout",
+        ):
+            value = getattr(self, name)
+            require(0 <= value < 1, f"config.{name}: {value} is not in 0 ≤ … < 1")
         require(
             self.warmup_epochs < self.epochs,
             f"config.warmup_epochs: {self.warmup_epochs:g} leave none of {self.epochs} epochs",
@@ -91,6 +92,7 @@ class TrainConfig:
         for name, possible in (
             ("learning_rate_schedule", SCHEDULES),
             ("class_weights", CLASS_WEIGHTS),
+            ("keep", KEPT),
             ("precision", PRECISIONS),
         ):
             value = getattr(self, name)
@@ -105,10 +107,23 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainConfig":
-        """Builds a config of plain values; UserFacingError for an impossible key or value."""
+        """Of plain values; raises UserFacingError for a key or value that is not possible."""
+        defaults = {
+            field.name: field.default
+            for field in dataclasses.fields(cls)
+            if field.default is not dataclasses.MISSING
+        }
+        values = defaults | values
+        if isinstance(values.get("network"), dict):
+            values["network"] = network_config_of(values["network"])
         return config_of(cls, values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the same as plain JSON values."""
-        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        return values
+        """The same as plain JSON values."""
+        values = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != field.default
+        }
+        plain: dict[str, Any] = json.loads(json.dumps(values | {"network": self.network.to_dict()}))
+        return plain

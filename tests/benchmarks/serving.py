@@ -36,7 +36,7 @@ def make_export(folder: pathlib.Path) -> tuple[str, object]:
     from common import dataset_info
     from common.dataset_config import DatasetConfig
     from configs import dataset_artist, six_conv_rgb
-    from trainer.model import export, network
+    from trainer.model import export, poster
     from trainer.train_config import TrainConfig
 
     config = DatasetConfig.from_dict(dataset_artist.get_config().to_dict())
@@ -46,7 +46,7 @@ def make_export(folder: pathlib.Path) -> tuple[str, object]:
     splits = dict.fromkeys(("train", "validation", "test"), empty)
     info = made_dataset.describe(config, splits)
     training = TrainConfig.from_dict(six_conv_rgb.get_config().to_dict())
-    model = network.build_network(
+    model = poster.build_network(
         training.network, shape=config.spectrogram.shape, num_classes=len(config.class_names)
     )
     name = export.write_candidate(

@@ -21,7 +21,7 @@ from tests.benchmarks.bar import Bar
 from tests.benchmarks.made_dataset import make_dataset
 from trainer.data import reader
 from trainer.launch import free_ports
-from trainer.model.network import BLOCKS, DENSE_UNITS
+from trainer.model.poster import BLOCKS, DENSE_UNITS
 from trainer.run import devices, loop
 from trainer.train_config import TrainConfig
 

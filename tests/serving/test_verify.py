@@ -10,6 +10,7 @@ import pytest
 from common import dataset_reader, export_folder
 from tests.support.commands import assert_refused, run_module
 from trainer.model import export
+from trainer.model.poster import build_network
 from trainer.train_config import TrainConfig
 
 
@@ -83,7 +84,7 @@ def candidates(dataset_dir, model_dir, tmp_path):
     names = []
     for seed in (1, 2):
         keras.utils.set_random_seed(seed)
-        network = export.build_network(config.network, shape=(102, 159), num_classes=3, seed=seed)
+        network = build_network(config.network, shape=(102, 159), num_classes=3, seed=seed)
         weights = network.get_weights()
         names.append(
             export.write_candidate(

@@ -13,11 +13,12 @@ from scipy import stats
 from tests.benchmarks.made_dataset import make_dataset
 from tests.support.paths import ROOT
 from trainer.data import augment, reader
+from trainer.data.augment import Augmentation
 
 DRAWS = 6_000
 SIZES = {"freq": 9, "time": 11}
 LIMIT = 4
-MASKS = {"freq_mask": 20, "time_mask": 30}
+MASKS = Augmentation(freq_mask=20, time_mask=30)
 
 
 def masks_of(pictures: np.ndarray, kind: str) -> list[tuple[int, int]]:
@@ -110,7 +111,9 @@ def made(tmp_path_factory):
 
 def batches(made, *, epoch=1, masks=MASKS, **changes) -> list[dict[str, np.ndarray]]:
     folder, info = made
-    arguments = dict(batch_size=4, shuffle_buffer=30, seed=7, epoch=epoch) | masks | changes
+    arguments = (
+        dict(batch_size=4, shuffle_buffer=30, seed=7, epoch=epoch, augmentation=masks) | changes
+    )
     return list(reader.batches(info, str(folder), "train", **arguments).as_numpy_iterator())
 
 
@@ -134,7 +137,7 @@ def test_the_same_bytes_whatever_was_drawn_before(made):
     first = checksum(batches(made))
     others = [checksum(batches(made, epoch=epoch)) for epoch in (2, 3)]
     assert len({first, *others, checksum(batches(made, seed=8))}) == 4
-    assert first != checksum(batches(made, masks={}))
+    assert first != checksum(batches(made, masks=None))
     tf.random.normal([3])
     assert checksum(batches(made)) == first
     fresh = subprocess.run(
@@ -147,7 +150,7 @@ def test_the_same_bytes_whatever_was_drawn_before(made):
     assert int(fresh.stdout) == first
 
 
-@pytest.mark.parametrize("masks", [{}, MASKS], ids=["plain", "masked"])
+@pytest.mark.parametrize("masks", [None, MASKS], ids=["plain", "masked"])
 @pytest.mark.parametrize("first_step", [0, 1, 4, 7, 8])
 @pytest.mark.parametrize("of_workers", [[[0]], [[0], [1]], [[0, 1], [2, 3]]], ids=str)
 def test_steps_left_out_and_workers_change_no_batch(made, masks, first_step, of_workers):
@@ -183,7 +186,7 @@ def test_steps_left_out_and_workers_change_no_batch(made, masks, first_step, of_
 
 
 def test_masks_blank_bands_and_stretches_of_the_records(made):
-    for before, after in zip(batches(made, masks={}), batches(made), strict=True):
+    for before, after in zip(batches(made, masks=None), batches(made), strict=True):
         np.testing.assert_array_equal(before["track_id"], after["track_id"])
         changed = before["spectrogram"] != after["spectrogram"]
         assert (after["spectrogram"][changed] == 0).all()

@@ -14,9 +14,10 @@ from common import dataset_reader
 from common.errors import UserFacingError
 from configs import six_conv_rgb
 from trainer.data import reader
-from trainer.model.network import build_network
+from trainer.model.poster import build_network
+from trainer.network_config import PosterConfig
 from trainer.run import devices, loop
-from trainer.train_config import NetworkConfig, TrainConfig
+from trainer.train_config import TrainConfig
 
 CONFIG = dataclasses.replace(
     TrainConfig.from_dict(six_conv_rgb.get_config().to_dict()),
@@ -110,7 +111,7 @@ def test_clipped_gradients_are_those_of_the_whole_batch(dataset_dir):
 def test_half_precision_trains_nearly_as_float32(strategy, precision, dataset_dir):
     info = dataset_reader.load_dataset_info(str(dataset_dir))
     config = dataclasses.replace(
-        CONFIG, network=NetworkConfig(convolutions=4, color="mono"), batch_size=12
+        CONFIG, network=PosterConfig(convolutions=4, color="mono"), batch_size=12
     )
     expected, half = (
         loop.Trainer(c, info, strategy_for(strategy))

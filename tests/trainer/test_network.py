@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from configs import four_conv_mono, four_conv_rgb, six_conv_rgb, two_conv_mono
-from trainer.model.network import build_network
+from trainer.model.poster import build_network
 from trainer.train_config import TrainConfig
 
 

@@ -19,7 +19,8 @@ from configs import dataset_artist, six_conv_rgb
 from trainer.evaluation import metrics, plots, report
 from trainer.evaluation.epochs import EpochMetrics
 from trainer.evaluation.predictions import Predictions
-from trainer.train_config import NetworkConfig, TrainConfig
+from trainer.network_config import PosterConfig
+from trainer.train_config import TrainConfig
 
 NAMES = ("low", "medium", "high")
 CONFIG = TrainConfig.from_dict(six_conv_rgb.get_config().to_dict())
@@ -178,13 +179,13 @@ def test_the_verdict():
     [(2, "mono", "42.0 %"), (4, "mono", "51.0 %"), (4, "rgb", "53.0 %"), (6, "rgb", "61.0 %")],
 )
 def test_the_posters_figure(convolutions, color, poster):
-    network = NetworkConfig(convolutions=convolutions, color=color)
+    network = PosterConfig(convolutions=convolutions, color=color)
     config = dataclasses.replace(CONFIG, network=network)
     assert f"on the poster {poster}" in Page(make_page(make_predictions(9), config=config)).words
 
 
 def test_a_network_that_is_not_on_the_poster():
-    config = dataclasses.replace(CONFIG, network=NetworkConfig(convolutions=3, color="rgb"))
+    config = dataclasses.replace(CONFIG, network=PosterConfig(convolutions=3, color="rgb"))
     words = Page(make_page(make_predictions(9), config=config)).words
     assert "on the poster" not in words and "reports no figure" in words
 

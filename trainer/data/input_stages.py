@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from common.dataset_info import DatasetInfo
 from trainer.data import reader
+from trainer.data.augment import Augmentation
 from trainer.train_config import TrainConfig
 
 _SECONDS_A_STAGE = 2.0
@@ -41,9 +42,12 @@ def stages(
     yield "reading", stored.batch(config.batch_size)
     yield "shuffling", shuffled.batch(config.batch_size)
     yield "parsing", reader.batches(info, dataset_dir, "train", **training)
-    if config.freq_mask or config.time_mask:
-        training |= {"freq_mask": config.freq_mask, "time_mask": config.time_mask}
-        yield "masking", reader.batches(info, dataset_dir, "train", **training)
+    augmentation = Augmentation.of(config)
+    if augmentation.changes_pictures:
+        yield (
+            "augmenting",
+            reader.batches(info, dataset_dir, "train", **training, augmentation=augmentation),
+        )
 
 
 def seconds_an_example(batches: tf.data.Dataset, batch_size: int) -> float:

@@ -1,7 +1,7 @@
 """Streams a dataset by tf.data, as its `dataset_info.json` describes it."""
 
-import functools
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,35 @@ from numpy.typing import NDArray
 from common import files
 from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError
-from trainer.data import augment
+from trainer.data.augment import Augmentation, augment
+from trainer.model.input_encoder import InputEncoder
 
 # As measured: the overhead of each batch and of each turn is as large as that of the bytes. Parsing
 # one batch of 16 at a time takes a third longer; 16 shards in turns of 16 records, a tenth.
 _RECORDS_PARSED_AT_ONCE = 256
 _SHARDS_READ_AT_ONCE = 8
 _RECORDS_OF_A_SHARD_AT_ONCE = 64
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Beside:
+    """What a network takes of a record beside its picture, and what it is trained to tell of it.
+
+    Attributes:
+        encoder: gives `metadata` float32 [batch, size].
+        arrays: of `chroma` and `tempo`, those asked for, uint8 as `DatasetInfo.features` says.
+        genres: gives `genre_index` int64 [batch], where among these a record's genre is, else −1.
+        log_listens: whether there is `log_listens` float32 [batch], ln(1 + listens) less that of
+            the thresholds' mean.
+    """
+
+    encoder: InputEncoder | None = None
+    arrays: tuple[str, ...] = ()
+    genres: tuple[str, ...] = ()
+    log_listens: bool = False
+
+
+NOTHING = Beside()
 
 
 def batches(
@@ -27,38 +49,39 @@ def batches(
     *,
     batch_size: int,
     names: Sequence[str] | None = None,
+    beside: Beside = NOTHING,
     num_replicas: int = 1,
     local_replicas: Sequence[int] | None = None,
     shuffle_buffer: int = 0,
     seed: int = 0,
     epoch: int = 0,
     first_step: int = 0,
-    freq_mask: int = 0,
-    time_mask: int = 0,
+    augmentation: Augmentation | None = None,
 ) -> tf.data.Dataset:
     """Streams one pass over a split in batches of exactly `batch_size`, for each replica in turn.
 
     Each batch is a dict: `spectrogram` uint8 [batch, height, width]; of `label`, `listens`,
     `track_id`, `artist_id`, `date_created` int64 [batch] and `genre` string [batch] those asked
-    for; `index` int64 [batch], the record's index in this pass; `weight` float32 [batch], 1 for a
-    record of the split, 0 for the padding that fills the last batches. Every record of the
-    split appears once with weight 1. Every worker reads all records and parses its own, so the
-    batches of a step are the same however many replicas and workers share them.
+    for; what is asked for `beside` the picture; `index` int64 [batch], the record's index in this
+    pass; `weight` float32 [batch], 1 for a record of the split, 0 for the repeated one that fills
+    the last batches. Every record of the split appears once with weight 1. Every worker reads all
+    records and parses its own, so the batches of a step are the same however many replicas and
+    workers share them.
 
     Args:
         info: of the dataset.
         dataset_dir: where its shards lie.
         split: `train`, `validation` or `test`.
         batch_size: records in a batch.
-        names: of the columns beside the pictures; all unless given.
+        names: of the columns beside the pictures; all that every record has unless given.
+        beside: what else there is.
         num_replicas: the number of batches is a multiple of this, one for each replica in a step.
         local_replicas: which of the replicas get their batches from here; all unless given.
         shuffle_buffer: records that a shuffle holds; 0 reads in the stored order.
         seed, epoch: decide the order of a shuffle, and nothing else does but the seed of
             `tf.random.set_seed`, which a training sets once, to its own.
         first_step: how many steps are left out at the beginning.
-        freq_mask, time_mask: see `augment.mask`; 0 and 0 leave the pictures as they are. What is
-            masked depends on seed, epoch and index alone.
+        augmentation: what is changed in the examples, which depends on seed, epoch and index alone.
     """
     num_examples = info.splits[split].num_examples
     if not num_examples:
@@ -82,12 +105,8 @@ def batches(
             .map(lambda _, batch: batch)
             .rebatch(parsed_size)
         )
-    if names is None:
-        names = [name for name in info.features if name != "spectrogram"]
-    parse = parser(info, names=names)
-    mask = functools.partial(
-        augment.mask, freq_mask=freq_mask, time_mask=time_mask, seed=_seed(seed, epoch)
-    )
+    parse = parser(info, names=scalars(info) if names is None else names, beside=beside)
+    epoch_seed = _seed(seed, epoch)
 
     def with_indices(number: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         here = number * parsed_size + tf.range(tf.size(serialized, out_type=tf.int64))
@@ -99,9 +118,9 @@ def batches(
         indices = ((first_step + step) * num_replicas + replica) * batch_size + within
         weights = tf.cast(indices < num_examples, tf.float32)
         values = parse(serialized) | {"index": indices, "weight": weights}
-        if freq_mask or time_mask:
-            values["spectrogram"] = mask(values["spectrogram"], indices)
-        return values
+        if augmentation is None:
+            return values
+        return augment(values, indices, augmentation, seed=epoch_seed)
 
     parsed = (
         serialized.enumerate()
@@ -144,31 +163,78 @@ def read_records(
     return records.shuffle(min(shuffle_buffer, num_examples), seed=_seed(seed, epoch))
 
 
+def scalars(info: DatasetInfo) -> tuple[str, ...]:
+    """The columns of one value a record that every record has."""
+    return tuple(
+        name
+        for name, feature in info.features.items()
+        if not feature["shape"] and not feature.get("optional")
+    )
+
+
 def parser(
-    info: DatasetInfo, *, names: Sequence[str], pictures: bool = True
+    info: DatasetInfo,
+    *,
+    names: Sequence[str],
+    beside: Beside = NOTHING,
+    pictures: bool = True,
+    may_lack: bool = False,
 ) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-    """Returns a function from serialized records, string [batch], to a dict of columns.
+    """A function from serialized records, string [batch], to a dict of columns.
 
     Args:
         info: of the dataset, whose `features` say what a record has.
         names: of the columns of one value a record.
+        beside: what else there is.
         pictures: whether there is `spectrogram` among the columns.
+        may_lack: whether a record may lack what every one of the dataset has, as unknown.
     """
-    of_dtype = {"int64": tf.int64, "bytes": tf.string}
-    columns = {
-        name: tf.io.FixedLenFeature([], of_dtype[info.features[name]["dtype"]]) for name in names
-    }
+    needed = {*names, *(() if beside.encoder is None else beside.encoder.dtypes)}
+    needed |= {"genre"} if beside.genres else set()
+    needed |= {"listens"} if beside.log_listens else set()
+    parsed = {name: _parsing(info.features[name], may_lack=may_lack) for name in sorted(needed)}
+    for name in beside.arrays + ("spectrogram",) * pictures:
+        # A record that has none gets zeros.
+        size = int(np.prod(info.features[name]["shape"]))
+        parsed[name] = tf.io.FixedLenFeature([], tf.string, default_value=bytes(size))
     if pictures:
-        columns["spectrogram"] = tf.io.FixedLenFeature([], tf.string)
-    shape = info.config.spectrogram.shape
+        parsed["spectrogram"] = tf.io.FixedLenFeature([], tf.string)
+    origin = float(np.mean(np.log1p(info.thresholds))) if info.thresholds else 0.0
 
     def parse(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-        values: dict[str, tf.Tensor] = tf.io.parse_example(serialized, columns)
-        if pictures:
-            values["spectrogram"] = decode_pictures(values["spectrogram"], shape)
+        found = tf.io.parse_example(serialized, parsed)
+        values = {name: found[name] for name in names}
+        for name in beside.arrays + ("spectrogram",) * pictures:
+            values[name] = decode_pictures(found[name], info.features[name]["shape"])
+        if beside.encoder is not None:
+            values["metadata"] = beside.encoder(
+                {name: as_input(found[name]) for name in beside.encoder.dtypes}
+            )
+        if beside.genres:
+            same = found["genre"][:, tf.newaxis] == tf.constant(beside.genres)
+            index = tf.argmax(tf.cast(same, tf.int8), axis=1)
+            values["genre_index"] = tf.where(tf.reduce_any(same, axis=1), index, -1)
+        if beside.log_listens:
+            listens = tf.cast(found["listens"], tf.float32)
+            values["log_listens"] = tf.math.log1p(listens) - origin
         return values
 
     return parse
+
+
+def _parsing(feature: Mapping[str, Any], *, may_lack: bool) -> tf.io.FixedLenFeature:
+    """How a column of one value is parsed; an optional one has a default that means unknown."""
+    dtype = {"int64": tf.int64, "bytes": tf.string, "float32": tf.float32}[feature["dtype"]]
+    unknown = {tf.int64: -1, tf.string: b"", tf.float32: float("nan")}[dtype]
+    default = unknown if may_lack or feature.get("optional") else None
+    return tf.io.FixedLenFeature([], dtype, default_value=default)
+
+
+def as_input(values: tf.Tensor) -> tf.Tensor:
+    """A stored column as the encoder takes it: strings, or float32, below 0 of int64 unknown."""
+    if values.dtype == tf.int64:
+        return tf.where(values >= 0, tf.cast(values, tf.float32), float("nan"))
+    return values
 
 
 def num_steps(info: DatasetInfo, split: str, *, global_batch_size: int) -> int:
@@ -184,7 +250,10 @@ def read_columns(
         return {name: np.array([]) for name in names}
     records = read_records(info, dataset_dir, split).batch(256)
     parts = list(
-        records.map(parser(info, names=names, pictures=False), num_parallel_calls=tf.data.AUTOTUNE)
+        records.map(
+            parser(info, names=names, pictures=False),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
         .prefetch(1)
         .as_numpy_iterator()
     )
@@ -198,7 +267,7 @@ def count_labels_by_genre(
     counts: dict[bytes, NDArray[np.int64]] = {}
     if not info.splits[split].num_examples:
         return counts
-    parse = parser(info, names=["label", "genre"], pictures=False)
+    parse = parser(info, names=("label", "genre"), pictures=False)
     records = read_records(info, dataset_dir, split).batch(256)
     parsed = records.map(parse, num_parallel_calls=tf.data.AUTOTUNE).prefetch(1)
     for batch in parsed.as_numpy_iterator():
@@ -207,8 +276,8 @@ def count_labels_by_genre(
     return counts
 
 
-def decode_pictures(data: tf.Tensor, shape: tuple[int, int]) -> tf.Tensor:
-    """Decodes stored pictures, string [batch], to uint8 [batch, height, width]."""
+def decode_pictures(data: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
+    """Stored pictures, string [batch] → uint8 [batch, *shape]."""
     return tf.reshape(tf.io.decode_raw(data, tf.uint8), [-1, *shape])
 
 

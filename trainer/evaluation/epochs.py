@@ -41,11 +41,13 @@ class EpochThroughput:
     utilisation: float
 
 
-def best_epoch(history: Sequence[EpochMetrics]) -> int:
+def best_epoch(history: Sequence[EpochMetrics], keep: str = "best") -> int:
     """Returns the epoch, from 1, of the best validation accuracy; the lower loss decides a tie.
 
-    Without a validation split it is the last one.
+    Without a validation split, or with a `keep` of `last`, it is the last one.
     """
+    if keep == "last":
+        return history[-1].epoch
 
     def rank(metrics: EpochMetrics) -> tuple[float, ...]:
         if metrics.validation_accuracy is None or metrics.validation_loss is None:

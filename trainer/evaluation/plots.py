@@ -14,7 +14,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter, PercentF
 from common.spectrogram import COLORMAP
 from trainer.evaluation.epochs import EpochMetrics
 from trainer.evaluation.metrics import Reliability
-from trainer.train_config import color_name
+from trainer.network_config import color_name
 
 # Legible on white and on black; `_INK` is what turns with the page.
 _BLUE, _ORANGE, _INK = "#3d85c6", "#d9730d", "#010203"

@@ -23,8 +23,8 @@ from trainer.evaluation import metrics, plots
 from trainer.evaluation.epochs import EpochMetrics, best_epoch
 from trainer.evaluation.metrics import Evaluation, Scores
 from trainer.evaluation.predictions import Predictions
-from trainer.model.network import POSTER_ACCURACY
-from trainer.train_config import NetworkConfig, TrainConfig, color_name
+from trainer.model.poster import reported_accuracy
+from trainer.train_config import TrainConfig
 
 NUM_MISTAKES = 12
 # In a person's words, in the order in which they are shown.
@@ -89,12 +89,11 @@ def page(
         results = _results(config, info, split, predictions, evaluation, pictures)
     return _template().render(
         style=markupsafe.Markup(_resource("report.css")),
-        title=f"{config.network.convolutions} convolutions, {_color(config.network)}: popularity "
-        "from audio",
+        title=f"{config.network.title}: popularity from audio",
         class_names=info.class_names,
         split=split,
         results=results,
-        learning=_learning(info, history),
+        learning=_learning(config, info, history),
         splits=_splits(info),
         settings=_settings(config),
         facts=_facts(info, num_parameters),
@@ -134,7 +133,7 @@ def _results(
     pictures: Sequence[NDArray[np.uint8]],
 ) -> dict[str, Any]:
     num_artists = metrics.num_groups(predictions)
-    poster = POSTER_ACCURACY.get((config.network.convolutions, config.network.color))
+    poster = reported_accuracy(config.network)
     about_poster = "The poster reports no figure for this network."
     bars: list[tuple[str, float | None, tuple[float, float] | None]] = [
         ("this network", evaluation.accuracy, evaluation.accuracy_ci95)
@@ -265,8 +264,10 @@ def _mistakes(
     return cards
 
 
-def _learning(info: DatasetInfo, history: Sequence[EpochMetrics]) -> dict[str, Any]:
-    best = history[best_epoch(history) - 1]
+def _learning(
+    config: TrainConfig, info: DatasetInfo, history: Sequence[EpochMetrics]
+) -> dict[str, Any]:
+    best = history[best_epoch(history, config.keep) - 1]
     why = "the last, for want of validation"
     curves = []
     for name, majority in (
@@ -275,7 +276,7 @@ def _learning(info: DatasetInfo, history: Sequence[EpochMetrics]) -> dict[str, A
     ):
         described = f"training {getattr(best, name):.3f}"
         if best.validation_accuracy is not None:
-            why = "of the best validation accuracy"
+            why = "of the best validation accuracy" if config.keep == "best" else "the last"
             described += f", validation {getattr(best, f'validation_{name}'):.3f}"
         curves.append(
             _plot(
@@ -339,10 +340,6 @@ def _drawn_from(num_artists: int) -> str:
         return "of one artist, which gives no interval"
     few = num_artists < metrics.FEW_GROUPS
     return f"drawn from {num_artists:,} artists{', so few that it may be too narrow' * few}"
-
-
-def _color(network: NetworkConfig) -> str:
-    return color_name(network.color)
 
 
 def _other_measures(evaluation: Evaluation) -> list[tuple[str, str]]:

@@ -19,9 +19,10 @@ from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError, require
 from trainer.evaluation import metrics, plots
 from trainer.evaluation.epochs import best_epoch
-from trainer.model.network import POSTER_ACCURACY
+from trainer.model.poster import reported_accuracy
+from trainer.network_config import color_name
 from trainer.run import model_folder
-from trainer.train_config import TrainConfig, color_name
+from trainer.train_config import TrainConfig
 
 NETWORKS = ("two_conv_mono", "four_conv_mono", "four_conv_rgb", "six_conv_rgb")
 
@@ -205,7 +206,7 @@ def collect(trainings: Sequence[Training]) -> list[dict[str, Any]]:
                     "convolutions": config.convolutions,
                     "color": config.color,
                     "parameters": runs[0]["parameters"],
-                    "poster_accuracy": POSTER_ACCURACY.get((config.convolutions, config.color)),
+                    "poster_accuracy": reported_accuracy(config),
                     "mean_test_accuracy": float(np.mean(accuracies)),
                     "std_test_accuracy": float(np.std(accuracies, ddof=1)) if runs[1:] else None,
                     "trainings": [

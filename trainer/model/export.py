@@ -23,10 +23,10 @@ from tensorflow_serving.apis import prediction_log_pb2
 from common import export_folder, files, records, spectrogram
 from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError
+from common.inputs import Inputs
 from common.signatures import BATCH_SIZES, SIGNATURES
 from trainer.data import reader
-from trainer.model import front_end, model_card
-from trainer.model.network import build_network
+from trainer.model import front_end, input_encoder, model_card, network
 from trainer.train_config import TrainConfig
 
 # Records of each split whose predictions go with the export, for serving.verify to compare.
@@ -42,9 +42,17 @@ class ServedModel(tf.Module):
     Each returns `probabilities` float32 [batch, classes] and `label` string [batch].
     """
 
-    def __init__(self, model: keras.Model, info: DatasetInfo):
+    def __init__(self, model: keras.Model, info: DatasetInfo, inputs: Inputs):
         super().__init__()
         self._model = model
+        # Kept, so that its tables are saved.
+        self._encoder = input_encoder.encoder_of(inputs, info)
+        self._parse = reader.parser(
+            info,
+            names=(),
+            beside=reader.Beside(encoder=self._encoder, arrays=network.arrays_of(inputs)),
+            may_lack=True,
+        )
         # Keras 3 hides its variables from tf.Module.
         self._variables = model.variables
         self._params = info.config.spectrogram
@@ -77,7 +85,12 @@ class ServedModel(tf.Module):
         }
 
     def _spectrogram(self, spectrogram: tf.Tensor) -> Outputs:
-        probabilities = tf.nn.softmax(self._model(spectrogram, training=False))
+        return self._answer({"spectrogram": spectrogram})
+
+    def _answer(self, columns: dict[str, tf.Tensor]) -> Outputs:
+        columns = network.with_unknown(columns, self._model)
+        logits = self._model(network.arguments_of(columns, self._model), training=False)
+        probabilities = tf.nn.softmax(logits)
         names = tf.constant(self._class_names)
         return {
             "probabilities": probabilities,
@@ -102,9 +115,7 @@ class ServedModel(tf.Module):
         return self._waveform(tf.map_fn(window_of, wav, fn_output_signature=spec))
 
     def _examples(self, examples: tf.Tensor) -> Outputs:
-        feature = {"spectrogram": tf.io.FixedLenFeature([], tf.string)}
-        data = tf.io.parse_example(examples, feature)["spectrogram"]
-        return self._spectrogram(reader.decode_pictures(data, self._params.shape))
+        return self._answer(self._parse(examples))
 
 
 def export_model(
@@ -151,12 +162,11 @@ def write_candidate(
     # A network outside of any strategy, so that no device of the trainer is named in the graph.
     # On the CPU, since a GPU may convolve in TensorFloat-32 and its answers are references.
     with tf.device("CPU"):
-        model = build_network(
-            config.network, shape=info.config.spectrogram.shape, num_classes=len(info.class_names)
-        )
+        built = network.build(config.network, info)
+        model = built.model
         model.set_weights(weights)
         references = reference_answers(model, info, dataset_dir)
-    served = ServedModel(model, info)
+    served = ServedModel(model, info, built.inputs)
     name = f"{export_folder.CANDIDATE}{uuid.uuid4().hex}"
     candidate = files.join(export_dir, name)
     tf.saved_model.save(served, candidate, signatures=served.signatures)
@@ -208,7 +218,7 @@ def release(candidate: str, export_dir: str, dataset_dir: str) -> str:
 def reference_answers(
     model: keras.Model, info: DatasetInfo, dataset_dir: str
 ) -> dict[str, list[float]]:
-    """Predicts the first records of each split: probabilities by SHA-256 of the picture."""
+    """Predicts the first pictures of each split: probabilities by SHA-256 of the picture alone."""
     answers = {}
     for split in info.splits.values():
         if not split.num_examples:
@@ -218,7 +228,9 @@ def reference_answers(
         feature = {"spectrogram": tf.io.FixedLenFeature([], tf.string)}
         data = tf.io.parse_example(serialized, feature)["spectrogram"]
         pictures = reader.decode_pictures(data, info.config.spectrogram.shape)
-        probabilities = tf.nn.softmax(model(pictures, training=False)).numpy()
+        columns = network.with_unknown({"spectrogram": pictures}, model)
+        logits = model(network.arguments_of(columns, model), training=False)
+        probabilities = tf.nn.softmax(logits).numpy()
         for picture, values in zip(data.numpy(), probabilities, strict=True):
             answers[hashlib.sha256(picture).hexdigest()] = [float(value) for value in values]
     return answers

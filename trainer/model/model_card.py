@@ -7,6 +7,7 @@ from typing import Any
 
 from common import tables
 from common.dataset_info import DatasetInfo
+from trainer.network_config import network_config_of
 
 
 def text(model_info: dict[str, Any], info: DatasetInfo) -> str:
@@ -39,15 +40,15 @@ def text(model_info: dict[str, Any], info: DatasetInfo) -> str:
 
 ## Model
 
-A network of {network["convolutions"]} convolutions ({network["color"]}) and
+{_network(network)} and
 {model_info["num_parameters"]:,} parameters. It sees the mel spectrogram of {signal.seconds:.2f} s
 of music (mono, {signal.sample_rate:,} Hz) as a picture of {signal.shape[0]} × {signal.shape[1]} and
 answers with a probability for each class:
 
 {classes}
 
-The architecture is that of a student project's poster (Stanford, on FMA); `fma-popularity` trains
-it, and `model_info.json` beside this file holds every parameter.
+{_origin(network)}
+`fma-popularity` trains it, and `model_info.json` beside this file holds every parameter.
 
 ## Intended use
 
@@ -91,6 +92,18 @@ Creative Commons non-commercial or share-alike; whether a model trained on them 
 purpose is for whoever uses it to check. FMA's metadata is CC BY 4.0 (M. Defferrard, K. Benzi,
 P. Vandergheynst, X. Bresson, *FMA: A Dataset for Music Analysis*, 2017).
 """
+
+
+def _network(network: dict[str, Any]) -> str:
+    if "convolutions" in network:
+        return f"A network of {network['convolutions']} convolutions ({network['color']})"
+    return f"A {network_config_of(network).title}"
+
+
+def _origin(network: dict[str, Any]) -> str:
+    if "convolutions" in network:
+        return "The architecture is that of a student project's poster (Stanford, on FMA);"
+    return "The architecture is this project's own, beyond the poster that it began with;"
 
 
 def _evaluation(evaluation: dict[str, Any] | None) -> str:

@@ -1,116 +1,228 @@
-"""The poster's networks: two, four or six convolutions on a grayscale or RGB picture."""
+"""The network that a config asks for, for the records of a dataset."""
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import keras
-import matplotlib
-import numpy as np
 import tensorflow as tf
 
-from common.errors import require
-from common.spectrogram import COLORMAP
-from trainer.train_config import NetworkConfig
+from common.dataset_info import DatasetInfo
+from common.errors import UserFacingError
+from common.inputs import STANDING_CATEGORY, Inputs
+from trainer.model import fusion, poster
+from trainer.model.input_encoder import ARTIST_HISTORY, encoder_of, inputs_of
+from trainer.model.joint_head import MAX_GENRES, Seeds
+from trainer.model.short_chunk import AudioTowers, MeanAnswer, PictureAnswer
+from trainer.network_config import FusionConfig, NetworkConfig, PosterConfig, ShortChunkConfig
 
-# (filters, kernel, pool, pool stride) of each block. The poster's text does not say which kernel
-# belongs to which layer; this reading fits both the shapes it prints and the order in which the
-# sizes stand. A last convolution of 2×5 with a pool of 2×2 would give the same shapes.
-BLOCKS = (
-    (32, (3, 5), (2, 2), 2),
-    (64, (3, 5), (2, 2), 2),
-    (128, (2, 2), (2, 2), 2),
-    (256, (2, 2), (2, 2), 2),
-    (512, (2, 2), (2, 2), 1),
-    (1024, (2, 2), (2, 5), 1),
-)
-DENSE_UNITS = 512
-# What the poster reports on its test split, by the number of convolutions and the color.
-POSTER_ACCURACY = {(2, "mono"): 0.42, (4, "mono"): 0.51, (4, "rgb"): 0.53, (6, "rgb"): 0.61}
+# Columns of a batch that a network is trained to tell, see `losses`.
+TARGETS = ("label", "genre_index", "log_listens")
 
 
-class Grayscale(keras.layers.Layer):
-    """Scales levels uint8 [batch, height, width] to 0…1, float [batch, height, width, 1]."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Network:
+    """Two models of the same layers.
 
-    def call(self, pictures: tf.Tensor) -> tf.Tensor:
-        return tf.cast(pictures[..., tf.newaxis], self.compute_dtype) / 255
-
-
-class Colormap(keras.layers.Layer):
-    """Maps levels uint8 [batch, height, width] to RGB in 0…1, float [batch, height, width, 3].
-
-    The colors are those of a colormap of matplotlib, the one that librosa shows spectrograms in.
-    They are a constant of the graph, so an export carries them, and no weights.
+    Attributes:
+        model: what answers: from `spectrogram` uint8 [batch, height, width], or from a dict of this
+            and, where the network takes them, `metadata` float32 [batch, size] (see
+            `input_encoder`), `chroma` and `tempo` uint8, to logits float32 [batch, classes].
+        learner: what is trained: the same, which may also take `whole`, the picture as it is
+            stored, to a dict of `logits` and, where the network has heads that are trained on their
+            own, the lists `joint` [batch, genres, classes] and `log_listens` [batch] of their
+            answers, and `classes` [batch, classes].
+        inputs: that it takes beside the picture.
     """
 
-    def __init__(self, name_of_map: str = COLORMAP, **kwargs: Any):
-        super().__init__(**kwargs)
-        colors = matplotlib.colormaps[name_of_map](np.arange(256))[:, :3]
-        self._colors = colors.astype(np.float32)
-
-    def call(self, pictures: tf.Tensor) -> tf.Tensor:
-        return tf.gather(tf.cast(self._colors, self.compute_dtype), tf.cast(pictures, tf.int32))
+    model: keras.Model
+    learner: keras.Model
+    inputs: Inputs
 
 
-def build_network(
+def build(
     config: NetworkConfig,
+    info: DatasetInfo,
     *,
-    shape: tuple[int, int],
-    num_classes: int,
     dropout: float = 0.0,
     seed: int = 0,
     precision: str = "float32",
-) -> keras.Model:
-    """Builds a network from pictures uint8 [batch, height, width] to logits [batch, classes].
+) -> Network:
+    """Builds a network.
 
     Args:
-        config: how many convolutions, mono or RGB.
-        shape: (height, width) of the pictures.
-        num_classes: of the answer.
-        dropout: share of the dense layer's outputs that training drops.
+        config: which one.
+        info: of the dataset, which has the pictures' shape and mean, the classes, the vocabularies.
+        dropout: share of the last features that training drops.
         seed: of the first weights and of the dropout.
         precision: of the layers' arithmetic, one of `train_config.PRECISIONS`; the weights and the
             logits are float32 in all.
 
     Raises:
-        UserFacingError: the pictures are too small for so many convolutions.
+        UserFacingError: it does not fit the dataset.
     """
-    seeds = iter(range(1000 * seed, 1000 * seed + 1000))
-
-    def initializer() -> keras.Initializer:
-        return keras.initializers.GlorotUniform(seed=next(seeds))
-
-    pictures = keras.Input(shape=shape, dtype="uint8", name="spectrogram")
-    color = Colormap if config.color == "rgb" else Grayscale
-    x = color(name=config.color, dtype=precision)(pictures)
-    for number, (filters, kernel, pool, stride) in enumerate(
-        BLOCKS[: config.convolutions], start=1
-    ):
-        least = [side + window - 1 for side, window in zip(kernel, pool, strict=True)]
-        require(
-            x.shape[1] >= least[0] and x.shape[2] >= least[1],
-            f"config.network.convolutions: {config.convolutions} are too many for pictures of "
-            f"{shape[0]}×{shape[1]}",
+    if isinstance(config, PosterConfig):
+        model = poster.build_network(
+            config,
+            shape=info.config.spectrogram.shape,
+            num_classes=len(info.class_names),
+            statistics=None if info.statistics is None else info.statistics.spectrogram,
+            dropout=dropout,
+            seed=seed,
+            precision=precision,
         )
-        x = keras.layers.Conv2D(
-            filters,
-            kernel,
-            activation="relu",
-            kernel_initializer=initializer(),
-            dtype=precision,
-            name=f"conv{number}",
-        )(x)
-        x = keras.layers.MaxPooling2D(pool, strides=stride, dtype=precision, name=f"pool{number}")(
-            x
+        learner = keras.Model(model.inputs[0], {"logits": model.outputs[0]})
+        return Network(model=model, learner=learner, inputs=Inputs())
+    return _build_towers(config, info, dropout=dropout, seed=seed, precision=precision)
+
+
+def genres_of(info: DatasetInfo) -> tuple[str, ...]:
+    """The genres that a joint head tells apart, the most frequent first; none if unknown."""
+    if info.statistics is None:
+        return ()
+    return tuple(info.statistics.categories.get(STANDING_CATEGORY, ()))[:MAX_GENRES]
+
+
+def class_shares(info: DatasetInfo) -> list[float]:
+    """How frequent each class is in the training split; evenly where it is empty."""
+    split = info.splits["train"]
+    if not split.num_examples:
+        return [1 / len(info.class_names)] * len(info.class_names)
+    return [split.class_counts[name] / split.num_examples for name in info.class_names]
+
+
+def arguments_of(values: Mapping[str, tf.Tensor], model: keras.Model) -> Any:
+    """Of the columns of a batch those that a model takes, as it takes them."""
+    names = [tensor.name for tensor in model.inputs]
+    if names == ["spectrogram"]:
+        return values["spectrogram"]
+    return {name: values["spectrogram" if name == "whole" else name] for name in names} | {
+        name: values[name] for name in names if name in values
+    }
+
+
+def arrays_of(inputs: Inputs) -> tuple[str, ...]:
+    """Which of the pictures of harmony and rhythm are inputs, in the order of the network's."""
+    return tuple(name for name in ("chroma", "tempo") if getattr(inputs, name))
+
+
+def with_unknown(columns: Mapping[str, tf.Tensor], model: keras.Model) -> dict[str, tf.Tensor]:
+    """The columns of a batch, and for those that a model takes and that are missing, unknown."""
+    batch_size = tf.shape(columns["spectrogram"])[0]
+    missing = {
+        tensor.name: tf.zeros([batch_size, *tensor.shape[1:]], tensor.dtype)
+        for tensor in model.inputs
+        if tensor.name != "spectrogram"
+    }
+    return missing | dict(columns)
+
+
+def _build_towers(
+    config: ShortChunkConfig, info: DatasetInfo, *, dropout: float, seed: int, precision: str
+) -> Network:
+    """A network of audio towers, and with a FusionConfig of those for the other inputs."""
+    if info.statistics is None:
+        raise UserFacingError(
+            f"config.network.architecture: {config.architecture} takes the mean of the pictures "
+            "from the dataset_info.json, which has no statistics; build the dataset again with "
+            "this version"
         )
-    x = keras.layers.Flatten(dtype=precision, name="flatten")(x)
-    x = keras.layers.Dense(
-        DENSE_UNITS,
-        activation="relu",
-        kernel_initializer=initializer(),
-        dtype=precision,
-        name="dense",
-    )(x)
-    x = keras.layers.Dropout(dropout, seed=next(seeds), dtype=precision, name="dropout")(x)
-    logits = keras.layers.Dense(
-        num_classes, kernel_initializer=initializer(), dtype="float32", name="logits"
-    )(x)
-    return keras.Model(pictures, logits)
+    inputs = inputs_of(config, info)
+    seeds = Seeds(seed)
+    shares, num_genres = class_shares(info), max(1, len(genres_of(info)))
+    towers = AudioTowers(
+        config,
+        num_genres=num_genres,
+        class_shares=shares,
+        statistics=info.statistics.spectrogram,
+        dropout=dropout,
+        seeds=seeds,
+        precision=precision,
+        synchronized=tf.distribute.get_strategy().num_replicas_in_sync > 1,
+    )
+    shape = info.config.spectrogram.shape
+    taken = {"spectrogram": keras.Input((shape[0], None), dtype="uint8", name="spectrogram")}
+    whole = keras.Input(shape, dtype="uint8", name="whole")
+    stored = keras.Input(shape, dtype="uint8", name="spectrogram")
+    beside: dict[str, Any] = {}
+    for name in arrays_of(inputs):
+        beside[name] = keras.Input(info.features[name]["shape"], dtype="uint8", name=name)
+    encoder = encoder_of(inputs, info)
+    if encoder is not None and encoder.size:
+        beside["metadata"] = keras.Input((encoder.size,), dtype="float32", name="metadata")
+    mean_answer = MeanAnswer(
+        config.temperature, first_share=config.convolution_share, name="mean_answer"
+    )
+    picture_answer = PictureAnswer(shares, config.logit_adjustment, name="picture_answer")
+
+    of_training = towers(taken["spectrogram"], whole=whole)
+    of_answer = towers(stored, whole=stored)
+    classes: list[Any] = []
+    joint, joint_in_training = (
+        mean_answer([logits for logits, _ in answers]) for answers in (of_answer, of_training)
+    )
+    trained = list(of_training)
+    if arrays_of(inputs):
+        parts = [beside[name] for name in arrays_of(inputs)]
+        answer, known = fusion.harmony_tower(
+            parts, num_genres=num_genres, class_shares=shares, seeds=seeds
+        )
+        trained.append(answer)
+        with_harmony = fusion.WithHarmony(dtype="float32", name="with_harmony")
+        harmony = mean_answer([answer[0]])
+        joint, joint_in_training = (
+            with_harmony([each, harmony, known]) for each in (joint, joint_in_training)
+        )
+    if "metadata" in beside:
+        assert isinstance(config, FusionConfig) and encoder is not None
+        metadata, stretches = beside["metadata"], encoder.stretches
+        members = [
+            fusion.member(
+                metadata,
+                config,
+                number=number,
+                class_shares=shares,
+                dropout=dropout,
+                seeds=seeds,
+            )
+            for number in range(1, config.members + 1)
+        ]
+        trained += members
+        genre = stretches.get(STANDING_CATEGORY)
+        values = {
+            "metadata": metadata,
+            "members": [
+                keras.layers.Reshape((len(shares),), dtype="float32", name=f"member{number}")(
+                    logits
+                )
+                for number, (logits, _) in enumerate(members, start=1)
+            ],
+        }
+        if genre is not None:
+            values["of_genre"] = fusion.genre_head(metadata, genre, num_genres, shares)
+            classes.append(values["of_genre"])
+        combine = fusion.Combine(
+            shares,
+            config.picture_weight,
+            genre=genre,
+            history=stretches.get(ARTIST_HISTORY),
+            name="combine",
+        )
+        logits, logits_in_training = (
+            combine(values | {"joint": each, "of_picture": picture_answer(each)})
+            for each in (joint, joint_in_training)
+        )
+    else:
+        logits, logits_in_training = (picture_answer(each) for each in (joint, joint_in_training))
+    answering = {"spectrogram": stored} | beside
+    learner = keras.Model(
+        taken | {"whole": whole} | beside,
+        {
+            "logits": logits_in_training,
+            "joint": [logits for logits, _ in trained],
+            "log_listens": [listens for _, listens in trained],
+            "classes": classes,
+        },
+    )
+    model = keras.Model(answering if beside else stored, logits)
+    return Network(model=model, learner=learner, inputs=inputs)

@@ -7,7 +7,7 @@ the replicas' gradients. So the steps are the same however many replicas share a
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -18,8 +18,11 @@ from numpy.typing import NDArray
 from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError, require
 from trainer.data import reader
+from trainer.data.augment import Augmentation, other_of_pair
 from trainer.evaluation.predictions import Predictions
-from trainer.model.network import build_network
+from trainer.model import input_encoder, network
+from trainer.model.losses import losses
+from trainer.network_config import PosterConfig
 from trainer.run.checkpoints import Arrays, Damaged
 from trainer.run.devices import is_chief, local_replicas
 from trainer.train_config import TrainConfig
@@ -95,30 +98,23 @@ class Trainer:
             config.batch_size % replicas == 0,
             f"config.batch_size: {config.batch_size} can't be shared by {replicas} replicas",
         )
-        height, width = info.config.spectrogram.shape
-        for name, value, limit in (
-            ("freq_mask", config.freq_mask, height),
-            ("time_mask", config.time_mask, width),
-        ):
-            require(value <= limit, f"config.{name}: {value}, the pictures have {limit}")
+        check_augmentation(config, info, batch_size=config.batch_size // replicas)
         self.config = config
         self.info = info
         self.strategy = strategy
         self.steps_an_epoch = reader.num_steps(info, "train", global_batch_size=config.batch_size)
         self._class_weights = class_weights(info, config.class_weights)
         with strategy.scope():
-            self.model = build_network(
-                config.network,
-                shape=info.config.spectrogram.shape,
-                num_classes=len(info.class_names),
-                dropout=config.dropout,
-                seed=config.seed,
-                precision=config.precision,
-            )
-            self.optimizer = keras.optimizers.Adam(learning_rate(config, self.steps_an_epoch))
-            if config.precision == "mixed_float16":
-                self.optimizer = keras.optimizers.LossScaleOptimizer(self.optimizer)
-            self.optimizer.build(self.model.trainable_variables)
+            trained = self._build()
+            # The averages of the weights are the weights of a network of their own.
+            answering = self._build() if config.weight_average else trained
+            self.model, self._learner = answering.model, trained.learner
+            self._averages = []
+            if config.weight_average:
+                pairs = zip(answering.model.weights, trained.model.weights, strict=True)
+                self._averages = list(pairs)
+            self.optimizer = optimizer_of(config, self.steps_an_epoch)
+            self.optimizer.build(self._learner.trainable_variables)
             # What each replica has seen in a call of `run_steps`.
             self._sums = {
                 name: tf.Variable(
@@ -129,6 +125,34 @@ class Trainer:
                 )
                 for name in ("weight", "loss", "correct")
             }
+        inputs = trained.inputs
+        encoder = input_encoder.encoder_of(inputs, info)
+        arrays = network.arrays_of(inputs)
+        self._taken = reader.Beside(encoder=encoder, arrays=arrays)
+        self._learned = self._taken
+        has_heads = not isinstance(config.network, PosterConfig)
+        if has_heads:
+            self._learned = dataclasses.replace(
+                self._taken,
+                genres=network.genres_of(info) if config.genre_loss else (),
+                log_listens=bool(config.listens_loss),
+            )
+        self._augmentation = Augmentation.of(
+            config,
+            fill=fill_levels(info) if has_heads else (),
+            groups=() if encoder is None else tuple(encoder.groups.tolist()),
+            keep_whole=has_heads,
+        )
+
+    def _build(self) -> network.Network:
+        config = self.config
+        return network.build(
+            config.network,
+            self.info,
+            dropout=config.dropout,
+            seed=config.seed,
+            precision=config.precision,
+        )
 
     # ---- state
 
@@ -155,7 +179,10 @@ class Trainer:
         # The model's include the state of the dropout's generator.
         of_model = {f"model/{variable.path}": variable for variable in self.model.variables}
         of_optimizer = {f"optimizer/{v.path}": v for v in self.optimizer.variables}
-        return of_model | of_optimizer
+        of_learner = {}
+        if self._averages:
+            of_learner = {f"learner/{v.path}": v for v in self._learner.variables}
+        return of_model | of_learner | of_optimizer
 
     # ---- steps
 
@@ -178,6 +205,7 @@ class Trainer:
             with tf.control_dependencies(self.strategy.experimental_local_results(batch["weight"])):
                 waited += _now() - before
             self.strategy.run(self._replica_step, args=(batch,))
+            self._update_averages()
 
         def of_all_replicas() -> dict[str, tf.Tensor]:
             mine = self._sums | {"stop": tf.cast(stop, tf.float32)}
@@ -193,10 +221,11 @@ class Trainer:
     def _replica_step(self, batch: Batch) -> None:
         """Trains a replica by one step, in which the replicas' gradients are added up once."""
         with tf.GradientTape() as tape:
-            logits = self.model(batch["spectrogram"], training=True)
-            totals = self._totals(logits, batch)
-            loss = self.optimizer.scale_loss(totals["loss"] / self._examples_in_step(batch))
-        variables = self.model.trainable_variables
+            outputs = self._learner(network.arguments_of(batch, self._learner), training=True)
+            totals = self._totals(outputs["logits"], batch)
+            objective = self._objective(outputs, batch)
+            loss = self.optimizer.scale_loss(objective / self._examples_in_step(batch))
+        variables = self._learner.trainable_variables
         gradients = tape.gradient(loss, variables)
         clip_norm = self.config.clip_norm
         if clip_norm or self.config.precision == "mixed_float16":
@@ -211,6 +240,29 @@ class Trainer:
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         for name, total in totals.items():
             self._sums[name].assign_add(total)
+
+    def _objective(self, outputs: Mapping[str, Any], batch: Batch) -> tf.Tensor:
+        """The weighted sum over a batch of what the gradients make smaller."""
+
+        def of(targets: Batch) -> tf.Tensor:
+            weights = tf.gather(tf.constant(self._class_weights), targets["label"])
+            return weights * losses(outputs, targets, self.config)
+
+        targets = {name: batch[name] for name in network.TARGETS if name in batch}
+        each = of(targets)
+        if "own_share" in batch:
+            others = of({name: other_of_pair(values) for name, values in targets.items()})
+            each = batch["own_share"] * each + (1 - batch["own_share"]) * others
+        return tf.reduce_sum(batch["weight"] * each)
+
+    def _update_averages(self) -> None:
+        """Draws the averages towards the weights, at first faster, from where they began."""
+        if not self._averages:
+            return
+        steps = tf.cast(self.optimizer.iterations, tf.float32)
+        decay = tf.minimum(self.config.weight_average, (1 + steps) / (10 + steps))
+        for average, weight in self._averages:
+            average.assign(average + (1 - decay) * (weight - average))
 
     def _examples_in_step(self, batch: Batch) -> tf.Tensor:
         """Counts the examples in the batches of all replicas, fewer in the last step."""
@@ -241,7 +293,7 @@ class Trainer:
         """
 
         def predict(batch: Batch) -> tuple[tf.Tensor, ...]:
-            logits = self.model(batch["spectrogram"], training=False)
+            logits = self.model(network.arguments_of(batch, self.model), training=False)
             return tf.nn.softmax(logits), batch["index"], batch["weight"], stop[tf.newaxis]
 
         of_replicas = self.strategy.run(predict, args=(next(iterator),))
@@ -274,15 +326,15 @@ class Trainer:
     ) -> Iterable[Batch]:
         """Streams one pass over a split: shuffled and augmented in an `epoch`, else as stored."""
         config, replicas = self.config, self.strategy.num_replicas_in_sync
-        training: dict[str, Any] = {}
+        training: dict[str, Any] = {"beside": self._taken}
         if epoch is not None:
             training = {
+                "beside": self._learned,
                 "shuffle_buffer": config.shuffle_buffer,
                 "seed": config.seed,
                 "epoch": epoch,
                 "first_step": first_step,
-                "freq_mask": config.freq_mask,
-                "time_mask": config.time_mask,
+                "augmentation": self._augmentation if self._augmentation.changes else None,
             }
 
         def of_worker(_: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -372,6 +424,58 @@ class Trainer:
 def _now() -> tf.Tensor:
     """Reads a clock in a compiled function; op determinism forbids TensorFlow's own."""
     return tf.ensure_shape(tf.numpy_function(time.monotonic, [], tf.float64), [])
+
+
+def check_augmentation(config: TrainConfig, info: DatasetInfo, *, batch_size: int) -> None:
+    """Raises UserFacingError if what training changes does not fit the pictures or the network.
+
+    Args:
+        config: of the training.
+        info: of the dataset.
+        batch_size: of a replica.
+    """
+    height, width = info.config.spectrogram.shape
+    for name, value, limit in (
+        ("freq_mask", config.freq_mask, height),
+        ("time_mask", config.time_mask, config.time_crop or width),
+        ("time_crop", config.time_crop, width),
+    ):
+        require(value <= limit, f"config.{name}: {value}, the pictures have {limit}")
+    require(
+        not config.mixup or batch_size % 2 == 0,
+        f"config.mixup: pairs are mixed, and a replica's batch has {batch_size} examples",
+    )
+    if isinstance(config.network, PosterConfig):
+        for name in ("time_crop", "genre_loss", "listens_loss"):
+            require(
+                not getattr(config, name),
+                f"config.{name}: {getattr(config, name)}, which the poster's networks do not take",
+            )
+    require(
+        not config.genre_loss or bool(network.genres_of(info)),
+        f"config.genre_loss: {config.genre_loss}, but the dataset's statistics have no genre; "
+        "build it with --config.inputs.categories=\"('genre',)\"",
+    )
+
+
+def fill_levels(info: DatasetInfo) -> tuple[int, ...]:
+    """The mean level of each band, which a standardised picture has zeros for."""
+    if info.statistics is None:
+        return ()
+    return tuple(round(level) for level in info.statistics.spectrogram.mean)
+
+
+def optimizer_of(config: TrainConfig, steps_an_epoch: int) -> keras.optimizers.Optimizer:
+    """Adam, with a weight decay AdamW, whose kernels alone decay; scaling the loss for float16."""
+    rate = learning_rate(config, steps_an_epoch)
+    if config.weight_decay:
+        optimizer = keras.optimizers.AdamW(rate, weight_decay=config.weight_decay)
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "genre_shares"])
+    else:
+        optimizer = keras.optimizers.Adam(rate)
+    if config.precision == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    return optimizer
 
 
 def class_weights(info: DatasetInfo, how: str) -> NDArray[np.float32]:

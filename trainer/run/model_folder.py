@@ -160,7 +160,9 @@ def restore_best(model_dir: str, model: keras.Model) -> None:
     """
     history = read_history(model_dir)
     require(bool(history), f"{model_dir}: no finished epoch yet; run trainer.train")
-    arrays = _best_weights(model_dir, best_epoch(history))
+    training = _of_json(model_dir, _TRAINING, read_text(model_dir, _TRAINING) or "{}")
+    keep = training.get("config", {}).get("keep", "best")
+    arrays = _best_weights(model_dir, best_epoch(history, keep))
     for weight in model.weights:
         weight.assign(arrays[weight.path])
 

@@ -147,9 +147,9 @@ class Session:
         """
         trainer, config, info = self.trainer, self.trainer.config, self.trainer.info
         self._console.print(
-            f"network: {config.network.convolutions} convolutions, {config.network.color}, "
-            f"{trainer.model.count_params():,} parameters, on {devices.in_words(trainer.strategy)}"
-            f"; {info.splits['train'].num_examples:,} training examples"
+            f"network: {config.network.title}, {trainer.model.count_params():,} parameters, on "
+            f"{devices.in_words(trainer.strategy)}; {info.splits['train'].num_examples:,} training "
+            "examples"
         )
         resumed = resume.restore_state(trainer, self._checkpoints)
         self.position = position = resumed or Position()
@@ -215,7 +215,7 @@ class Session:
             self.position = Position(epoch=self.position.epoch + 1)
             if summaries is not None:
                 # First what the history will speak of, then the history that the checkpoint needs.
-                if best_epoch(self.history) == epoch_metrics.epoch:
+                if best_epoch(self.history, config.keep) == epoch_metrics.epoch:
                     model_folder.save_best(self._model_dir, epoch_metrics.epoch, trainer.model)
                 model_folder.write_history(self._model_dir, self.history)
                 model_folder.write_throughput(self._model_dir, throughput)
@@ -280,7 +280,7 @@ class Session:
             return True
         curves = plots.learning_curves(
             self.history,
-            best_epoch=best_epoch(self.history),
+            best_epoch=best_epoch(self.history, trainer.config.keep),
             majority=metrics.majority_accuracy(info, "validation"),
         )
         model_folder.write_bytes(self._model_dir, "learning_curves.png", curves)

@@ -1,0 +1,26 @@
+r"""The network for audio and all else that is known of a track, of which each may be missing.
+
+python -m trainer.train --config=configs/fusion.py --dataset_dir=dataset --model_dir=model
+
+The dataset's own config says what its records carry (`config.inputs`). What is not said here is as
+in `short_chunk.py`.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import short_chunk
+
+
+def get_config() -> ConfigDict:
+    config = short_chunk.get_config()
+    config.network.architecture = "fusion"
+    # Names of inputs, such as ("genre", "date_created", "artist_history"); all there are if ().
+    config.network.inputs = ()
+    config.network.hidden_units = (128, 64)
+    config.network.members = 5
+    # What the picture counts for beside them where the artist's other tracks are known, and where
+    # they are not; alone it counts for all.
+    config.network.picture_weight = (0.15, 0.35)
+    # Each input is left out of so many training examples.
+    config.input_dropout = 0.15
+    return config
