@@ -19,7 +19,7 @@ import apache_beam as beam
 from absl import flags
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_pipelines import engines, output_folder, pipeline
+from beam_pipelines import counters, engines, output_folder, pipeline
 from beam_pipelines.card import summary
 from common import catalogue, command, dataset_reader, files, lock
 from common.dataset_config import SUBSETS, DatasetConfig
@@ -113,14 +113,14 @@ class Progress:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self):
+    def __enter__(self) -> None:
         self._thread.start()
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
 
-    def _run(self):
+    def _run(self) -> None:
         shown = None
         while not self._stop.wait(self._every_seconds):
             try:
@@ -170,7 +170,7 @@ def job_of_flags() -> Iterator[pipeline.Job]:
 
 
 @contextlib.contextmanager
-def engine_kept_back():
+def engine_kept_back() -> Iterator[None]:
     """`kept_back_stderr`, and after the block nothing more of an engine of this machine.
 
     What Prism and Flink log comes by way of threads, some of it after the job has ended, and
@@ -199,7 +199,7 @@ def run(job: pipeline.Job, options: PipelineOptions) -> str | None:
             if clear := engines.input_error_in(error):
                 raise clear from None
             raise
-        return summary.counters(result.metrics().query())
+        return counters.table(result.metrics().query())
 
 
 def load_info(output_dir: str) -> DatasetInfo:
@@ -221,11 +221,11 @@ def build(job: pipeline.Job, options: PipelineOptions) -> None:
         output_folder.clear(job.output_dir, load_info(job.output_dir))
         print(f"{job.output_dir} is finished; --retry_rejected tries what was rejected again")
     else:
-        counters = run(job, options)
-        if counters is None:
+        counted = run(job, options)
+        if counted is None:
             print("the job is prepared, and was not started")
             return
-        print(counters)
+        print(counted)
     print(summary.table(load_info(job.output_dir)))
 
 

@@ -57,7 +57,7 @@ def options(arguments: list[str]) -> PipelineOptions:
 
 
 def is_dataflow(options: PipelineOptions) -> bool:
-    return options.view_as(StandardOptions).runner == "DataflowRunner"
+    return bool(options.view_as(StandardOptions).runner == "DataflowRunner")
 
 
 def is_only_prepared(options: PipelineOptions) -> bool:

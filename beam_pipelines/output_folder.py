@@ -51,12 +51,14 @@ class Work(NamedTuple):
     why: str = ""
 
 
-def identity(config: DatasetConfig, catalog_sha256: str, versions: dict[str, str]) -> dict:
+def identity(
+    config: DatasetConfig, catalog_sha256: str, versions: dict[str, str]
+) -> dict[str, Any]:
     """What a dataset is made of; audio is not part of it, so that more of it can come later."""
     return {"config": config.to_dict(), "catalog_sha256": catalog_sha256, "versions": versions}
 
 
-def work(output_dir: str, mine: dict, *, overwrite: bool, retry_rejected: bool) -> Work:
+def work(output_dir: str, mine: dict[str, Any], *, overwrite: bool, retry_rejected: bool) -> Work:
     """What a run of the dataset `mine` (its identity) is to do.
 
     Raises:
@@ -66,14 +68,14 @@ def work(output_dir: str, mine: dict, *, overwrite: bool, retry_rejected: bool) 
     if overwrite:
         return Work(Mode.NEW)
     sizes = files.sizes_in(output_dir)
-    plan = _read_json(output_dir, _PLAN_FILE)
+    plan = _read_json(output_dir, _PLAN_FILE) or {}
     info = None
     if dataset_info.FILE_NAME in sizes:
         info = dataset_info.DatasetInfo.from_json(
             files.read_bytes(files.join(output_dir, dataset_info.FILE_NAME)),
             name=files.join(output_dir, dataset_info.FILE_NAME),
         )
-    if info is None and plan is None:
+    if info is None and not plan:
         if retry_rejected:
             raise UserFacingError(
                 f"{output_dir}: no dataset whose rejected clips could be tried again"
@@ -93,7 +95,7 @@ def work(output_dir: str, mine: dict, *, overwrite: bool, retry_rejected: bool) 
             f"{output_dir} holds another dataset: {'; '.join(found)}; take another --output_dir, "
             "or --overwrite replaces it"
         )
-    attempt = plan.get("attempt", 0) if plan else 0
+    attempt = plan.get("attempt", 0)
     if info is None:
         # A run that was stopped before its end goes on, whatever its attempt.
         if retry_rejected and plan.get("ended"):
@@ -146,7 +148,7 @@ def prepare(output_dir: str, run: Work, plan: dict[str, Any], *, run_id: str) ->
 
 def end_unfinished(output_dir: str) -> None:
     """Notes that a run came to its end and its dataset was not taken."""
-    plan = _read_json(output_dir, _PLAN_FILE)
+    plan = _read_json(output_dir, _PLAN_FILE) or {}
     files.write_atomically(output_dir, _PLAN_FILE, json.dumps(plan | {"ended": True}).encode())
 
 
@@ -222,7 +224,8 @@ def _read_json(output_dir: str, name: str) -> dict[str, Any] | None:
     """A file of JSON, None where there is none; UserFacingError where it is damaged."""
     path = files.join(output_dir, name)
     try:
-        return json.loads(files.read_bytes(path))
+        values: dict[str, Any] = json.loads(files.read_bytes(path))
+        return values
     except FileNotFoundError:
         return None
     except ValueError as error:

@@ -7,25 +7,12 @@ gs://bucket/fma/fma_small/000/000002.mp3. What is there already with the same si
 left as it is, so the same command goes on after a failure.
 """
 
-import base64
-import contextlib
-import dataclasses
-import itertools
-import re
-import sys
-import textwrap
-import threading
-import time
-from collections.abc import Iterable, Iterator
-
 from absl import flags
-from google.api_core.exceptions import GoogleAPIError, NotFound
-from google.auth.exceptions import GoogleAuthError
-from google.cloud import storage
-from google.cloud.storage import transfer_manager
 
-from beam_pipelines.upload.library_files import LibraryFile, Stream, open_library
-from common import command, tables
+from beam_pipelines.upload import transfer
+from beam_pipelines.upload.library_files import open_library
+from beam_pipelines.upload.progress import Progress
+from common import command
 from common.errors import UserFacingError
 
 _SOURCE = flags.DEFINE_string(
@@ -35,227 +22,13 @@ _DESTINATION = flags.DEFINE_string(
     "destination", None, "gs://bucket or gs://bucket/folder.", required=True
 )
 
-# As many as the client keeps connections for.
-_WORKERS = transfer_manager.DEFAULT_MAX_WORKERS
-# Files that are handed to the workers at once: enough to keep them busy, few enough that Ctrl-C
-# does not wait long.
-_BATCH = 8 * _WORKERS
-# What each worker holds of its file.
-_BLOCK = 8 << 20
-
-
-@dataclasses.dataclass
-class Outcome:
-    """What became of the files."""
-
-    uploaded: list[LibraryFile] = dataclasses.field(default_factory=list)
-    already_there: list[LibraryFile] = dataclasses.field(default_factory=list)
-    failed: dict[LibraryFile, str] = dataclasses.field(default_factory=dict)  # with the reason
-    not_tried: list[LibraryFile] = dataclasses.field(default_factory=list)
-
-
-class Progress:
-    """Shows how far it is, from a thread, while a block runs: a line that is drawn over on a
-    terminal, now and then a line elsewhere."""
-
-    def __init__(self, files: list[LibraryFile]):
-        self._num_files = len(files)
-        self._num_bytes = sum(file.size for file in files)
-        self._files_done = self._bytes_done = 0
-        self._started = time.monotonic()
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def add_bytes(self, count: int) -> None:
-        with self._lock:
-            self._bytes_done += count
-
-    def add_file(self, file: LibraryFile, num_bytes: int) -> None:
-        """A file is done with, of which so many bytes were counted already."""
-        with self._lock:
-            self._files_done += 1
-            self._bytes_done += file.size - num_bytes
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self._started
-
-    def line(self) -> str:
-        rate = self._bytes_done / max(self.seconds, 1e-3)
-        left = (self._num_bytes - self._bytes_done) / rate if rate > 0 else None
-        return (
-            f"{self._files_done:,} of {self._num_files:,} files  "
-            f"{self._bytes_done / 1e6:,.1f} of {self._num_bytes / 1e6:,.1f} MB  "
-            f"{rate / 1e6:,.1f} MB/s" + ("" if left is None else f"  {left:,.0f} s left")
-        )
-
-    def __enter__(self) -> "Progress":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        on_terminal = sys.stdout.isatty()
-        head, tail = ("\r", "\033[K") if on_terminal else ("", "\n")
-        while not self._stop.wait(0.25 if on_terminal else 10):
-            print(f"{head}{self.line()}", end=tail, flush=True)
-        if on_terminal:
-            print(head, end=tail, flush=True)
-
-
-def open_bucket(destination: str) -> tuple[storage.Bucket, str]:
-    """The bucket of a gs:// path, and what the names of its objects are to begin with.
-
-    Raises:
-        UserFacingError: it is no such path, or there are no credentials.
-    """
-    match = re.fullmatch(r"gs://([a-z0-9][-_.a-z0-9]{1,220}[a-z0-9])(?:/(.*?))?/*", destination)
-    if match is None:
-        raise UserFacingError(f"{destination}: --destination is gs://bucket/folder")
-    try:
-        client = storage.Client(project=None)
-    except GoogleAuthError as error:
-        raise UserFacingError(
-            f"{destination}: no credentials ({_one_line(error)}); "
-            "`gcloud auth application-default login` makes some"
-        ) from None
-    return client.bucket(match[1]), f"{match[2]}/" if match[2] else ""
-
-
-def checksums_there(bucket: storage.Bucket, prefix: str) -> dict[str, tuple[int, bytes]]:
-    """Size and CRC32C of each object whose name begins with the prefix.
-
-    Raises:
-        UserFacingError: there is no such bucket, or it does not answer.
-    """
-    try:
-        found = bucket.list_blobs(prefix=prefix, fields="items(name,size,crc32c),nextPageToken")
-        return {blob.name: (blob.size, _crc32c_of(blob)) for blob in found}
-    except NotFound:
-        raise UserFacingError(f"gs://{bucket.name}: no such bucket") from None
-    except (GoogleAPIError, GoogleAuthError) as error:
-        raise UserFacingError(f"gs://{bucket.name}: can't be listed ({_one_line(error)})") from None
-
-
-def upload(
-    files: Iterable[LibraryFile], bucket: storage.Bucket, prefix: str, progress: Progress
-) -> Outcome:
-    """Uploads what is not there yet; a bucket that takes nothing more ends it."""
-    outcome = Outcome()
-    there = checksums_there(bucket, prefix)
-    missing = _missing(files, there, prefix, outcome, progress)
-    while batch := list(itertools.islice(missing, _BATCH)):
-        failed = _upload_batch(batch, bucket, prefix, outcome, progress)
-        if failed == len(batch) == _BATCH:
-            outcome.not_tried += missing
-    return outcome
-
-
-def _missing(
-    files: Iterable[LibraryFile],
-    there: dict[str, tuple[int, bytes]],
-    prefix: str,
-    outcome: Outcome,
-    progress: Progress,
-) -> Iterator[LibraryFile]:
-    """The files that are not there with the same bytes; the others go to the outcome."""
-    for file in files:
-        size, checksum = there.get(prefix + file.name, (None, None))
-        if size != file.size:
-            yield file
-            continue
-        stream = Stream(file, progress.add_bytes)
-        try:
-            with contextlib.closing(stream):
-                while stream.read(_BLOCK):
-                    pass
-        except Exception as error:  # a zip has many ways to be damaged
-            outcome.failed[file] = _one_line(error)
-        else:
-            if stream.crc32c != checksum:
-                progress.add_bytes(-stream.num_bytes)
-                yield file
-                continue
-            outcome.already_there.append(file)
-        progress.add_file(file, stream.num_bytes)
-
-
-def _upload_batch(
-    batch: list[LibraryFile],
-    bucket: storage.Bucket,
-    prefix: str,
-    outcome: Outcome,
-    progress: Progress,
-) -> int:
-    """Uploads some files; how many of them failed."""
-    streams = [Stream(file, progress.add_bytes) for file in batch]
-    blobs = [bucket.blob(prefix + file.name, chunk_size=_BLOCK) for file in batch]
-    try:
-        results = transfer_manager.upload_many(
-            list(zip(streams, blobs, strict=True)),
-            worker_type=transfer_manager.THREAD,  # which alone takes streams
-            max_workers=_WORKERS,
-            upload_kwargs={"checksum": "crc32c"},
-        )
-    finally:
-        for stream in streams:
-            stream.close()
-    num_failed = 0
-    for file, stream, blob, result in zip(batch, streams, blobs, results, strict=True):
-        progress.add_file(file, stream.num_bytes)
-        problem = None
-        if isinstance(result, BaseException):
-            problem = _one_line(result)
-        elif (blob.size, _crc32c_of(blob)) != (stream.num_bytes, stream.crc32c):
-            problem = "what is in the bucket differs from the file"
-        if problem is None:
-            outcome.uploaded.append(file)
-        else:
-            outcome.failed[file] = problem
-            num_failed += 1
-    return num_failed
-
-
-def _crc32c_of(blob: storage.Blob) -> bytes:
-    return base64.b64decode(blob.crc32c or "")
-
-
-def _one_line(error: BaseException) -> str:
-    """What an error says, without the part that is for programmers."""
-    text = re.sub(r": \('Request failed with status code'.*", "", str(error), flags=re.DOTALL)
-    return textwrap.shorten(text, 400, placeholder=" …") or type(error).__name__
-
-
-def table(outcome: Outcome, *, left_out: int, seconds: float) -> str:
-    """What became of the files, as lines of text."""
-
-    def row(name: str, files: Iterable[LibraryFile]) -> tuple[str, str, str]:
-        sizes = [file.size for file in files]
-        return name, f"{len(sizes):,}", f"{sum(sizes):,}"
-
-    rows = [
-        ("", "files", "bytes"),
-        row("uploaded", outcome.uploaded),
-        row("already there", outcome.already_there),
-        row("failed", outcome.failed),
-    ]
-    if outcome.not_tried:
-        rows.append(row("not tried", outcome.not_tried))
-    if left_out:
-        rows.append(("hidden or links, left out", f"{left_out:,}", ""))
-    return "\n".join([*tables.aligned(rows), f"{seconds:,.1f} s"])
-
 
 def main(_: list[str]) -> None:
     with open_library(_SOURCE.value) as library:
-        bucket, prefix = open_bucket(_DESTINATION.value)
+        bucket, prefix = transfer.open_bucket(_DESTINATION.value)
         with Progress(library.files) as progress:
-            outcome = upload(library.files, bucket, prefix, progress)
-    print(table(outcome, left_out=library.left_out, seconds=progress.seconds))
+            outcome = transfer.upload(library.files, bucket, prefix, progress)
+    print(transfer.table(outcome, left_out=library.left_out, seconds=progress.seconds))
     for file, reason in outcome.failed.items():
         print(f"failed: {file.name}: {reason}")
     if outcome.failed:

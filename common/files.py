@@ -520,6 +520,11 @@ def may_pass(error: OSError) -> bool:
     return error.errno == errno.EIO
 
 
+def problem_of(error: BaseException) -> str:
+    """Returns what an error of a bucket says on one line, without the part for programmers."""
+    return one_line(error).partition(": ('Request failed with status code'")[0]
+
+
 @contextlib.contextmanager
 def _as_os_errors(path: str) -> Iterator[None]:
     """Raises a bucket's errors as those that a local file would have."""
@@ -534,9 +539,9 @@ def _as_os_errors(path: str) -> Iterator[None]:
         raise FileNotFoundError(errno.ENOENT, "no such file or bucket", path) from error
     except (BadRequest, Forbidden, ValueError) as error:  # such as a name that no object can have
         code = errno.EACCES if isinstance(error, Forbidden) else errno.EINVAL
-        raise OSError(code, one_line(error), path) from error
+        raise OSError(code, problem_of(error), path) from error
     except (GoogleAPIError, GoogleAuthError, DataCorruption, RequestException) as error:
-        raise OSError(errno.EIO, one_line(error), path) from error
+        raise OSError(errno.EIO, problem_of(error), path) from error
 
 
 @functools.cache

@@ -40,7 +40,7 @@ class Contents:
     @property
     def examples_of_artist(self) -> Counter[int]:
         """Of each known artist, in all splits."""
-        found = Counter()
+        found: Counter[int] = Counter()
         for (artist, _), count in self.artists.items():
             if artist != UNKNOWN:
                 found[artist] += count
@@ -58,7 +58,7 @@ class Contents:
 
 def read(info: DatasetInfo, dataset_dir: str) -> Contents:
     """The contents of a dataset; raises as `dataset_reader.read_examples` does."""
-    shown = {label: [] for label in range(len(info.class_names))}
+    shown: dict[int, list[dict[str, Any]]] = {label: [] for label in range(len(info.class_names))}
     contents = Contents(Counter(), Counter(), Counter(), Counter(), shown)
     for split, example in dataset_reader.read_examples(info, dataset_dir):
         label = example["label"]
@@ -76,7 +76,7 @@ def read(info: DatasetInfo, dataset_dir: str) -> Contents:
 
 def by_class(counts: Counter[tuple[Any, int]], num_classes: int) -> dict[Any, list[int]]:
     """{value: examples of each class} of counts of (value, label)."""
-    found = {}
+    found: dict[Any, list[int]] = {}
     for (value, label), count in counts.items():
         found.setdefault(value, [0] * num_classes)[label] += count
     return found

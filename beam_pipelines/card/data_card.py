@@ -133,7 +133,7 @@ def _class_rows(info: DatasetInfo) -> summary.Rows:
     counts = [
         sum(split.class_counts[name] for split in info.splits.values()) for name in info.class_names
     ]
-    rows = [("class", "examples", "share", "the poster's share")]
+    rows: summary.Rows = [("class", "examples", "share", "the poster's share")]
     ranges = labels.class_ranges(info.class_names, info.thresholds)
     for name, words, count in zip(info.class_names, ranges, counts, strict=True):
         poster = tables.percent(POSTER_CLASS_SHARES.get(name))
@@ -188,9 +188,8 @@ def _limits(info: DatasetInfo, contents: Contents) -> Iterator[str]:
 
 def _markdown(rows: summary.Rows) -> list[str]:
     """A block with a Markdown table: the first column to the left, the others to the right."""
-    header, *others = rows
-    rows = [list(map(_cell, line)) for line in others]
-    return [tables.markdown(list(map(_cell, header)), rows).rstrip()]
+    header, *others = ([_cell(value) for value in row] for row in rows)
+    return [tables.markdown(header, others).rstrip()]
 
 
 def _cell(value: str) -> str:

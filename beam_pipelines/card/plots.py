@@ -138,7 +138,7 @@ def classes(
         for name, split in info.splits.items()
         if split.num_examples
     }
-    rows[f"all ({info.num_examples:,})"] = sum(rows.values())
+    rows[f"all ({info.num_examples:,})"] = np.sum(list(rows.values()), axis=0)
     if reference is not None:
         rows[reference_name] = np.array([reference[name] for name in info.class_names])
     with _picture(9, 1.2 + 0.5 * len(rows)) as (png, figure, axes):
@@ -198,7 +198,7 @@ def years(info: DatasetInfo, contents: Contents) -> bytes:
 
 
 @contextlib.contextmanager
-def _picture(width: float, height: float, **subplots) -> Iterator[tuple]:
+def _picture(width: float, height: float, **subplots: Any) -> Iterator[tuple[io.BytesIO, Any, Any]]:
     """(file that holds the PNG after the block, figure, axes) of `plt.subplots`, in inches."""
     png = io.BytesIO()
     # Names from the catalogue are no formulas.

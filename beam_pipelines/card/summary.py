@@ -1,4 +1,4 @@
-"""What a dataset holds and what a job counted, as tables for a person."""
+"""Tables of what a dataset holds, for a person."""
 
 import statistics
 
@@ -118,22 +118,3 @@ def artist_rows(contents: Contents) -> Rows:
             for artist, count in ranked[:_ARTISTS_LISTED]
         ),
     ]
-
-
-def counters(metrics) -> str:
-    """What a job counted (`PipelineResult.metrics().query()`), as lines of text."""
-
-    def in_order(found):
-        for metric in sorted(found, key=lambda metric: str(metric.key.metric)):
-            if metric.key.metric.namespace == "beam":
-                continue  # Flink and Prism add what Beam measures of itself
-            name = f"{metric.key.metric.namespace}: {metric.key.metric.name}"
-            # Some runners count attempts alone.
-            yield name, metric.attempted if metric.committed is None else metric.committed
-
-    rows = [(name, f"{value:,}") for name, value in in_order(metrics["counters"])]
-    rows += [
-        (name, f"{value.mean:.1f} (from {value.min} to {value.max})")
-        for name, value in in_order(metrics["distributions"])
-    ]
-    return "\n".join(tables.aligned(rows))

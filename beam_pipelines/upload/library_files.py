@@ -7,6 +7,7 @@ have one, so that a folder and its zip hold the same names.
 
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 import re
@@ -14,7 +15,7 @@ import stat
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
+from typing import Any, Protocol
 
 import google_crc32c
 
@@ -31,6 +32,14 @@ _HARMLESS_BYTES = 1 << 20
 _MAX_NAME_BYTES = 1024
 
 
+class Readable(Protocol):
+    """What a file of a library is read as."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
 @dataclasses.dataclass(frozen=True)
 class LibraryFile:
     """A file of a library.
@@ -43,7 +52,7 @@ class LibraryFile:
 
     name: str
     size: int
-    open: Callable[[], BinaryIO]
+    open: Callable[[], "Readable"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +146,7 @@ def _files_in_zip(archive: zipfile.ZipFile, source: str) -> tuple[list[LibraryFi
             continue
         problem = _problem_of_member(member)
         require(problem is None, f"{source}: the member {name!r} {problem}")
-        open_member = lambda member=member: _Member(archive, member, lock)  # noqa: E731
+        open_member = functools.partial(_Member, archive, member, lock)
         files.append(LibraryFile(name, member.file_size, open_member))
     return files, left_out
 
@@ -182,13 +191,13 @@ class Stream:
     def __init__(self, file: LibraryFile, on_read: Callable[[int], None]):
         self._library_file = file
         self._on_read = on_read
-        self._file = None
-        self._crc = google_crc32c.Checksum()
+        self._file: Readable | None = None
+        self._crc: Any = google_crc32c.Checksum()  # type: ignore[no-untyped-call]
         self.num_bytes = 0
 
     @property
     def crc32c(self) -> bytes:
-        return self._crc.digest()
+        return bytes(self._crc.digest())
 
     def tell(self) -> int:
         return self.num_bytes
