@@ -42,8 +42,8 @@ def changed(row, column, value):
 def test_values():
     tracks = read(file_of(ROWS))
     assert tracks[0][:7] == (2, "000/000002.mp3", 1293, 1, "Hip-Hop", 1227664092, "test")
-    assert tracks[2] == (20, "000/000020.mp3", 361, -1, "", -1, "train")
-    assert tracks[3] == (134, "000/000134.mp3", 0, 7, "Ünïcode", 10, "train")
+    assert tracks[2][:7] == (20, "000/000020.mp3", 361, -1, "", -1, "train")
+    assert tracks[3][:7] == (134, "000/000134.mp3", 0, 7, "Ünïcode", 10, "train")
 
 
 def plain(text) -> io.BytesIO:
