@@ -9,6 +9,7 @@ Dataflow's --project, --region and --temp_location.
 """
 
 import contextlib
+import hashlib
 import itertools
 import logging
 import threading
@@ -25,11 +26,18 @@ from common import catalogue, command, dataset_reader, files, lock
 from common.dataset_config import SUBSETS, DatasetConfig
 from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError
+from common.inputs import Inputs
 
 _CONFIG = command.define_config("configs/dataset_artist.py")
 _TRACKS_CSV = flags.DEFINE_string("tracks_csv", None, "FMA's tracks.csv.", required=True)
 _AUDIO_DIR = flags.DEFINE_string(
     "audio_dir", None, "Folder of the mp3s, in FMA's layout (000/000002.mp3).", required=True
+)
+_FEATURES_CSV = flags.DEFINE_list(
+    "features_csv",
+    [],
+    "Tables of further columns by track id for config.inputs, such as FMA's features.csv and "
+    "echonest.csv; what one says goes before the next.",
 )
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Where the dataset goes.", required=True)
 _MAX_REJECT_FRACTION = flags.DEFINE_float(
@@ -49,6 +57,27 @@ _SUBSET = flags.DEFINE_enum("subset", None, SUBSETS, "Short for --config.subset.
 
 # How many tracks are looked for in a bucket, where each look is a request.
 _LOOKS_IN_A_BUCKET = 200
+
+
+def check_columns(tracks_csv: str, features_csv: tuple[str, ...], inputs: Inputs) -> None:
+    """Raises UserFacingError unless each column that is an input is in one of the files."""
+    with files.open_to_read(tracks_csv) as file:
+        found = catalogue.inputs_of_catalogue(file, name=tracks_csv, inputs=inputs)
+    for path in features_csv:
+        try:
+            with files.open_to_read(path) as file:
+                found |= catalogue.inputs_of_table(file, name=path, inputs=inputs)
+        except FileNotFoundError:
+            raise UserFacingError(
+                f"{path}: no such file; --features_csv are tables by track id"
+            ) from None
+        except OSError as error:
+            raise UserFacingError(f"{path}: can't be read ({error.strerror or error})") from None
+    for kind in ("categories", "numbers", "texts"):
+        for name in getattr(inputs, kind):
+            if name not in found:
+                paths = ", ".join([tracks_csv, *features_csv])
+                raise UserFacingError(f"config.inputs.{kind}: there is no column {name} in {paths}")
 
 
 def check_inputs(*, tracks_csv: str, audio_dir: str, output_dir: str, subset: str) -> None:
@@ -151,7 +180,12 @@ def job_of_flags() -> Iterator[pipeline.Job]:
     }
     paths = {name: path if path == "/" else path.rstrip("/") for name, path in paths.items()}
     check_inputs(**paths, subset=config.subset)
+    features_csv = tuple(_FEATURES_CSV.value)
+    check_columns(paths["tracks_csv"], features_csv, config.inputs)
     catalog_sha256 = files.sha256(paths["tracks_csv"])
+    if features_csv:
+        parts = [catalog_sha256, *map(files.sha256, features_csv)]
+        catalog_sha256 = hashlib.sha256("".join(parts).encode()).hexdigest()
     output_dir = paths["output_dir"]
     with lock.hold(output_dir, force=_FORCE_UNLOCK.value):
         yield pipeline.Job(
@@ -165,6 +199,7 @@ def job_of_flags() -> Iterator[pipeline.Job]:
                 retry_rejected=_RETRY_REJECTED.value,
             ),
             max_reject_fraction=_MAX_REJECT_FRACTION.value,
+            features_csv=features_csv,
             **paths,
         )
 

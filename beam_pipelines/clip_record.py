@@ -6,14 +6,14 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from common import hearing, labels, records
+from common import dataset_info, hearing, labels, records
 from common.catalogue import Track
 from common.dataset_config import DatasetConfig
 from common.inputs import ARTIST_MEAN, ARTIST_TRACKS, Inputs, number_feature
 
 
 def record_of(
-    track: Track, window: np.ndarray, config: DatasetConfig, *, thresholds: tuple[int, ...]
+    track: Track, window: np.ndarray, config: DatasetConfig, *, thresholds: tuple[float, ...]
 ) -> bytes:
     """The serialized tf.Example of a window.
 
@@ -21,7 +21,7 @@ def record_of(
         track: its row of the catalogue.
         window: float32 [num_samples].
         config: of the dataset.
-        thresholds: of the classes, in listens.
+        thresholds: of the classes, in what the config's popularity is.
     """
     heard = hearing.hear(window, config.spectrogram, config.inputs)
     return record_with(track, heard, config, thresholds=thresholds)
@@ -32,14 +32,14 @@ def record_with(
     heard: Mapping[str, NDArray[np.uint8]],
     config: DatasetConfig,
     *,
-    thresholds: tuple[int, ...],
+    thresholds: tuple[float, ...],
 ) -> bytes:
     """The serialized tf.Example of what is heard in a window (`hearing.hear`) of a track."""
     return records.encode_example(
         {
             **{name: levels.tobytes() for name, levels in heard.items()},
             **values_of(track, config.inputs),
-            "label": labels.label_of(track.listens, thresholds),
+            "label": labels.label_of(track.value, thresholds),
         }
     )
 
@@ -56,6 +56,8 @@ def values_of(track: Track, inputs: Inputs) -> dict[str, records.Value]:
     for name, number in zip(inputs.numbers, track.numbers, strict=True):
         if not math.isnan(number):
             values[number_feature(name)] = float(number)
+    if not math.isnan(track.popularity):
+        values[dataset_info.POPULARITY] = float(track.popularity)
     if inputs.artist_history and track.artist_tracks >= 0:
         values[ARTIST_TRACKS] = track.artist_tracks
         if not math.isnan(track.artist_mean_log_listens):
@@ -68,3 +70,14 @@ def values_of(track: Track, inputs: Inputs) -> dict[str, records.Value]:
         "genre": track.genre.encode(),
         "date_created": track.date_created,
     }
+
+
+def unknown_inputs(track: Track, inputs: Inputs) -> list[str]:
+    """The features of the inputs that the catalogue does not know of a track."""
+    values = values_of(track, inputs)
+    wanted = [
+        *inputs.category_features.values(),
+        *inputs.number_features.values(),
+        *inputs.text_features.values(),
+    ]
+    return [feature for feature in wanted if values.get(feature, b"") in (b"", -1)]

@@ -8,6 +8,8 @@ catalogue, audio and config.
 
 import dataclasses
 import hashlib
+import itertools
+import math
 from collections import Counter
 from collections.abc import Iterable
 from importlib import metadata
@@ -18,10 +20,11 @@ from apache_beam.metrics import Metrics
 from apache_beam.pvalue import AsDict, AsList, AsSingleton, TaggedOutput
 from apache_beam.utils.shared import Shared
 
-from beam_pipelines import output_folder, splits_and_shards
+from beam_pipelines import clip_record, output_folder, splits_and_shards
 from beam_pipelines.decoder_process import Decoder
+from beam_pipelines.track_rows import track_rows
 from beam_pipelines.written_shard import RejectedTrack, ShardSummary, WrittenShard
-from common import audio, catalogue, dataset_info, files, hashing, labels, records
+from common import audio, catalogue, dataset_info, files, input_statistics, labels, records
 from common.dataset_config import SPLITS, DatasetConfig
 from common.errors import UserFacingError, is_want_of_the_machine
 
@@ -38,7 +41,8 @@ class Job:
     Attributes:
         config: of the dataset.
         tracks_csv: path of the catalogue.
-        catalog_sha256: of the catalogue.
+        features_csv: paths of tables of further columns.
+        catalog_sha256: of the catalogue and those tables.
         audio_dir: what the paths of the catalogue are relative to.
         output_dir: where the dataset goes.
         work: what is done with what is there.
@@ -54,45 +58,33 @@ class Job:
     work: output_folder.Work
     run_id: str
     max_reject_fraction: float
-
-
-class ReadCatalogue(beam.DoFn):
-    """Path of a catalogue → (split, order, track) of each row."""
-
-    def __init__(self, config: DatasetConfig):
-        self._config = config
-
-    def process(self, path: str):
-        config = self._config
-        with files.open_to_read(path) as file:
-            tracks = catalogue.read_tracks(file, name=path, subset=config.subset)
-            for track in tracks:
-                order = hashing.stable_hash(str(track.track_id), salt=f"{config.salt}/order")
-                yield self._split(track, path), order, track.packed()
-
-    def _split(self, track: catalogue.Track, path: str) -> str:
-        config = self._config
-        if config.split_by == "official":
-            if not track.split:
-                raise UserFacingError(
-                    f"{path}: config.split_by is official, and it has no such column"
-                )
-            return track.split
-        group = splits_and_shards.group_of(track.track_id, track.artist_id, by=config.split_by)
-        return splits_and_shards.split_of(group, config.split_sizes, salt=config.salt)
+    features_csv: tuple[str, ...] = ()
 
 
 class PlanShards(beam.DoFn):
     """Rows in each split → the name of every shard; makes the folder ready for them.
 
-    It needs the count of all rows, so a catalogue that can't be read has changed nothing.
+    It needs the count of all rows, so a catalogue that can't be read has changed nothing, and how
+    many rows know each of the inputs.
     """
 
     def __init__(self, job: Job):
         self._job = job
 
-    def process(self, _, rows_in_split: dict[str, int], thresholds: tuple[int, ...]):
+    def process(
+        self,
+        _,
+        rows_in_split: dict[str, int],
+        thresholds: tuple[float, ...],
+        known: dict[tuple[str, str], int],
+    ):
         job = self._job
+        for kind, name in input_columns(job.config):
+            if not known.get((kind, name)):
+                raise UserFacingError(
+                    f"config.inputs.{kind}: {name} is unknown of all "
+                    f"{sum(rows_in_split.values()):,} tracks; is it the right column?"
+                )
         names = [
             splits_and_shards.shard_name(split, index, num_shards)
             for split in SPLITS
@@ -121,12 +113,31 @@ def assign_to_shard(
     return splits_and_shards.shard_name(split, index, num_shards), (order, track)
 
 
+def input_columns(config: DatasetConfig) -> list[tuple[str, str]]:
+    """(kind, name) of each column that is an input."""
+    inputs = config.inputs
+    kinds = {"categories": inputs.categories, "numbers": inputs.numbers, "texts": inputs.texts}
+    return [(kind, name) for kind, names in kinds.items() for name in names]
+
+
+def known_inputs(row: tuple, config: DatasetConfig) -> list[tuple[str, str]]:
+    """Those of the `input_columns` that a row knows."""
+    track = catalogue.Track(*row[2])
+    known = [
+        *map(bool, track.categories),
+        *(not math.isnan(number) for number in track.numbers),
+        *map(bool, track.texts),
+    ]
+    return list(itertools.compress(input_columns(config), known))
+
+
 class WriteShard(beam.DoFn):
     """(name, rows) → the shard on disk, and what is in it.
 
     Outputs: the shard's summary (`ShardSummary.packed`); `rejected`, (id, JSON) of each rejected
     track; `groups`, ((kind, id), split) of each artist, and of each group that the split is by,
-    that was written.
+    that was written; of the training split `statistics`, (name, JSON of `ShardStatistics`), and
+    `counts`, ((kind, name), (value, count)) of what is in its inputs.
     """
 
     def __init__(self, job: Job):
@@ -141,7 +152,7 @@ class WriteShard(beam.DoFn):
         decoder.start()
         return decoder
 
-    def process(self, element: tuple[str, Iterable[tuple]], thresholds: tuple[int, ...]):
+    def process(self, element: tuple[str, Iterable[tuple]], thresholds: tuple[float, ...]):
         name, rows = element
         # The empty row is PlanShards', so that a shard without tracks is written too.
         tracks = [catalogue.Track.unpacked(track) for _, track in sorted(filter(None, rows))]
@@ -161,9 +172,15 @@ class WriteShard(beam.DoFn):
             yield TaggedOutput("rejected", (line.track_id, line.to_json()))
         for group in written.groups:
             yield TaggedOutput("groups", (group, written.summary.split))
+        if written.statistics is not None:
+            statistics = input_statistics.ShardStatistics.from_json(written.statistics)
+            without_counts = statistics._replace(counts={}).to_json()
+            yield TaggedOutput("statistics", (written.summary.file, without_counts))
+            for counted, count in statistics.counts.items():
+                yield TaggedOutput("counts", (counted, count))
 
     def _write(
-        self, name: str, tracks: list[catalogue.Track], thresholds: tuple[int, ...]
+        self, name: str, tracks: list[catalogue.Track], thresholds: tuple[float, ...]
     ) -> WrittenShard:
         """Writes a shard; what `process` hands on."""
         kept = self._records_there(name) if self._job.work.attempt else {}
@@ -172,6 +189,12 @@ class WriteShard(beam.DoFn):
         rejected: list[RejectedTrack] = []
         missing_audio = num_bytes = 0
         sha256 = hashlib.sha256()
+        config, split = self._job.config, name.partition(".")[0]
+        gatherer = input_statistics.Gatherer(
+            config.inputs,
+            height=config.spectrogram.num_mels,
+            num_shards=splits_and_shards.num_shards_of(name),
+        )
         with files.atomic_file(self._job.output_dir, name) as file:
             for track in tracks:
                 try:
@@ -184,16 +207,21 @@ class WriteShard(beam.DoFn):
                     rejected.append(RejectedTrack.of(track, error))
                     Metrics.counter("tracks rejected", error.reason).inc()
                     continue
-                for record in map(records.frame, new):
-                    file.write(record)
-                    sha256.update(record)
-                    num_bytes += len(record)
-                label_counts[labels.label_of(track.listens, thresholds)] += len(new)
+                for record in new:
+                    framed = records.frame(record)
+                    file.write(framed)
+                    sha256.update(framed)
+                    num_bytes += len(framed)
+                    if split == "train":
+                        gatherer.add(records.decode_example(record))
+                label_counts[labels.label_of(track.value, thresholds)] += len(new)
                 written.append(track)
-        num_classes = len(self._job.config.class_names)
+                for feature in clip_record.unknown_inputs(track, config.inputs):
+                    Metrics.counter("tracks with unknown inputs", feature).inc()
+        num_classes = len(config.class_names)
         return WrittenShard(
             summary=ShardSummary(
-                split=name.partition(".")[0],
+                split=split,
                 file=name,
                 num_examples=sum(label_counts.values()),
                 bytes=num_bytes,
@@ -204,10 +232,11 @@ class WriteShard(beam.DoFn):
                 rejected=dict(Counter(line.reason for line in rejected)),
             ),
             rejected=tuple(rejected),
-            groups=groups_of(written, self._job.config.split_by),
+            groups=groups_of(written, config.split_by),
+            statistics=gatherer.result().to_json() if split == "train" else None,
         )
 
-    def _decode(self, track: catalogue.Track, thresholds: tuple[int, ...]) -> list[bytes]:
+    def _decode(self, track: catalogue.Track, thresholds: tuple[float, ...]) -> list[bytes]:
         """The records of a track; FileNotFoundError or ClipError if it has none."""
         path = files.join(self._job.audio_dir, track.path)
         try:
@@ -246,6 +275,8 @@ def groups_of(tracks: list[catalogue.Track], split_by: str) -> tuple[tuple[str, 
     groups = {("artist", track.artist_id) for track in tracks if track.artist_id >= 0}
     if split_by == "track":
         groups |= {("track", track.track_id) for track in tracks}
+    if split_by == "date":
+        groups |= {("date", splits_and_shards.day_of(track.date_created)) for track in tracks}
     return tuple(sorted(groups))
 
 
@@ -255,12 +286,33 @@ class Finish(beam.DoFn):
     def __init__(self, job: Job):
         self._job = job
 
-    def process(self, _, shards, rejected, artists_in_split, torn_groups, thresholds):
+    def process(
+        self,
+        _,
+        shards,
+        rejected,
+        artists_in_split,
+        torn_groups,
+        thresholds,
+        statistics,
+        most_frequent,
+    ):
         job = self._job
         shards = [ShardSummary.unpacked(values) for values in shards]
         # There may be millions; parsed, each would take ten times its text.
         output_folder.write_rejected(job.output_dir, rejected)
-        info = describe(job, shards, artists_in_split, torn_groups, thresholds)
+        info = dataclasses.replace(
+            describe(job, shards, artists_in_split, torn_groups, thresholds),
+            statistics=input_statistics.statistics_of(
+                (
+                    input_statistics.ShardStatistics.from_json(text)
+                    for _, text in sorted(statistics)
+                ),
+                most_frequent,
+                wanted=job.config.inputs,
+                spectrogram=job.config.spectrogram,
+            ),
+        )
         num_rejected = sum(info.rejected.values())
         num_tracks = num_rejected + sum(shard.num_tracks for shard in shards)
         if not info.num_examples or num_rejected > job.max_reject_fraction * num_tracks:
@@ -281,7 +333,7 @@ def describe(
     shards: list[ShardSummary],
     artists_in_split: dict[str, int],
     torn_groups: dict[str, int],
-    thresholds: tuple[int, ...],
+    thresholds: tuple[float, ...],
 ) -> dataset_info.DatasetInfo:
     """The description of what the shards hold."""
     config = job.config
@@ -323,7 +375,7 @@ def describe(
         split_check={
             "by": config.split_by,
             "groups_in_two_splits": torn_groups.get(
-                "track" if config.split_by == "track" else "artist", 0
+                config.split_by if config.split_by in ("track", "date") else "artist", 0
             ),
             "artists_in_two_splits": torn_groups.get("artist", 0),
         },
@@ -341,10 +393,8 @@ def library_versions() -> dict[str, str]:
 
 def build_dataset(pipeline: beam.Pipeline, job: Job) -> None:
     """Adds the job to a pipeline."""
-    rows = (
-        pipeline
-        | "catalogue" >> beam.Create([job.tracks_csv])
-        | "read catalogue" >> beam.ParDo(ReadCatalogue(job.config))
+    rows = track_rows(
+        pipeline, job.config, tracks_csv=job.tracks_csv, features_csv=job.features_csv
     )
     rows_in_split = AsDict(
         rows
@@ -352,10 +402,17 @@ def build_dataset(pipeline: beam.Pipeline, job: Job) -> None:
         | "count rows" >> beam.combiners.Count.PerElement()
     )
     thresholds = AsSingleton(class_thresholds(pipeline, rows, job.config))
+    known = {}
+    if input_columns(job.config):
+        known = AsDict(
+            rows
+            | "known inputs" >> beam.FlatMap(known_inputs, job.config)
+            | "count known inputs" >> beam.combiners.Count.PerElement()
+        )
     planned = (
         pipeline
         | "plan" >> beam.Impulse()
-        | "plan shards" >> beam.ParDo(PlanShards(job), rows_in_split, thresholds)
+        | "plan shards" >> beam.ParDo(PlanShards(job), rows_in_split, thresholds, known)
     )
     assigned = rows | "assign to shard" >> beam.Map(
         assign_to_shard, rows_in_split, config=job.config
@@ -365,7 +422,9 @@ def build_dataset(pipeline: beam.Pipeline, job: Job) -> None:
         | beam.Flatten()
         | "group by shard" >> beam.GroupByKey()
         | "write shard"
-        >> beam.ParDo(WriteShard(job), thresholds).with_outputs("rejected", "groups", main="shards")
+        >> beam.ParDo(WriteShard(job), thresholds).with_outputs(
+            "rejected", "groups", "statistics", "counts", main="shards"
+        )
     )
     splits_of_group = (
         written.groups
@@ -382,6 +441,16 @@ def build_dataset(pipeline: beam.Pipeline, job: Job) -> None:
         | "torn" >> beam.FlatMapTuple(lambda kind, splits: [kind] if len(splits) > 1 else ())
         | "count torn" >> beam.combiners.Count.PerElement()
     )
+    most_frequent = {}
+    if job.config.inputs.categories or job.config.inputs.texts:
+        most_frequent = AsDict(
+            written.counts
+            | "add up counts" >> beam.CombinePerKey(sum)
+            | "by input" >> beam.MapTuple(lambda key, count: (key[:2], (-count, key[2])))
+            | "most frequent"
+            >> beam.combiners.Top.PerKey(input_statistics.MAX_TOKENS, reverse=True)
+            | "list them" >> beam.MapTuple(input_statistics.listed)
+        )
     _ = (
         pipeline
         | "finish" >> beam.Impulse()
@@ -393,6 +462,8 @@ def build_dataset(pipeline: beam.Pipeline, job: Job) -> None:
             artists_in_split,
             torn_groups,
             thresholds,
+            AsList(written.statistics),
+            most_frequent,
         )
     )
 
@@ -403,7 +474,7 @@ def class_thresholds(pipeline: beam.Pipeline, rows: beam.PCollection, config: Da
         return pipeline | "thresholds" >> beam.Create([config.thresholds])
     return (
         rows
-        | "listens" >> beam.Map(lambda row: row[2][2])
+        | "popularity" >> beam.Map(lambda row: catalogue.Track(*row[2]).value)
         # Catalogues have far fewer different counts than tracks.
         | "count listens" >> beam.combiners.Count.PerElement()
         | "gather counts" >> beam.combiners.ToList()

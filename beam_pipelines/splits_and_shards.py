@@ -1,9 +1,11 @@
 """The split and the shard of a track: pure functions of its row."""
 
 import bisect
+import itertools
 import math
 
 from common.dataset_config import SPLITS
+from common.errors import UserFacingError
 from common.hashing import HASH_RANGE, stable_hash
 
 
@@ -17,6 +19,52 @@ def split_of(group: str, sizes: tuple[float, float, float], *, salt: str) -> str
     position = stable_hash(group, salt=f"{salt}/split") / HASH_RANGE
     edges = [sizes[0], sizes[0] + sizes[1]]
     return SPLITS[bisect.bisect_right(edges, position)]
+
+
+def day_of(date_created: int) -> int:
+    """The day of a date in seconds since 1970 UTC: what a split by date may not tear apart."""
+    return date_created // 86_400
+
+
+def first_days(counts: list[tuple[int, int]], sizes: tuple[float, float, float]) -> tuple[int, int]:
+    """The first days of validation and test, where the oldest tracks are for training.
+
+    A day falls into the split in which the middle one of its tracks does, so the shares are met as
+    nearly as whole days allow.
+
+    Args:
+        counts: (day, how many tracks are of it), each day once.
+        sizes: the shares of the splits.
+
+    Raises:
+        UserFacingError: the tracks are of too few days for the splits.
+    """
+    counts = sorted(counts)
+    total = sum(count for _, count in counts)
+    before = itertools.accumulate((count for _, count in counts), initial=0)
+    edges = [sizes[0], sizes[0] + sizes[1]]
+    splits = [
+        bisect.bisect_right(edges, (earlier + count / 2) / total)
+        for (_, count), earlier in zip(counts, before, strict=False)
+    ]
+    for place, name in enumerate(SPLITS):
+        if sizes[place] > 0 and place not in splits:
+            raise UserFacingError(
+                f"config.split_by: date; no tracks are left for {name}, since all {total:,} are of "
+                f"{len(counts)} days"
+            )
+    after = counts[-1][0] + 1
+    days = [day for day, _ in counts]
+    first = [
+        next((day for day, split in zip(days, splits, strict=True) if split >= place), after)
+        for place in (1, 2)
+    ]
+    return first[0], first[1]
+
+
+def split_of_day(day: int, first: tuple[int, int]) -> str:
+    """The split of a day, given the `first_days` of validation and test."""
+    return SPLITS[bisect.bisect_right(first, day)]
 
 
 def shard_count(num_rows: int) -> int:
@@ -36,3 +84,8 @@ def shard_of(order: int, num_shards: int) -> int:
 
 def shard_name(split: str, index: int, num_shards: int) -> str:
     return f"{split}.tfrecord-{index:05d}-of-{num_shards:05d}"
+
+
+def num_shards_of(name: str) -> int:
+    """How many shards the split of a shard of this name has."""
+    return int(name.rpartition("-of-")[2])

@@ -79,11 +79,13 @@ class WrittenShard:
         summary: what it holds.
         rejected: the tracks that could not be used.
         groups: (kind, id) of each artist that is in it, and of each group that the split is by.
+        statistics: of a shard of the training split, `ShardStatistics.to_json`.
     """
 
     summary: ShardSummary
     rejected: tuple[RejectedTrack, ...]
     groups: tuple[tuple[str, int], ...]
+    statistics: str | None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON values."""
@@ -96,4 +98,5 @@ class WrittenShard:
             summary=ShardSummary.unpacked(values["summary"]),
             rejected=tuple(RejectedTrack(**line) for line in values["rejected"]),
             groups=tuple((kind, number) for kind, number in values["groups"]),
+            statistics=values["statistics"],
         )

@@ -1,5 +1,9 @@
 """Catalogues: FMA's `tracks.csv` or a plain CSV, read as a stream, each row checked as it passes.
 
+Beside a catalogue there may be tables of further columns by track id: FMA's `features.csv` and
+`echonest.csv`, whose columns have names of three header lines, or a plain CSV with a column
+track_id.
+
 FMA's has three header lines (group, column, name of the index). A plain one has a line with
 `track_id,path,listens` and, where known, `artist_id,artist,genre,date_created`. Rows are counted
 as a spreadsheet counts them, so FMA's first track stands in row 4. Cells may hold newlines, so a
@@ -14,12 +18,27 @@ import datetime
 import io
 import math
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
 from common.dataset_config import SPLITS, SUBSETS
 from common.errors import UserFacingError
 from common.hashing import stable_hash
+from common.inputs import (
+    STANDING_CATEGORY,
+    STANDING_NUMBER,
+    Inputs,
+)
+
+NO_INPUTS = Inputs()
+# A longer category or text is cut: what a record holds is bounded.
+_LONGEST_CATEGORY, _LONGEST_TEXT = 200, 20_000
+# Beyond it a number is infinite as float32.
+_LARGEST_NUMBER = 3e38
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+# A table's header has at most so many lines, as FMA's echonest.csv.
+_MOST_HEADER_LINES = 4
 
 # Of an artist's id and a date.
 UNKNOWN = -1
@@ -37,7 +56,7 @@ _FMA_COLUMNS = {
     "split": ("set", "split"),
 }
 _PLAIN_COLUMNS = ("track_id", "path", "listens")
-_PLAIN_OPTIONAL_COLUMNS = ("artist_id", "artist", "genre", "date_created")
+_PLAIN_OPTIONAL_COLUMNS = ("artist_id", "artist", "genre", "date_created", "counted_at")
 # FMA's own, and ISO 8601 as programs write it.
 _DATES = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z")
 _FMA_SPLITS = dict(zip(("training", "validation", "test"), SPLITS, strict=True))
@@ -59,6 +78,8 @@ class Track(NamedTuple):
         artist_tracks: how many other tracks of the artist are in the training split, −1 where the
             artist is unknown or nobody asks.
         artist_mean_log_listens: the mean of ln(1 + listens) over them, NaN where there are none.
+        counted_at: when the listens were counted, in seconds since 1970 UTC; −1 where unknown.
+        popularity: what the config makes of the listens; NaN if that is the listens themselves.
     """
 
     track_id: int
@@ -73,6 +94,13 @@ class Track(NamedTuple):
     texts: tuple[str, ...] = ()
     artist_tracks: int = -1
     artist_mean_log_listens: float = math.nan
+    counted_at: int = -1
+    popularity: float = math.nan
+
+    @property
+    def value(self) -> float:
+        """What the thresholds between the classes cut: the popularity, by default the listens."""
+        return self.listens if math.isnan(self.popularity) else self.popularity
 
     def packed(self) -> tuple:
         """A tuple that Beam encodes by itself: file names need not be UTF-8, its strings must."""
@@ -90,7 +118,9 @@ def clip_path(track_id: int) -> str:
     return f"{name[:3]}/{name}.mp3"
 
 
-def read_tracks(file: BinaryIO, *, name: str, subset: str) -> Iterator[Track]:
+def read_tracks(
+    file: BinaryIO, *, name: str, subset: str, inputs: Inputs = NO_INPUTS
+) -> Iterator[Track]:
     """The tracks of a catalogue, in its order.
 
     Args:
@@ -98,24 +128,20 @@ def read_tracks(file: BinaryIO, *, name: str, subset: str) -> Iterator[Track]:
         name: what messages call it.
         subset: of an FMA: `small`, `medium`, `large` or `full`, each containing the ones before
             it. A plain catalogue has none and is read whole.
+        inputs: names of further columns; those that it does not have stay unknown.
 
     Raises:
         UserFacingError: naming row and column of what is wrong.
     """
     lines = _Lines(file)
     rows = _rows(lines, name)
-    header = _read_header(rows, name)
+    header = _read_header(rows, name, inputs)
     wanted = SUBSETS[: SUBSETS.index(subset) + 1]
     seen, number = _Ids(), 0
     for number, cells in rows:
         if not cells:
             continue
-        if len(cells) != header.width:
-            raise UserFacingError(
-                f"{name}, row {number}: {len(cells)} cells where the header has {header.width}; "
-                "is the file cut off?"
-            )
-        row = _Row(cells, header, f"{name}, row {number}")
+        row = _row_of(cells, header, name, number)
         track_id, listens = row.whole_number("track_id"), row.whole_number("listens")
         if row.has("subset") and row.one_of("subset", SUBSETS) not in wanted:
             continue
@@ -129,10 +155,88 @@ def read_tracks(file: BinaryIO, *, name: str, subset: str) -> Iterator[Track]:
             genre=row.text("genre"),
             date_created=row.seconds_since_1970("date_created"),
             split=_FMA_SPLITS[row.one_of("split", _FMA_SPLITS)] if row.has("split") else "",
+            categories=tuple(row.category(name) for name in inputs.categories),
+            numbers=tuple(row.number(name) for name in inputs.numbers),
+            texts=tuple(row.longer_text(name) for name in inputs.texts),
+            counted_at=row.seconds_since_1970("counted_at"),
         )
     # Spreadsheets leave it away; FMA's has it, and a cut in the last cell shows by nothing else.
     if "path" not in header.places and not lines.last.endswith(("\n", "\r")):
         raise UserFacingError(f"{name}, row {number}: has no line end; is the file cut off?")
+
+
+class Columns(NamedTuple):
+    """What a table of further columns says of a track, in the order of the inputs.
+
+    Attributes:
+        categories, numbers, texts: empty, or NaN of a number, where the table does not say.
+    """
+
+    categories: tuple[str, ...]
+    numbers: tuple[float, ...]
+    texts: tuple[str, ...]
+
+
+def read_columns(file: BinaryIO, *, name: str, inputs: Inputs) -> Iterator[tuple[int, Columns]]:
+    """(track id, columns) of each row of a table, in its order.
+
+    Args:
+        file: FMA's `features.csv` or `echonest.csv`, or a plain CSV with a column track_id.
+        name: what messages call it.
+        inputs: the columns that are wanted; those that it does not have stay unknown.
+
+    Raises:
+        UserFacingError: naming row and column of what is wrong.
+    """
+    rows = _rows(_Lines(file), name)
+    header = _read_table_header(rows, name, inputs)
+    seen = _Ids()
+    for number, cells in rows:
+        if not cells:
+            continue
+        row = _row_of(cells, header, name, number)
+        track_id = row.whole_number("track_id")
+        if not seen.add(track_id):
+            raise row.error("track_id", "stands in an earlier row too")
+        yield (
+            track_id,
+            Columns(
+                tuple(row.category(name) for name in inputs.categories),
+                tuple(row.number(name) for name in inputs.numbers),
+                tuple(row.longer_text(name) for name in inputs.texts),
+            ),
+        )
+
+
+def merged(track: Track, tables: Sequence[Columns]) -> Track:
+    """A track with what tables say where those before them, and it itself, do not."""
+    for table in tables:
+        track = track._replace(
+            categories=tuple(
+                a or b for a, b in zip(track.categories, table.categories, strict=True)
+            ),
+            numbers=tuple(
+                b if math.isnan(a) else a for a, b in zip(track.numbers, table.numbers, strict=True)
+            ),
+            texts=tuple(a or b for a, b in zip(track.texts, table.texts, strict=True)),
+        )
+    return track
+
+
+def inputs_of_catalogue(file: BinaryIO, *, name: str, inputs: Inputs) -> set[str]:
+    """The names among the inputs that a catalogue has a column for; UserFacingError as reading."""
+    return _names_in(_read_header(_rows(_Lines(file), name), name, inputs), inputs)
+
+
+def inputs_of_table(file: BinaryIO, *, name: str, inputs: Inputs) -> set[str]:
+    """The names among the inputs that a table has a column for; UserFacingError as reading."""
+    return _names_in(_read_table_header(_rows(_Lines(file), name), name, inputs), inputs)
+
+
+def _names_in(header: "_Header", inputs: Inputs) -> set[str]:
+    found = {name for name in _names(inputs) if _field(name) in header.places}
+    standing = {STANDING_CATEGORY: "genre", STANDING_NUMBER: "date_created"}
+    return found | {name for name, field in standing.items() if field in header.places}
 
 
 class _Ids:
@@ -191,7 +295,47 @@ class _Header(NamedTuple):
     width: int
 
 
-def _read_header(rows: Iterator[tuple[int, list[str]]], name: str) -> _Header:
+def _names(inputs: Inputs) -> list[str]:
+    return [*inputs.categories, *inputs.numbers, *inputs.texts]
+
+
+def _field(name: str) -> str:
+    """The field of `_Header` that holds the column of an input."""
+    return f"input {name}"
+
+
+def _add_inputs(header: _Header, columns: list[tuple[str, ...]], name: str, inputs: Inputs) -> None:
+    """Finds the columns of the inputs: `columns` are their names, from the outermost line on."""
+    for wanted in _names(inputs):
+        places = _places_of(wanted, columns)
+        # What FMA says of a track goes before what it says of its album or artist.
+        of_track = [place for place in places if columns[place][0] == "track"]
+        if len(places) > 1 and len(of_track) != 1:
+            choices = ", ".join(_identifier(columns[place]) for place in places[:5])
+            raise UserFacingError(
+                f"{name}: {wanted} of config.inputs may be {choices}; take one of these names"
+            )
+        for place in of_track or places:
+            header.places[_field(wanted)] = place
+            parts = columns[place]
+            header.labels[_field(wanted)] = parts[0] if len(parts) == 1 else f"({', '.join(parts)})"
+
+
+def _places_of(wanted: str, columns: list[tuple[str, ...]]) -> list[int]:
+    """Where the columns are whose name, or the last lines of it, is this one."""
+    return [
+        place
+        for place, parts in enumerate(columns)
+        if any(_identifier(parts[start:]) == wanted for start in range(len(parts)))
+    ]
+
+
+def _identifier(parts: Sequence[str]) -> str:
+    """The name of a column in small letters, digits and _."""
+    return re.sub(r"[^a-z0-9]+", "_", "_".join(parts).lower()).strip("_")
+
+
+def _read_header(rows: Iterator[tuple[int, list[str]]], name: str, inputs: Inputs) -> _Header:
     _, first = next(rows, (0, []))
     first = [cell.strip() for cell in first]
     if "track_id" in first:
@@ -200,7 +344,9 @@ def _read_header(rows: Iterator[tuple[int, list[str]]], name: str) -> _Header:
                 raise UserFacingError(f"{name}: there is no column {column}")
         known = [*_PLAIN_COLUMNS, *_PLAIN_OPTIONAL_COLUMNS]
         places = {column: first.index(column) for column in known if column in first}
-        return _Header(places, {column: column for column in places}, len(first))
+        header = _Header(places, {column: column for column in places}, len(first))
+        _add_inputs(header, [(cell,) for cell in first], name, inputs)
+        return header
 
     _, second = next(rows, (0, []))
     _, third = next(rows, (0, []))
@@ -215,7 +361,44 @@ def _read_header(rows: Iterator[tuple[int, list[str]]], name: str) -> _Header:
         if pair not in pairs:
             raise UserFacingError(f"{name}: there is no column {labels[field]}")
     places = {field: pairs.index(pair) for field, pair in _FMA_COLUMNS.items()}
-    return _Header(places, labels | {"track_id": "track_id"}, len(first))
+    header = _Header(places, labels | {"track_id": "track_id"}, len(first))
+    _add_inputs(header, list(pairs), name, inputs)
+    return header
+
+
+def _read_table_header(rows: Iterator[tuple[int, list[str]]], name: str, inputs: Inputs) -> _Header:
+    lines: list[list[str]] = []
+    for _, cells in rows:
+        cells = [cell.strip() for cell in cells]
+        if cells[:1] == ["track_id"] or "track_id" in cells:
+            # A line of its own under the others, or the only one.
+            names = lines or [cells]
+            if len({len(line) for line in [*lines, cells]}) > 1:
+                break
+            place = cells.index("track_id")
+            header = _Header({"track_id": place}, {"track_id": "track_id"}, len(cells))
+            columns = [
+                parts if place_of != place else ("track_id",)
+                for place_of, parts in enumerate(zip(*names, strict=True))
+            ]
+            _add_inputs(header, columns, name, inputs)
+            return header
+        lines.append(cells)
+        if len(lines) == _MOST_HEADER_LINES:
+            break
+    raise UserFacingError(
+        f"{name}: no track ids; its header needs a column track_id, as FMA's features.csv and "
+        "echonest.csv have it"
+    )
+
+
+def _row_of(cells: list[str], header: _Header, name: str, number: int) -> "_Row":
+    if len(cells) != header.width:
+        raise UserFacingError(
+            f"{name}, row {number}: {len(cells)} cells where the header has {header.width}; "
+            "is the file cut off?"
+        )
+    return _Row(cells, header, f"{name}, row {number}")
 
 
 class _Row:
@@ -269,14 +452,50 @@ class _Row:
         artist = self.text("artist")
         return stable_hash(artist, salt="artist") if artist else UNKNOWN
 
+    def category(self, name: str) -> str:
+        """A category of the inputs, empty where it is unknown."""
+        if name == STANDING_CATEGORY and self.has("genre"):
+            return self.text("genre")
+        return self.text(_field(name))[:_LONGEST_CATEGORY]
+
+    def longer_text(self, name: str) -> str:
+        """A text of the inputs, empty where it is unknown."""
+        return self.text(_field(name))[:_LONGEST_TEXT]
+
+    def number(self, name: str) -> float:
+        """A number of the inputs, or a date in seconds since 1970 UTC; NaN where it is unknown."""
+        if name == STANDING_NUMBER and self.has("date_created"):
+            seconds = self.seconds_since_1970("date_created")
+            return math.nan if seconds == -1 else float(seconds)
+        field = _field(name)
+        text = self.text(field)
+        if not text or text.lower() == "nan":
+            return math.nan
+        if _NUMBER.fullmatch(text):
+            number = float(text)
+            if abs(number) > _LARGEST_NUMBER:
+                raise self.error(field, "is too large a number")
+            return number
+        if (seconds_or_none := _seconds_of(text)) is None:
+            raise self.error(field, "is neither a number nor a date")
+        return float(seconds_or_none)
+
     def seconds_since_1970(self, field: str) -> int:
         text = self.text(field)
         if not text:
             return UNKNOWN
-        for form in _DATES:
-            with contextlib.suppress(ValueError):
-                date = datetime.datetime.strptime(text, form)
-                if date.tzinfo is None:
-                    date = date.replace(tzinfo=datetime.timezone.utc)
-                return int(date.timestamp())
-        raise self.error(field, "is not a date such as 2008-11-26 01:48:12")
+        seconds = _seconds_of(text)
+        if seconds is None:
+            raise self.error(field, "is not a date such as 2008-11-26 01:48:12")
+        return seconds
+
+
+def _seconds_of(text: str) -> int | None:
+    """Seconds since 1970 UTC of a date, None of what is none."""
+    for form in _DATES:
+        with contextlib.suppress(ValueError):
+            date = datetime.datetime.strptime(text, form)
+            if date.tzinfo is None:
+                date = date.replace(tzinfo=datetime.timezone.utc)
+            return int(date.timestamp())
+    return None

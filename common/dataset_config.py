@@ -7,10 +7,11 @@ from typing import Any
 from common.config import config_of
 from common.errors import require
 from common.inputs import Inputs
+from common.popularity import POPULARITIES
 from common.spectrogram import SpectrogramParams
 
 SPLITS = ("train", "validation", "test")
-SPLIT_BY = ("artist", "track", "official")
+SPLIT_BY = ("artist", "track", "official", "date")
 SUBSETS = ("small", "medium", "large", "full")
 
 
@@ -24,7 +25,7 @@ class DatasetConfig:
 
     subset: str
     class_names: tuple[str, ...]
-    thresholds: tuple[int, ...]
+    thresholds: tuple[float, ...]
     quantiles: tuple[float, ...]
     split_by: str
     split_sizes: tuple[float, float, float]
@@ -34,6 +35,7 @@ class DatasetConfig:
     silence_dbfs: float
     spectrogram: SpectrogramParams
     inputs: Inputs = dataclasses.field(default_factory=Inputs)
+    popularity: str = "listens"
 
     def __post_init__(self) -> None:
         require(
@@ -46,9 +48,20 @@ class DatasetConfig:
             "exactly one of the two is given, the other is ()",
         )
         require(
-            all(isinstance(threshold, int) for threshold in self.thresholds),
-            f"config.thresholds: {self.thresholds} are not whole numbers",
+            self.popularity in POPULARITIES,
+            f"config.popularity: {self.popularity!r} is none of {', '.join(POPULARITIES)}",
         )
+        if self.popularity == "rank_among_contemporaries":
+            require(
+                all(0 < threshold < 1 for threshold in self.thresholds),
+                f"config.thresholds: {self.thresholds} are not all between 0 and 1, as ranks are; "
+                "such as (0.168, 0.635)",
+            )
+        else:
+            require(
+                all(isinstance(threshold, int) for threshold in self.thresholds),
+                f"config.thresholds: {self.thresholds} are not whole numbers",
+            )
         for name in ("thresholds", "quantiles"):
             edges = getattr(self, name)
             require(list(edges) == sorted(set(edges)), f"config.{name}: {edges} do not rise")
@@ -82,17 +95,24 @@ class DatasetConfig:
         )
         require(self.min_seconds > 0, f"config.min_seconds: {self.min_seconds} is not above 0")
 
+    @property
+    def needs_dates(self) -> bool:
+        """Whether every track must have a date."""
+        return self.split_by == "date" or self.popularity != "listens"
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "DatasetConfig":
         """Of plain values; raises UserFacingError for a key or value that is not possible."""
         inputs = values.get("inputs", {})
         if not isinstance(inputs, Inputs):
             inputs = Inputs.from_dict(inputs)
-        return config_of(cls, values | {"inputs": inputs})
+        return config_of(cls, {"popularity": "listens"} | values | {"inputs": inputs})
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain JSON values."""
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         if self.inputs == Inputs():
             del values["inputs"]
+        if self.popularity == "listens":
+            del values["popularity"]
         return values

@@ -10,6 +10,9 @@ from common.dataset_config import DatasetConfig
 from common.errors import UserFacingError
 from common.inputs import ARTIST_TRACKS, InputStatistics
 
+# What the label was cut from, where that is not the listens.
+POPULARITY = "popularity"
+
 FILE_NAME = "dataset_info.json"
 REJECTED_FILE = "rejected.jsonl"
 FORMAT_VERSION = 1
@@ -43,7 +46,8 @@ class DatasetInfo:
         fingerprint: SHA-256 of the config and of the records, so of all that changes their bytes.
         features: {name: {`dtype`, `shape`}} of each record; `optional` is true of what a record
             leaves out where it is unknown.
-        thresholds: between the classes, in listens, as given or found at the config's quantiles.
+        thresholds: between the classes, in listens or what else the config's popularity is, as
+            given or found at its quantiles.
         rejected: how many clips were rejected, by reason; `rejected.jsonl` lists them.
         missing_audio: how many rows of the subset had no file in the audio folder.
         split_check: `by`, and counted in what was written `groups_in_two_splits` and, whatever
@@ -56,7 +60,7 @@ class DatasetInfo:
     config: DatasetConfig
     features: dict[str, dict[str, Any]]
     class_names: tuple[str, ...]
-    thresholds: tuple[int, ...]
+    thresholds: tuple[float, ...]
     splits: dict[str, Split]
     rejected: dict[str, int]
     missing_audio: int
@@ -128,6 +132,8 @@ def features(config: DatasetConfig) -> dict[str, dict[str, Any]]:
         **dict.fromkeys(inputs.number_features.values(), "float32"),
         **dict.fromkeys(inputs.text_features.values(), "bytes"),
     }
+    if config.popularity != "listens":
+        optional[POPULARITY] = "float32"
     if inputs.artist_history:
         optional[ARTIST_TRACKS] = "int64"
     heard: dict[str, tuple[int, ...]] = {"spectrogram": config.spectrogram.shape}

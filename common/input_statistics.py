@@ -5,7 +5,9 @@ over the shards in theirs, so the result does not depend on who gathers what, or
 """
 
 import heapq
+import json
 import math
+import operator
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -22,6 +24,7 @@ from common.inputs import (
     SpectrogramStatistics,
     tokens,
 )
+from common.spectrogram import SpectrogramParams
 
 # As many values of a category and tokens of a text are listed, the most frequent.
 MAX_VALUES = 1_000
@@ -58,6 +61,24 @@ class ShardStatistics(NamedTuple):
     moments: tuple[Moments, ...]
     sample: tuple[tuple[int, tuple[float, ...]], ...]
     counts: Mapping[Counted, int]
+
+    def to_json(self) -> str:
+        """As text; floats come back as they were."""
+        counts = [(*key, count) for key, count in self.counts.items()]
+        return json.dumps([*self[:-1], counts])
+
+    @classmethod
+    def from_json(cls, text: str) -> "ShardStatistics":
+        """Of the text of `to_json`."""
+        examples, sums, squares, moments, sample, counts = json.loads(text)
+        return cls(
+            num_examples=examples,
+            level_sums=tuple(sums),
+            level_squares=tuple(squares),
+            moments=tuple(Moments(*values) for values in moments),
+            sample=tuple((place, tuple(numbers)) for place, numbers in sample),
+            counts={(kind, name, value): count for kind, name, value, count in counts},
+        )
 
 
 class Gatherer:
@@ -140,7 +161,7 @@ def statistics_of(
     most_frequent: Mapping[tuple[str, str], Sequence[str]],
     *,
     wanted: Inputs,
-    width: int,
+    spectrogram: SpectrogramParams,
 ) -> InputStatistics:
     """The statistics of a split.
 
@@ -148,22 +169,26 @@ def statistics_of(
         shards: of its shards, in their order.
         most_frequent: {(kind, name): values or tokens}, the most frequent first.
         wanted: what the records carry.
-        width: of the pictures.
+        spectrogram: of the pictures.
     """
-    shards = list(shards)
-    num_pixels = width * sum(shard.num_examples for shard in shards)
+    height, width = spectrogram.shape
+    num_examples = 0
+    sums, squares = [0] * height, [0] * height
+    moments: list[tuple[Moments, ...]] = []
+    sample: list[tuple[float, ...]] = []
+    for shard in shards:
+        num_examples += shard.num_examples
+        sums = list(map(operator.add, sums, shard.level_sums))
+        squares = list(map(operator.add, squares, shard.level_squares))
+        moments.append(shard.moments)
+        sample += [numbers for _, numbers in shard.sample]
     bands = [
-        _mean_and_deviation(num_pixels, sum(sums), sum(squares))
-        for sums, squares in zip(
-            zip(*(shard.level_sums for shard in shards), strict=True),
-            zip(*(shard.level_squares for shard in shards), strict=True),
-            strict=True,
-        )
+        _mean_and_deviation(num_examples * width, total, of_squares)
+        for total, of_squares in zip(sums, squares, strict=True)
     ]
-    sample = [numbers for shard in shards for _, numbers in shard.sample]
     numbers = {
         name: _number_statistics(
-            [shard.moments[place] for shard in shards], [numbers[place] for numbers in sample]
+            [of_shard[place] for of_shard in moments], [numbers[place] for numbers in sample]
         )
         for place, name in enumerate(wanted.number_features)
     }
@@ -185,15 +210,15 @@ def most_frequent_of(counts: Mapping[Counted, int]) -> dict[tuple[str, str], lis
     found: dict[tuple[str, str], list[tuple[int, str]]] = {}
     for (kind, name, value), count in counts.items():
         found.setdefault((kind, name), []).append((-count, value))
-    return {
-        (kind, name): [value for _, value in heapq.nsmallest(most_listed(kind), entries)]
-        for (kind, name), entries in found.items()
-    }
+    return dict(listed(key, heapq.nsmallest(MAX_TOKENS, entries)) for key, entries in found.items())
 
 
-def most_listed(kind: str) -> int:
-    """How many values of a `category` or tokens of a `text` are listed."""
-    return MAX_VALUES if kind == "category" else MAX_TOKENS
+def listed(
+    key: tuple[str, str], entries: Sequence[tuple[int, str]]
+) -> tuple[tuple[str, str], list[str]]:
+    """((kind, name), values) of (−count, value) in order, as many as are listed of the kind."""
+    limit = MAX_VALUES if key[0] == "category" else MAX_TOKENS
+    return key, [value for _, value in entries[:limit]]
 
 
 def _moments(values: list[float]) -> Moments:

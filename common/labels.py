@@ -1,4 +1,4 @@
-"""The class of a track by its listens, and the thresholds between classes."""
+"""The class of a track by its popularity, such as its listens, and the thresholds between them."""
 
 import bisect
 import itertools
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from common.errors import UserFacingError
 
 
-def label_of(listens: int, thresholds: tuple[int, ...]) -> int:
-    """The class of a number of listens: how many of the rising thresholds it has reached."""
-    return bisect.bisect_right(thresholds, listens)
+def label_of(value: float, thresholds: tuple[float, ...]) -> int:
+    """The class of a track of such listens: how many of the rising thresholds they have reached."""
+    return bisect.bisect_right(thresholds, value)
 
 
 def thresholds_at(
-    counts: list[tuple[int, int]], *, quantiles: tuple[float, ...]
-) -> tuple[int, ...]:
+    counts: list[tuple[float, int]], *, quantiles: tuple[float, ...]
+) -> tuple[float, ...]:
     """The thresholds that put the shares `quantiles` of all tracks below them.
 
     Each is the first number of listens that is heard by none of the lowest share, so equal

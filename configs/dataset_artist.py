@@ -13,6 +13,10 @@ def get_config() -> ConfigDict:
     # FMA's subsets, each containing the ones before it: small, medium, large, full.
     config.subset = "small"
 
+    # What the thresholds cut: "listens", as on the poster; "listens_per_year" of a track's age, up
+    # to the newest date_created of the subset or a plain catalogue's column counted_at;
+    # "rank_among_contemporaries", 0 to 1, among the subset's tracks of the same quarter of a year.
+    config.popularity = "listens"
     # Classes of listens: below 1,000; up to 3,499; from 3,500 on. The poster does not print its
     # thresholds; these come closest among round numbers to its class shares.
     config.class_names = ("low", "medium", "high")
@@ -21,7 +25,8 @@ def get_config() -> ConfigDict:
     config.quantiles = ()
 
     # "artist": all tracks of an artist go to the same split; "track": the poster's, which leaks;
-    # "official": the column (set, split) of FMA, which is by artist too.
+    # "official": the column (set, split) of FMA, which is by artist too; "date": the oldest tracks
+    # are for training and the newest for the test, whole days each.
     config.split_by = "artist"
     # Shares of train, validation and test; the official split has its own.
     config.split_sizes = (0.8, 0.1, 0.1)

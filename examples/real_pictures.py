@@ -264,7 +264,7 @@ def write_dataset(pictures: Pictures, config: DatasetConfig, output_dir: str) ->
             gathered,
             input_statistics.most_frequent_of(counts),
             wanted=config.inputs,
-            width=config.spectrogram.shape[1],
+            spectrogram=config.spectrogram,
         ),
     )
     files.write_atomically(output_dir, "rejected.jsonl", b"")

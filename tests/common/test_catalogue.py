@@ -52,7 +52,7 @@ def plain(text) -> io.BytesIO:
 
 def test_plain_catalogues():
     tracks = read(plain("listens,track_id,path\r\n5,1,a/b c.flac\r\n"), subset="small")
-    assert tracks == [(1, "a/b c.flac", 5, -1, "", -1, "")]
+    assert tracks == [catalogue.Track(1, "a/b c.flac", 5, -1, "", -1, "")]
     text = "\ufefftrack_id,path,listens,artist,genre,date_created,mood\n"
     text += (
         "1,a.mp3,5,Björk,Pop,2001-01-01,calm\n2,b.mp3,6,Björk,,,\n3,c.mp3,7,Can,,,\n4,d.mp3,8,,,,\n"
@@ -74,7 +74,9 @@ def test_plain_catalogues_as_other_programs_write_them():
         ("2001-01-01T02:00:00+02:00", 978307200),
         ("2001-01-01 00:00:01", 978307201),
     ):
-        assert read(plain(text.format(date))) == [(1, "a.mp3", 5, -1, "", seconds, "")]
+        assert read(plain(text.format(date))) == [
+            catalogue.Track(1, "a.mp3", 5, -1, "", seconds, "")
+        ]
     with pytest.raises(UserFacingError, match=r'"5\.5" is not a whole number'):
         read(plain("track_id,path,listens\n1,a.mp3,5.5\n"))
 

@@ -1,0 +1,260 @@
+"""The rows of the catalogue with all that is known of their tracks before any audio is read.
+
+A row is (split, order, track as `Track.packed`). Whatever needs to see other rows goes through a
+shuffle by track id, artist or date, so no worker holds the catalogue.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.metrics import Metrics
+from apache_beam.pvalue import AsSingleton
+
+from beam_pipelines import splits_and_shards
+from common import artist_history, catalogue, files, hashing, popularity
+from common.catalogue import Columns, Track
+from common.dataset_config import DatasetConfig
+from common.errors import UserFacingError
+from common.inputs import Inputs
+
+Row = tuple[str, int, tuple[Any, ...]]
+
+
+class ReadCatalogue(beam.DoFn):
+    """Path of a catalogue → the row of each track; the split stays empty if it is by date."""
+
+    def __init__(self, config: DatasetConfig):
+        self._config = config
+
+    def process(self, path: str) -> Iterator[Row]:
+        config = self._config
+        with files.open_to_read(path) as file:
+            for track in catalogue.read_tracks(
+                file, name=path, subset=config.subset, inputs=config.inputs
+            ):
+                order = hashing.stable_hash(str(track.track_id), salt=f"{config.salt}/order")
+                yield self._split(track, path), order, track.packed()
+
+    def _split(self, track: Track, path: str) -> str:
+        config = self._config
+        if config.split_by == "date":
+            return ""
+        if config.split_by == "official":
+            if not track.split:
+                raise UserFacingError(
+                    f"{path}: config.split_by is official, and it has no such column"
+                )
+            return track.split
+        group = splits_and_shards.group_of(track.track_id, track.artist_id, by=config.split_by)
+        return splits_and_shards.split_of(group, config.split_sizes, salt=config.salt)
+
+
+def track_rows(
+    pipeline: beam.Pipeline,
+    config: DatasetConfig,
+    *,
+    tracks_csv: str,
+    features_csv: tuple[str, ...],
+) -> beam.PCollection:
+    """Adds to a pipeline what makes the rows, each with its split, inputs and popularity.
+
+    Args:
+        pipeline: it is added to.
+        config: of the dataset.
+        tracks_csv: path of the catalogue.
+        features_csv: paths of tables of further columns; what one says goes before the next.
+    """
+    rows = (
+        pipeline
+        | "catalogue" >> beam.Create([tracks_csv])
+        | "read catalogue" >> beam.ParDo(ReadCatalogue(config))
+    )
+    if features_csv:
+        rows = joined(pipeline, rows, config.inputs, features_csv)
+    if config.needs_dates:
+        rows = dated(rows)
+    if config.split_by == "date":
+        rows = split_by_date(rows, config)
+    if config.popularity == "listens_per_year":
+        rows = with_listens_per_year(rows)
+    if config.popularity == "rank_among_contemporaries":
+        rows = with_ranks(rows)
+    if config.inputs.artist_history:
+        rows = with_histories(rows)
+    return rows
+
+
+def joined(
+    pipeline: beam.Pipeline, rows: beam.PCollection, inputs: Inputs, paths: tuple[str, ...]
+) -> beam.PCollection:
+    """The rows with the columns of tables, joined by track id."""
+    columns = (
+        pipeline
+        | "tables" >> beam.Create(list(enumerate(paths)))
+        | "read tables" >> beam.FlatMapTuple(_rows_of_table, inputs=inputs)
+    )
+    by_track = rows | "by track" >> beam.WithKeys(lambda row: row[2][0])
+    return (
+        {"rows": by_track, "columns": columns}
+        | "join tables" >> beam.CoGroupByKey()
+        | "merge columns" >> beam.FlatMapTuple(_merge)
+    )
+
+
+def _rows_of_table(
+    place: int, path: str, *, inputs: Inputs
+) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    with files.open_to_read(path) as file:
+        for track_id, columns in catalogue.read_columns(file, name=path, inputs=inputs):
+            yield track_id, (place, *columns)
+
+
+def _merge(track_id: int, found: dict[str, Iterable[tuple[Any, ...]]]) -> Iterator[Row]:
+    tables = [Columns(*values) for _, *values in sorted(found["columns"], key=lambda c: c[0])]
+    rows = list(found["rows"])
+    if not rows:
+        Metrics.counter("rows of --features_csv", "of no track of the subset").inc(len(tables))
+    elif not tables:
+        Metrics.counter("tracks", "in no --features_csv").inc()
+    for split, order, track in rows:
+        yield split, order, catalogue.merged(Track.unpacked(track), tables).packed()
+
+
+def dated(rows: beam.PCollection) -> beam.PCollection:
+    """The rows, once it is known that all have a date; UserFacingError with how many have none."""
+    counts = (
+        rows
+        | "has a date" >> beam.Map(lambda row: Track(*row[2]).date_created >= 0)
+        | "count dates" >> beam.combiners.Count.PerElement()
+        | "gather date counts" >> beam.combiners.ToDict()
+    )
+    return rows | "all dated" >> beam.Map(_refuse_undated, AsSingleton(counts))
+
+
+def _refuse_undated(row: Row, counts: dict[bool, int]) -> Row:
+    if undated := counts.get(False, 0):
+        raise UserFacingError(
+            f"{undated:,} of {sum(counts.values()):,} tracks have no date_created, which "
+            "config.split_by=date and config.popularity=listens_per_year and "
+            "rank_among_contemporaries need"
+        )
+    return row
+
+
+def split_by_date(rows: beam.PCollection, config: DatasetConfig) -> beam.PCollection:
+    """The rows with their splits: the oldest tracks for training, the newest for the test."""
+    first_days = (
+        rows
+        | "day" >> beam.Map(lambda row: splits_and_shards.day_of(Track(*row[2]).date_created))
+        # There are far fewer days than tracks.
+        | "count days" >> beam.combiners.Count.PerElement()
+        | "gather days" >> beam.combiners.ToList()
+        | "first days" >> beam.Map(splits_and_shards.first_days, config.split_sizes)
+    )
+    return rows | "split by date" >> beam.Map(_split_by_date, AsSingleton(first_days))
+
+
+def _split_by_date(row: Row, first_days: tuple[int, int]) -> Row:
+    _, order, track = row
+    day = splits_and_shards.day_of(Track(*track).date_created)
+    return splits_and_shards.split_of_day(day, first_days), order, track
+
+
+def with_listens_per_year(rows: beam.PCollection) -> beam.PCollection:
+    """The rows with their listens of an average year."""
+    newest = (
+        rows
+        | "date" >> beam.Map(lambda row: Track(*row[2]).date_created)
+        | "newest date" >> beam.CombineGlobally(_newest)
+    )
+    return rows | "listens per year" >> beam.Map(_with_listens_per_year, AsSingleton(newest))
+
+
+def _newest(dates: Iterable[int]) -> int:
+    return max(dates, default=-1)
+
+
+def _with_listens_per_year(row: Row, newest: int) -> Row:
+    split, order, values = row
+    track = Track(*values)
+    counted_at = track.counted_at if track.counted_at >= 0 else newest
+    per_year = popularity.listens_per_year(
+        track.listens, age_seconds=counted_at - track.date_created
+    )
+    return split, order, tuple(track._replace(popularity=float(per_year)))
+
+
+def with_ranks(rows: beam.PCollection) -> beam.PCollection:
+    """The rows with the rank of their listens among those of the same quarter of a year."""
+    by_quarter = rows | "by quarter" >> beam.WithKeys(
+        lambda row: popularity.quarter_of(Track(*row[2]).date_created)
+    )
+    counts = (
+        by_quarter
+        | "listens in quarter"
+        >> beam.MapTuple(lambda quarter, row: (quarter, Track(*row[2]).listens))
+        | "count listens in quarter" >> beam.combiners.Count.PerElement()
+        | "counts by quarter" >> beam.MapTuple(lambda key, count: (key[0], (key[1], count)))
+    )
+    return (
+        {"rows": by_quarter, "counts": counts}
+        | "join quarters" >> beam.CoGroupByKey()
+        | "rank" >> beam.FlatMapTuple(_with_ranks)
+    )
+
+
+def _with_ranks(quarter: int, found: dict[str, Iterable[tuple[Any, ...]]]) -> Iterator[Row]:
+    # A quarter has far fewer different numbers of listens than a catalogue has tracks.
+    ranks = popularity.Ranks(list(found["counts"]))
+    for split, order, values in found["rows"]:
+        track = Track(*values)
+        yield split, order, tuple(track._replace(popularity=ranks.of(track.listens)))
+
+
+def with_histories(rows: beam.PCollection) -> beam.PCollection:
+    """The rows with what their artists' other tracks in the training split say."""
+    by_artist = rows | "by artist" >> beam.WithKeys(lambda row: Track(*row[2]).artist_id)
+    known = by_artist | "artist is known" >> beam.Filter(lambda keyed: keyed[0] >= 0)
+    unknown = (
+        by_artist
+        | "artist is unknown" >> beam.Filter(lambda keyed: keyed[0] < 0)
+        | "without artist" >> beam.Values()
+    )
+    totals = (
+        known
+        | "tracks of artist" >> beam.MapTuple(lambda artist, row: (artist, tuple(_own(row))))
+        | "add up artist" >> beam.CombinePerKey(_add_up)
+    )
+    with_history = (
+        {"rows": known, "totals": totals}
+        | "join artists" >> beam.CoGroupByKey()
+        | "history" >> beam.FlatMapTuple(_with_history)
+    )
+    return (with_history, unknown) | "all artists" >> beam.Flatten()
+
+
+def _own(row: Row) -> artist_history.Tracks:
+    """What a row adds to its artist's tracks in the training split."""
+    split, _, values = row
+    if split != "train":
+        return artist_history.Tracks()
+    return artist_history.track_of(Track(*values).listens)
+
+
+def _add_up(parts: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    total = artist_history.Tracks()
+    for part in parts:
+        total += artist_history.Tracks(*part)
+    return total.num_tracks, total.log_listens
+
+
+def _with_history(artist: int, found: dict[str, Iterable[tuple[Any, ...]]]) -> Iterator[Row]:
+    (total,) = found["totals"]
+    for row in found["rows"]:
+        split, order, values = row
+        others = artist_history.Tracks(*total).without(_own(row))
+        track = Track(*values)._replace(
+            artist_tracks=others.num_tracks, artist_mean_log_listens=others.mean_log_listens
+        )
+        yield split, order, tuple(track)
