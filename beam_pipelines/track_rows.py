@@ -92,7 +92,7 @@ def joined(
     columns = (
         pipeline
         | "tables" >> beam.Create(list(enumerate(paths)))
-        | "read tables" >> beam.FlatMapTuple(_rows_of_table, inputs=inputs)
+        | "read tables" >> beam.FlatMap(_rows_of_table, inputs)
     )
     by_track = rows | "by track" >> beam.WithKeys(lambda row: row[2][0])
     return (
@@ -102,9 +102,8 @@ def joined(
     )
 
 
-def _rows_of_table(
-    place: int, path: str, *, inputs: Inputs
-) -> Iterator[tuple[int, tuple[Any, ...]]]:
+def _rows_of_table(table: tuple[int, str], inputs: Inputs) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    place, path = table
     with files.open_to_read(path) as file:
         for track_id, columns in catalogue.read_columns(file, name=path, inputs=inputs):
             yield track_id, (place, *columns)
@@ -223,7 +222,7 @@ def with_histories(rows: beam.PCollection) -> beam.PCollection:
     )
     totals = (
         known
-        | "tracks of artist" >> beam.MapTuple(lambda artist, row: (artist, tuple(_own(row))))
+        | "tracks of artist" >> beam.Map(_adds_to_artist)
         | "add up artist" >> beam.CombinePerKey(_add_up)
     )
     with_history = (
@@ -240,6 +239,12 @@ def _own(row: Row) -> artist_history.Tracks:
     if split != "train":
         return artist_history.Tracks()
     return artist_history.track_of(Track(*values).listens)
+
+
+def _adds_to_artist(keyed: tuple[int, Row]) -> tuple[int, tuple[int, int]]:
+    artist, row = keyed
+    own = _own(row)
+    return artist, (own.num_tracks, own.log_listens)
 
 
 def _add_up(parts: Iterable[tuple[int, int]]) -> tuple[int, int]:

@@ -11,10 +11,14 @@ from common import audio, clips, dataset_reader, spectrogram
 from common.spectrogram import SpectrogramParams
 
 
-def picture_by_librosa(data: bytes) -> np.ndarray:
+def window_by_librosa(data: bytes) -> np.ndarray:
     waveform, _ = librosa.load(io.BytesIO(data), sr=22_050, mono=True, res_type="soxr_hq")
     start = max(0, (len(waveform) - 660_920) // 2)
-    waveform = librosa.util.fix_length(waveform[start : start + 660_920], size=660_920)
+    return librosa.util.fix_length(waveform[start : start + 660_920], size=660_920)
+
+
+def picture_by_librosa(data: bytes) -> np.ndarray:
+    waveform = window_by_librosa(data)
     power = np.abs(librosa.stft(waveform, n_fft=2048, hop_length=520, pad_mode="constant")) ** 2
     mel = librosa.feature.melspectrogram(S=power, sr=22_050, n_mels=102)
     columns = librosa.util.sync(mel, np.arange(0, 1273, 8), aggregate=np.mean, pad=False)

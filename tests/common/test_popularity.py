@@ -1,0 +1,54 @@
+"""Popularity that is fair to a track's age."""
+
+import collections
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from common import popularity
+from common.dataset_config import DatasetConfig
+from common.errors import UserFacingError
+from configs import dataset_artist
+
+DAY = 24 * 3600
+
+
+def test_listens_of_an_average_year():
+    assert popularity.listens_per_year(3_000, age_seconds=3 * 365 * DAY + 66_000) == 1_000
+    assert popularity.listens_per_year(3_000, age_seconds=365 * DAY) == 3_002
+    young = popularity.listens_per_year(100, age_seconds=30 * DAY)
+    assert popularity.listens_per_year(100, age_seconds=0) == young == 1_218
+
+
+def test_ranks_are_those_of_scipy():
+    listens = np.random.default_rng(0).integers(0, 50, 300)
+    ranks = popularity.Ranks(list(collections.Counter(listens.tolist()).items()))
+    wanted = (scipy.stats.rankdata(listens) - 0.5) / len(listens)
+    np.testing.assert_allclose([ranks.of(int(n)) for n in listens], wanted, atol=6e-5)
+
+
+@pytest.mark.parametrize(
+    ("date", "quarter"),
+    [(0, 1970 * 4), (90 * DAY - 1, 1970 * 4), (90 * DAY, 1970 * 4 + 1), (-DAY, 1969 * 4 + 3)],
+)
+def test_quarters_of_a_year(date, quarter):
+    assert popularity.quarter_of(date) == quarter
+
+
+def config(**values) -> DatasetConfig:
+    return DatasetConfig.from_dict(dataset_artist.get_config().to_dict() | values)
+
+
+def test_thresholds_are_of_what_they_cut():
+    assert config(popularity="listens_per_year").needs_dates
+    assert not config().needs_dates
+    assert "popularity" not in config().to_dict()
+    ranks = config(popularity="rank_among_contemporaries", thresholds=(0.2, 0.6))
+    assert DatasetConfig.from_dict(ranks.to_dict()) == ranks
+    with pytest.raises(UserFacingError, match="not all between 0 and 1, as ranks are"):
+        config(popularity="rank_among_contemporaries")
+    with pytest.raises(UserFacingError, match="are not whole numbers"):
+        config(popularity="listens_per_year", thresholds=(0.2, 0.6))
+    with pytest.raises(UserFacingError, match="'plays' is none of listens, listens_per_year"):
+        config(popularity="plays")
