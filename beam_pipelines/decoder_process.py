@@ -55,7 +55,7 @@ class Decoder(ContainedProcess):
         command = command or [sys.executable, "-m", module, json.dumps(config.to_dict())]
         super().__init__(command, timeout_seconds=timeout_seconds)
 
-    def decode(self, track: Track, data: bytes, *, thresholds: tuple[int, ...]) -> Decoded:
+    def decode(self, track: Track, data: bytes, *, thresholds: tuple[float, ...]) -> Decoded:
         """The records of a clip.
 
         Args:

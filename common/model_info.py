@@ -26,7 +26,7 @@ class ModelInfo:
     """
 
     class_names: tuple[str, ...]
-    thresholds: tuple[int, ...]
+    thresholds: tuple[float, ...]
     signal: SpectrogramParams
     min_seconds: float
     silence_dbfs: float

@@ -216,7 +216,7 @@ def _colours(info: DatasetInfo) -> np.ndarray:
     return plt.get_cmap("viridis")(np.linspace(0.15, 0.9, len(info.class_names)))
 
 
-def _edges(low: float, high: float, thresholds: tuple[int, ...]) -> np.ndarray:
+def _edges(low: float, high: float, thresholds: tuple[float, ...]) -> np.ndarray:
     """Edges of about 40 bins that are nearly as wide as each other on a logarithmic axis.
 
     The thresholds are among them, so that no bar lies on both sides of one.

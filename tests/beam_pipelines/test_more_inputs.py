@@ -42,9 +42,7 @@ def table(library, tmp_path_factory):
 def built(library, table, tmp_path_factory):
     """The folder of the dataset, and what the command printed."""
     folder = tmp_path_factory.mktemp("more") / "dataset"
-    result = build(
-        library.tracks_csv, library.audio_dir, folder, *FLAGS, f"--features_csv={table}"
-    )
+    result = build(library.tracks_csv, library.audio_dir, folder, *FLAGS, f"--features_csv={table}")
     assert result.returncode == 0, result.stderr
     return folder, result.stdout
 

@@ -225,7 +225,7 @@ def expected_class(
     expected: np.ndarray,
     listens: np.ndarray,
     *,
-    thresholds: tuple[int, ...],
+    thresholds: tuple[float, ...],
     class_names: tuple[str, ...],
 ) -> str:
     """Plots the expected class against the listens as an SVG, a point an example.
