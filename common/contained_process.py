@@ -72,7 +72,7 @@ class ContainedProcess:
         )
         self._is_ready = False
 
-    def ask(self, header: Any, data: bytes) -> tuple[dict[str, Any], list[bytes]]:
+    def ask(self, header: Any, data: bytes | bytearray) -> tuple[dict[str, Any], list[bytes]]:
         """The header and the parts of the answer about a file.
 
         Args:

@@ -9,6 +9,8 @@ TensorFlow Serving; a newer one is taken up as soon as it is there.
 import dataclasses
 import os
 import resource
+import socket
+from typing import Any
 
 from absl import flags
 
@@ -44,12 +46,15 @@ _HELP = {
     "buffered_mb": "The most memory for uploads.",
     "connections": "How many connections may be open; half of them from one address.",
 }
-_LIMITS = {
-    field.name: (flags.DEFINE_integer if field.type is int else flags.DEFINE_float)(
-        field.name, field.default, _HELP[field.name]
-    )
-    for field in dataclasses.fields(Limits)
-}
+
+
+def _define_limit(field: "dataclasses.Field[Any]") -> "flags.FlagHolder[Any]":
+    define: Any = flags.DEFINE_integer if field.type is int else flags.DEFINE_float
+    holder: flags.FlagHolder[Any] = define(field.name, field.default, _HELP[field.name])
+    return holder
+
+
+_LIMITS = {field.name: _define_limit(field) for field in dataclasses.fields(Limits)}
 # Files that are open beside connections.
 _OTHER_FILES = 256
 
@@ -67,10 +72,17 @@ def allow_connections(count: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
+def num_cores() -> int:
+    """Returns how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def main(argv: list[str]) -> int:
     require(len(argv) == 1, f"{' '.join(argv[1:])}: flags only, such as --export_dir=export")
     require(
-        _TF_SERVING.value or not _TF_SERVING_VERSION.value,
+        bool(_TF_SERVING.value) or not _TF_SERVING_VERSION.value,
         "--tf_serving_version: of which server? --tf_serving names it",
     )
     limits = Limits(**{name: holder.value for name, holder in _LIMITS.items()})
@@ -81,9 +93,11 @@ def main(argv: list[str]) -> int:
     import uvicorn
 
     from serving.model import model_host
-    from serving.web import connections, gateway
+    from serving.web import connections
+    from serving.web.application import application
+    from serving.web.service import PredictionService
 
-    decoders = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    decoders = num_cores()
     host = model_host.ModelHost(
         _EXPORT_DIR.value,
         tf_serving=_TF_SERVING.value,
@@ -91,9 +105,8 @@ def main(argv: list[str]) -> int:
         count=decoders,
         limits=limits,
     )
-    app = gateway.application(
-        gateway.Gateway(host, limits, decoders=decoders), poll_seconds=_POLL.value
-    )
+    service = PredictionService(host, limits, decoders=decoders)
+    app = application(service, poll_seconds=_POLL.value)
     server = uvicorn.Server(
         uvicorn.Config(
             app,
@@ -118,10 +131,8 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def bound(host: str, port: int):
-    """A socket that has its address, and listens later; UserFacingError where it can't have it."""
-    import socket
-
+def bound(host: str, port: int) -> socket.socket:
+    """Binds a socket, which listens later; UserFacingError where it can't be bound."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM)

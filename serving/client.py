@@ -30,6 +30,7 @@ from common.errors import UserFacingError, require
 from common.model_info import ModelInfo
 from common.signatures import MAX_BATCH
 from serving.model import song
+from serving.model.predictions import Predictions
 
 MODEL_NAME = "popularity"
 
@@ -50,18 +51,8 @@ class ServerError(UserFacingError):
         self.is_busy = is_busy
 
 
-class Answers(NamedTuple):
-    """Probabilities float32 [batch, classes], and the version that gave them, if it says so.
-
-    Of more than MAX_BATCH pictures it is the version that gave the last ones.
-    """
-
-    probabilities: np.ndarray
-    version: str | None
-
-
-class FileAnswer(NamedTuple):
-    """The answer about a file: its label and each class's probability, or else what is wrong."""
+class FilePrediction(NamedTuple):
+    """The prediction for a file: its label and each class's probability, or else what is wrong."""
 
     path: str
     label: str | None = None
@@ -111,14 +102,14 @@ class Client:
     def __enter__(self) -> "Client":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
         self._transport.close()
 
-    def predict(self, pictures: np.ndarray) -> Answers:
-        """The answers about pictures uint8 [batch, height, width], MAX_BATCH in a request.
+    def predict(self, pictures: np.ndarray) -> Predictions:
+        """Predicts for pictures uint8 [batch, height, width], MAX_BATCH in a request.
 
         Raises:
             UserFacingError: there are no pictures.
@@ -130,13 +121,15 @@ class Client:
             self._ask(pictures[start : start + MAX_BATCH], end)
             for start in range(0, len(pictures), MAX_BATCH)
         ]
-        return Answers(np.concatenate([part.probabilities for part in parts]), parts[-1].version)
+        return Predictions(
+            np.concatenate([part.probabilities for part in parts]), parts[-1].version
+        )
 
-    def _ask(self, pictures: np.ndarray, end: float) -> Answers:
-        """The answers to one request, before the clock shows `end`."""
+    def _ask(self, pictures: np.ndarray, end: float) -> Predictions:
+        """Sends one request, again while there is no server, until the clock shows `end`."""
         for attempt in itertools.count(1):
             try:
-                answers = self._transport.predict(pictures, timeout=end - time.monotonic())
+                predictions = self._transport.predict(pictures, timeout=end - time.monotonic())
                 break
             except _Unavailable as error:
                 pause = min(_FIRST_BACKOFF * 2 ** (attempt - 1), _LONGEST_BACKOFF)
@@ -144,17 +137,17 @@ class Client:
                     raise ServerError(f"{error} (tried {attempt} times)", is_busy=True) from None
                 time.sleep(pause)
         shape = (len(pictures), len(self.info.class_names))
-        if answers.probabilities.shape != shape:
+        if predictions.probabilities.shape != shape:
             raise ServerError(
                 f"{self._target}: no probabilities of {shape[1]} classes about each picture; is "
                 "model_info.json that of the model it serves?"
             )
-        return answers
+        return predictions
 
     def predict_files(
-        self, paths: Iterable[str | os.PathLike], *, batch_size: int = 16
-    ) -> Iterator[FileAnswer]:
-        """The answer about each file (mp3, wav, flac or ogg), in order; a bad file stops no other.
+        self, paths: Iterable[str | os.PathLike[str]], *, batch_size: int = 16
+    ) -> Iterator[FilePrediction]:
+        """Predicts for each file (mp3, wav, flac or ogg), in order; a bad file stops no other.
 
         Files are decoded on all cores and sent `batch_size` at a time.
 
@@ -163,41 +156,41 @@ class Client:
             ServerError: as `predict` does.
         """
         require(batch_size >= 1, f"batch_size is {batch_size}; it is at least 1")
-        paths = iter(map(os.fspath, paths))
+        remaining: Iterator[str] = (os.fspath(path) for path in paths)
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            while batch := list(itertools.islice(paths, batch_size)):
-                heard = list(pool.map(self._hear, batch))
-                good = [picture for picture in heard if not isinstance(picture, str)]
-                answers = iter(self.predict(np.stack(good)).probabilities if good else ())
-                for path, picture in zip(batch, heard, strict=True):
+            while batch := list(itertools.islice(remaining, batch_size)):
+                decoded = list(pool.map(self._picture_of, batch))
+                good = [picture for picture in decoded if not isinstance(picture, str)]
+                rows = iter(self.predict(np.stack(good)).probabilities if good else ())
+                for path, picture in zip(batch, decoded, strict=True):
                     if isinstance(picture, str):
-                        yield FileAnswer(path, error=picture)
+                        yield FilePrediction(path, error=picture)
                     else:
-                        yield file_answer(path, next(answers), self.info)
+                        yield file_prediction(path, next(rows), self.info)
 
-    def _hear(self, path: str) -> np.ndarray | str:
-        return hear(path, lambda data: song.middle_picture(data, self.info))
+    def _picture_of(self, path: str) -> np.ndarray | str:
+        return decode_file(path, lambda data: song.middle_picture(data, self.info))
 
 
-def hear(path: str, listen: Callable[[bytes], np.ndarray]) -> np.ndarray | str:
-    """What `listen` makes of a file, or what is wrong with it."""
+def decode_file(path: str, decode: Callable[[bytes], np.ndarray]) -> np.ndarray | str:
+    """Returns what `decode` makes of the bytes of a file, or what is wrong with the file."""
     try:
         with open(path, "rb") as file:
             data = file.read()
     except (OSError, ValueError) as error:  # ValueError: a path that can't be one
         return getattr(error, "strerror", None) or str(error)
     try:
-        return listen(data)
+        return decode(data)
     except audio.ClipError as error:
         return f"{error.reason}: {error}"
 
 
-def file_answer(path: str, probabilities: np.ndarray, info: ModelInfo) -> FileAnswer:
-    """The answer about a file of probabilities [classes]."""
+def file_prediction(path: str, probabilities: np.ndarray, info: ModelInfo) -> FilePrediction:
+    """Names the probabilities [classes] of a file."""
     named = {
         name: float(value) for name, value in zip(info.class_names, probabilities, strict=True)
     }
-    return FileAnswer(path, info.class_names[int(probabilities.argmax())], named)
+    return FilePrediction(path, info.class_names[int(probabilities.argmax())], named)
 
 
 class _Unavailable(Exception):
@@ -231,7 +224,7 @@ class _Grpc:
         self._channel = grpc.insecure_channel(target.removeprefix("grpc://"), options=options)
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
 
-    def predict(self, pictures: np.ndarray, *, timeout: float) -> Answers:
+    def predict(self, pictures: np.ndarray, *, timeout: float) -> Predictions:
         request = self._predict_pb2.PredictRequest()
         spec = request.model_spec
         spec.name, spec.signature_name = self._model_name, _SIGNATURE
@@ -249,7 +242,7 @@ class _Grpc:
             probabilities = probabilities.astype(np.float32)
         except (TypeError, ValueError):  # there are none, or they are no numbers
             probabilities = np.empty(0)
-        return Answers(probabilities, str(response.model_spec.version.value))
+        return Predictions(probabilities, str(response.model_spec.version.value))
 
     def _as_ours(self, error: grpc.RpcError) -> Exception:
         code, details = error.code(), " ".join((error.details() or "").split())[:300]
@@ -281,7 +274,7 @@ class _Rest:
             which = f"/{'versions' if isinstance(version, int) else 'labels'}/{version}"
         try:
             url = urllib.parse.urlsplit(self._target)
-            self._host, self._port = url.hostname, url.port
+            self._host, self._port = url.hostname or "", url.port
         except ValueError as error:
             raise UserFacingError(f"{target}: no server's address ({error})") from None
         self._path = f"{url.path}/v1/models/{model_name}{which}:predict"
@@ -289,7 +282,7 @@ class _Rest:
         self._connection = http.client.HTTPSConnection if secure else http.client.HTTPConnection
         self._version = version if isinstance(version, int) else None
 
-    def predict(self, pictures: np.ndarray, *, timeout: float) -> Answers:
+    def predict(self, pictures: np.ndarray, *, timeout: float) -> Predictions:
         values = {"signature_name": _SIGNATURE, "inputs": {_SIGNATURE: pictures.tolist()}}
         end = time.monotonic() + max(timeout, 1e-3)
         try:
@@ -308,7 +301,7 @@ class _Rest:
             values = json.loads(data)
             if status == 200:
                 probabilities = np.array(values["outputs"]["probabilities"], np.float32)
-                return Answers(probabilities, self._version and str(self._version))
+                return Predictions(probabilities, str(self._version) if self._version else None)
             problem = values["error"]
         except (ValueError, KeyError, TypeError):
             problem = "not what TensorFlow Serving says; is this its REST port?"

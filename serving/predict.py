@@ -16,7 +16,7 @@ from absl import flags
 from common import command, export_folder, files
 from common.errors import UserFacingError, require
 from serving import client
-from serving.client import Client, FileAnswer
+from serving.client import Client, FilePrediction
 from serving.model import song
 from serving.model.exported_model import ExportedModel
 
@@ -32,23 +32,23 @@ _TF_SERVING_VERSION = flags.DEFINE_string(
 )  # fmt: skip
 
 
-def predict_here(export_dir: str, paths: list[str]) -> Iterator[FileAnswer]:
-    """The answer about each file, from the newest version in this process."""
+def predict_here(export_dir: str, paths: list[str]) -> Iterator[FilePrediction]:
+    """Predicts for each file with the newest version, in this process."""
     model = ExportedModel.newest(export_dir)
     for path in paths:
         with command.kept_back_stderr():
-            window = client.hear(path, lambda data: song.middle_waveform(data, model.info))
+            window = client.decode_file(path, lambda data: song.middle_waveform(data, model.info))
         if isinstance(window, str):
-            yield FileAnswer(path, error=window)
+            yield FilePrediction(path, error=window)
         else:
             (probabilities,) = model.probabilities_of_waveforms(window[np.newaxis])
-            yield client.file_answer(path, probabilities, model.info)
+            yield client.file_prediction(path, probabilities, model.info)
 
 
 def predict_there(
     tf_serving: str, version: str | None, export_dir: str, paths: list[str]
-) -> Iterator[FileAnswer]:
-    """The answer about each file, from a version on a server."""
+) -> Iterator[FilePrediction]:
+    """Predicts for each file with a version on a server."""
     newest = export_folder.newest_version(export_dir)
     info = export_folder.load_info(files.join(export_dir, str(newest)))
     with Client(f"grpc://{tf_serving}", info, version=version) as server:
@@ -61,11 +61,11 @@ def predict_there(
             yield answer
 
 
-def line(answer: FileAnswer) -> str:
-    """The JSON about a file."""
+def line(answer: FilePrediction) -> str:
+    """Returns the line of JSON for a file."""
     if answer.error is not None:
         return json.dumps({"file": answer.path, "error": answer.error})
-    rounded = {name: round(value, 6) for name, value in answer.probabilities.items()}
+    rounded = {name: round(value, 6) for name, value in (answer.probabilities or {}).items()}
     return json.dumps({"file": answer.path, "label": answer.label, "probabilities": rounded})
 
 
@@ -75,7 +75,7 @@ def main(argv: list[str]) -> int:
             "no file is named; python -m serving.predict --export_dir=export song.mp3"
         )
     require(
-        _TF_SERVING.value or not _TF_SERVING_VERSION.value,
+        bool(_TF_SERVING.value) or not _TF_SERVING_VERSION.value,
         "--tf_serving_version: of which server? --tf_serving names it",
     )
     export_dir, paths = _EXPORT_DIR.value, argv[1:]

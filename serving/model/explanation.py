@@ -51,4 +51,5 @@ def weights(whole: np.ndarray, covered: np.ndarray) -> np.ndarray:
         covered: probabilities [parts, classes] of `occluded`.
     """
     answer = int(whole.argmax())
-    return whole[answer] - covered[:, answer]
+    fall: np.ndarray = whole[answer] - covered[:, answer]
+    return fall

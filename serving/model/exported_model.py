@@ -44,11 +44,13 @@ class ExportedModel:
 
     def probabilities_of_waveforms(self, waveforms: np.ndarray) -> np.ndarray:
         """Probabilities float32 [batch, classes] of waveforms float32 [batch, samples]."""
-        return self._of_waveforms(waveform=waveforms)["probabilities"].numpy()
+        probabilities: np.ndarray = self._of_waveforms(waveform=waveforms)["probabilities"].numpy()
+        return probabilities
 
     def probabilities_of_pictures(self, pictures: np.ndarray) -> np.ndarray:
         """Probabilities float32 [batch, classes] of pictures uint8 [batch, height, width]."""
-        return self._of_pictures(spectrogram=pictures)["probabilities"].numpy()
+        probabilities: np.ndarray = self._of_pictures(spectrogram=pictures)["probabilities"].numpy()
+        return probabilities
 
     def warm_up_requests(self) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
         """(signature, inputs) of each warm-up request; UserFacingError if the file is damaged."""

@@ -1,4 +1,4 @@
-"""A song as the model hears it: the windows of an audio file, and the picture of each.
+"""A song as the model sees it: windows of an audio file, and the spectrogram of each.
 
 The decoder, the windows and the picture are those of the dataset job.
 """
@@ -49,8 +49,8 @@ def middle_picture(data: bytes, info: ModelInfo) -> np.ndarray:
     return spectrogram.picture(middle_waveform(data, info), info.signal)
 
 
-def listen(data: bytes, info: ModelInfo, *, max_seconds: float = audio.MAX_SECONDS) -> Song:
-    """All that the model can hear of an audio file.
+def load_song(data: bytes, info: ModelInfo, *, max_seconds: float = audio.MAX_SECONDS) -> Song:
+    """Decodes all windows of an audio file that the model can predict for.
 
     The windows lie evenly, side by side or apart, an odd number of them up to MAX_WINDOWS, so that
     the middle one is what `middle_waveform` gives. Silent ones are left out.
@@ -70,7 +70,8 @@ def listen(data: bytes, info: ModelInfo, *, max_seconds: float = audio.MAX_SECON
     starts = clips.even_starts(len(waveform), num_samples=length, count=count)
     pieces = clips.even_windows(waveform, num_samples=length, count=count)
     clips.audible([pieces[count // 2]], info.silence_dbfs)
-    windows, middle = [], 0
+    windows: list[Window] = []
+    middle = 0
     for place, (start, piece) in enumerate(zip(starts, pieces, strict=True)):
         if place == count // 2:
             middle = len(windows)

@@ -1,4 +1,4 @@
-"""`song.listen` in a process of its own, which a stranger's file may crash or hang.
+"""`song.load_song` in a process of its own, which a stranger's file may crash or hang.
 
 python -m serving.model.song_process MODEL_INFO_JSON, as `SongDecoder` starts it.
 """
@@ -6,12 +6,13 @@ python -m serving.model.song_process MODEL_INFO_JSON, as `SongDecoder` starts it
 import dataclasses
 import json
 import sys
+from typing import Any
 
 import numpy as np
 
 from common.contained_process import ContainedProcess, answer_requests
 from common.model_info import ModelInfo
-from serving.model.song import Song, Window, listen
+from serving.model.song import Song, Window, load_song
 
 
 class SongDecoder(ContainedProcess):
@@ -30,8 +31,8 @@ class SongDecoder(ContainedProcess):
         self._shape = info.signal.shape
         self._max_seconds = max_seconds
 
-    def listen(self, data: bytes) -> Song:
-        """As `song.listen`; its ClipError is also that the file crashed or hung the process."""
+    def decode(self, data: bytes | bytearray) -> Song:
+        """Decodes as `song.load_song` does; ClipError also if the file crashes or hangs it."""
         answer, pictures = self.ask(self._max_seconds, data)
         windows = [
             Window(start, np.frombuffer(picture, np.uint8).reshape(self._shape))
@@ -47,8 +48,8 @@ def main() -> None:
     info = ModelInfo.from_json(sys.argv[1])
     spectrogram.mel_filter_bank(info.signal)
 
-    def answer(max_seconds, data):
-        song = listen(data, info, max_seconds=max_seconds)
+    def answer(max_seconds: float, data: bytes) -> tuple[dict[str, Any], list[bytes]]:
+        song = load_song(data, info, max_seconds=max_seconds)
         starts, pictures = zip(*song.windows, strict=True)
         header = {"seconds": song.seconds, "middle": song.middle, "starts": starts}
         return header, [picture.tobytes() for picture in pictures]

@@ -12,6 +12,8 @@ from starlette.requests import ClientDisconnect
 
 from serving.web.limits import Refusal
 
+_Turns = collections.deque[asyncio.Future[None]]
+
 
 class Admission:
     """Turns for songs; all of it runs in one event loop.
@@ -26,11 +28,11 @@ class Admission:
         self._free = concurrent
         self._queue_length, self._queue_seconds = queue_length, queue_seconds
         # The waiting turns of each client, the next client first.
-        self._waiting: collections.OrderedDict[str, collections.deque] = collections.OrderedDict()
+        self._waiting: collections.OrderedDict[str, _Turns] = collections.OrderedDict()
         self.num_waiting = 0
 
     @contextlib.asynccontextmanager
-    async def turn(self, client: str, gone: asyncio.Future) -> AsyncIterator[None]:
+    async def turn(self, client: str, gone: asyncio.Future[None]) -> AsyncIterator[None]:
         """Waits for a turn and holds it.
 
         Args:
@@ -49,7 +51,7 @@ class Admission:
         finally:
             self._give_back()
 
-    async def _take(self, client: str, gone: asyncio.Future) -> None:
+    async def _take(self, client: str, gone: asyncio.Future[None]) -> None:
         if self._free and not self.num_waiting:
             self._free -= 1
             return
@@ -95,7 +97,7 @@ class Admission:
             self._free -= 1
             turn.set_result(None)
 
-    def _forget(self, client: str, turn: asyncio.Future) -> None:
+    def _forget(self, client: str, turn: asyncio.Future[None]) -> None:
         turns = self._waiting[client]
         turns.remove(turn)
         self.num_waiting -= 1

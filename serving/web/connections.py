@@ -5,7 +5,9 @@ reading of the answer may take. This adds one clock for each connection, a share
 for each address, and a bound on the pieces that a body comes in.
 """
 
+import asyncio
 import collections
+from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -50,7 +52,7 @@ class _CountingConnection(h11.Connection):
 
     pieces = size = 0
 
-    def next_event(self):
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         event = super().next_event()
         if type(event) is h11.Request:
             self.pieces = self.size = 0
@@ -69,16 +71,16 @@ class _TooManyPiecesError(Exception):
 def protocol(limits: Limits) -> type[H11Protocol]:
     """The protocol that uvicorn is to speak (its argument `http`)."""
     request_seconds = limits.upload_seconds + limits.answer_seconds
-    served = collections.Counter()  # the connections of each address
-    turned_away = set()  # those that are no longer served, and still open
+    served: collections.Counter[str] = collections.Counter()  # the connections of each address
+    turned_away: set[H11Protocol] = set()  # those that are no longer served, and still open
 
     class BoundedProtocol(H11Protocol):
-        def __init__(self, *args, **kwargs):
+        def __init__(self, *args: Any, **kwargs: Any):
             super().__init__(*args, **kwargs)
             self.conn = _CountingConnection(h11.SERVER)
-            self._clock = None
+            self._clock: asyncio.TimerHandle | None = None
 
-        def connection_made(self, transport):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             self._address = self.client[0] if self.client else ""
             served[self._address] += 1
@@ -88,7 +90,7 @@ def protocol(limits: Limits) -> type[H11Protocol]:
             else:
                 self._allow(_HEAD_SECONDS)
 
-        def data_received(self, data):
+        def data_received(self, data: bytes) -> None:
             if self.transport.is_closing() or self in turned_away:
                 return
             awaited_head = self._awaits_head
@@ -98,7 +100,7 @@ def protocol(limits: Limits) -> type[H11Protocol]:
             if awaited_head and not self._awaits_head and self not in turned_away:
                 self._allow(request_seconds)
 
-        def handle_events(self):
+        def handle_events(self) -> None:
             try:
                 super().handle_events()
             except _TooManyPiecesError:
@@ -108,7 +110,7 @@ def protocol(limits: Limits) -> type[H11Protocol]:
         def _awaits_head(self) -> bool:
             return self.conn.their_state is h11.IDLE
 
-        def on_response_complete(self):
+        def on_response_complete(self) -> None:
             # From here on it is uvicorn's clock for idle connections.
             self._stop()
             super().on_response_complete()
@@ -119,7 +121,7 @@ def protocol(limits: Limits) -> type[H11Protocol]:
             elif not self._awaits_head and not self.transport.is_closing():
                 self._allow(_HEAD_SECONDS)  # refused early, and still sending
 
-        def connection_lost(self, exc):
+        def connection_lost(self, exc: Exception | None) -> None:
             self._stop()
             self._leave()
             turned_away.discard(self)

@@ -31,7 +31,7 @@ class Limits:
     buffered_mb: float = 512.0
     connections: int = 1024
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             require(value > 0, f"--{field.name}: {value} is not above 0")

@@ -9,7 +9,7 @@ import base64
 import binascii
 import contextlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -77,7 +77,7 @@ class Uploads:
             'application/octet-stream, or as JSON {"audio": base64}.',
         )
 
-    async def _chunks(self, request: Request, share: "_Share") -> AsyncIterator[bytes]:
+    async def _chunks(self, request: Request, share: "_Share") -> AsyncGenerator[bytes, None]:
         """A request's body, in parts; each has been added to the share."""
         # A third more for base64, and a little for what is around a file.
         most = int(self._limits.max_upload * 4 / 3) + 10_000
@@ -144,7 +144,7 @@ def song_of_json(body: bytes | bytearray) -> bytes | bytearray:
     try:
         if not start or start.end() > end or not _JSON_END.fullmatch(body, end):
             raise ValueError
-        encoded = memoryview(body)[start.end() : end]
+        encoded: bytes | memoryview = memoryview(body)[start.end() : end]
         if body.find(b"\\", start.end(), end) >= 0:
             escaped = bytes(encoded)
             encoded = escaped.replace(rb"\/", b"/").replace(rb"\n", b"").replace(rb"\r", b"")

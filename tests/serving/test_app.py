@@ -18,8 +18,10 @@ import uvicorn
 
 from common import spectrogram
 from serving.model import model_host, song
-from serving.web import connections, gateway
+from serving.web import connections
+from serving.web.application import application
 from serving.web.limits import Limits
+from serving.web.service import PredictionService
 from tests.support import model_server, processes
 from tests.support.commands import assert_refused, run_module
 from tests.support.running_app import RunningApp, multipart, running_app
@@ -390,7 +392,7 @@ def test_a_bug_is_counted_and_has_the_headers(model_dir):
     limits = Limits()
     host = model_host.ModelHost(str(model_dir / "export"), tf_serving=None, count=1, limits=limits)
     host.close()
-    app = gateway.application(gateway.Gateway(host, limits, decoders=1), poll_seconds=60)
+    app = application(PredictionService(host, limits, decoders=1), poll_seconds=60)
     server = uvicorn.Server(
         uvicorn.Config(app, http=connections.protocol(limits), lifespan="off", log_level="critical")
     )

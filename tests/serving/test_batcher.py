@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from common.signatures import MAX_BATCH
-from serving.client import Answers
 from serving.model.batcher import Batcher
+from serving.model.predictions import Predictions
 
 
 def test_everyone_gets_the_own_answer():
@@ -19,7 +19,7 @@ def test_everyone_gets_the_own_answer():
         sizes.append(len(pictures))
         first.set()
         go_on.wait(20)
-        return Answers(pictures.reshape(len(pictures), -1).astype(np.float32), "7")
+        return Predictions(pictures.reshape(len(pictures), -1).astype(np.float32), "7")
 
     random = np.random.default_rng(0)
     counts = [*random.integers(1, 9, 40), MAX_BATCH + 8, *random.integers(1, 31, 20)]
@@ -44,7 +44,7 @@ def test_an_error_is_everyones_and_the_last_question_is_answered():
     def ask(pictures):
         if pictures.max() > 8:
             raise ValueError("too bright")
-        return Answers(pictures[:, 0].astype(np.float32), None)
+        return Predictions(pictures[:, 0].astype(np.float32), None)
 
     batcher = Batcher(ask)
     with pytest.raises(ValueError, match="too bright"):

@@ -1,0 +1,229 @@
+"""From a request to a prediction, within bounds.
+
+A request goes through four stages: its upload is read into memory, it waits for its turn, a
+process decodes it, the model answers. Nothing of it is written to a disk, and its file name is not
+looked at.
+"""
+
+import asyncio
+import base64
+import sys
+import time
+from typing import Any
+
+import numpy as np
+from starlette.requests import Request
+
+from common import audio
+from common.errors import UserFacingError
+from common.model_info import ModelInfo
+from serving.client import ServerError
+from serving.model import explanation
+from serving.model.model_host import ModelHost
+from serving.model.predictions import Predictions
+from serving.model.served_version import ServedVersion
+from serving.model.song import Song
+from serving.web.admission import Admission
+from serving.web.limits import Limits, Refusal
+from serving.web.schemas import Prediction, SecondsWeight, Spectrogram, WindowAnswer
+from serving.web.telemetry import Telemetry
+from serving.web.upload import Uploads
+
+# Songs that are worked on beside those that are decoded: the model answers one meanwhile.
+_TURNS_FOR_THE_MODEL = 1
+
+# How long an answer about being ready is good for.
+_READY_SECONDS = 1.0
+
+NO_MODEL = "The model server does not answer; try again soon."
+_ADVICE = {
+    "empty_file": "The file is empty.",
+    "too_long": "The song is too long.",
+    "too_slow_to_decode": "The song takes too long to decode; try it as an mp3, or a part of it.",
+    "undecodable": "This can't be decoded as mp3, wav, flac or ogg.",
+    "too_short": "The song is too short.",
+    "silent": "The middle of the song is silent.",
+    "not_finite": "The samples of this file are not numbers.",
+}
+
+
+class PredictionService:
+    """The state of a server, and what it does with a request.
+
+    Args:
+        host: of the model.
+        limits: of what strangers may ask for.
+        decoders: songs that are decoded at once.
+    """
+
+    def __init__(self, host: ModelHost, limits: Limits, *, decoders: int):
+        self.host, self.limits = host, limits
+        self.telemetry = Telemetry()
+        self.telemetry.version.set(host.version)
+        self._uploads = Uploads(limits)
+        self._readiness: asyncio.Future[bool] | None = None
+        self._readiness_asked_at = 0.0
+        self._admission = Admission(
+            concurrent=decoders + _TURNS_FOR_THE_MODEL,
+            queue_length=limits.queue_length,
+            queue_seconds=limits.queue_seconds,
+        )
+        self.telemetry.waiting.set_function(lambda: self._admission.num_waiting)
+        self.telemetry.buffered.set_function(lambda: self._uploads.held)
+
+    async def predict(self, request: Request, *, explain: bool) -> Prediction:
+        """Predicts for the song of a request; Refusal where that can't be done."""
+        started = time.perf_counter()
+        async with self._uploads.song(request) as data:
+            self._observe("upload", started)
+            client = request.client.host if request.client else ""
+            gone, started = asyncio.ensure_future(_disconnect(request)), time.perf_counter()
+            try:
+                async with self._admission.turn(client, gone):
+                    self._observe("queue", started)
+                    with self.host.in_use() as version:
+                        prediction = await self._predict_song(version, data, explain=explain)
+            finally:
+                gone.cancel()
+        self.telemetry.answers.labels(prediction.label).inc()
+        return prediction
+
+    def describe_model(self) -> dict[str, Any]:
+        """Returns what answers now: version, classes, thresholds, evaluation and limits."""
+        with self.host.in_use() as version:
+            info = version.info
+            return {
+                "version": version.number,
+                "class_names": info.class_names,
+                "thresholds": info.thresholds,
+                "window_seconds": info.signal.seconds,
+                "max_upload_mb": self.limits.max_upload_mb,
+                "max_seconds": self.limits.max_seconds,
+                "evaluation": info.evaluation,
+            }
+
+    # ---- the prediction
+
+    async def _predict_song(
+        self, version: ServedVersion, data: bytes | bytearray, *, explain: bool
+    ) -> Prediction:
+        started = time.perf_counter()
+        try:
+            song = await asyncio.to_thread(version.decoders.dispatch, data)
+        except audio.ClipError as error:
+            raise Refusal(422, error.code, f"{_ADVICE[error.code]} ({error})") from None
+        finally:
+            self._observe("decode", started)
+        pictures = np.stack([window.picture for window in song.windows])
+        started = time.perf_counter()
+        try:
+            predictions = await asyncio.wrap_future(version.submit(pictures))
+            prediction = _prediction(
+                version.info,
+                song,
+                predictions.probabilities,
+                version=predictions.version or str(version.number),
+            )
+            if explain:
+                await _explain(version, song, predictions, prediction)
+            self._observe("model", started)
+        except ServerError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            raise Refusal(503, "no_model", NO_MODEL, retry_after=5) from None
+        return prediction
+
+    def _observe(self, stage: str, started: float) -> None:
+        self.telemetry.seconds.labels(stage).observe(time.perf_counter() - started)
+
+    # ---- readiness
+
+    async def is_ready(self) -> bool:
+        """Whether songs can be answered; asked of the model at most once a second, for all."""
+        now = time.monotonic()
+        if self._readiness is None or now >= self._readiness_asked_at + _READY_SECONDS:
+            self._readiness_asked_at = now
+            self._readiness = asyncio.ensure_future(self._ask_readiness())
+        return await asyncio.shield(self._readiness)
+
+    async def _ask_readiness(self) -> bool:
+        with self.host.in_use() as version:
+            return await asyncio.to_thread(version.is_ready)
+
+    # ---- newer versions
+
+    async def watch_versions(self, poll_seconds: float) -> None:
+        """Takes up newer versions, for ever; says so, and says once why one can't be served."""
+        told = None
+        while True:
+            await asyncio.sleep(poll_seconds)
+            before = self.host.version
+            try:
+                version = await asyncio.to_thread(self.host.refresh)
+            except Exception as error:  # whatever it was, the next version is looked for
+                self.telemetry.swaps.labels("failed").inc()
+                problem = str(error) if isinstance(error, UserFacingError) else repr(error)
+                if problem != told:
+                    told = problem
+                    print(f"still version {before}: {problem}", file=sys.stderr, flush=True)
+                continue
+            if version is not None:
+                told = None
+                self.telemetry.swaps.labels("done").inc()
+                self.telemetry.version.set(version)
+                print(f"serving version {version} (before: {before})", flush=True)
+
+
+def _prediction(
+    info: ModelInfo, song: Song, probabilities: np.ndarray, *, version: str
+) -> Prediction:
+    """Returns the prediction for a song from the probabilities [windows, classes]."""
+    windows = []
+    for window, row in zip(song.windows, probabilities, strict=True):
+        named = {name: float(value) for name, value in zip(info.class_names, row, strict=True)}
+        windows.append(
+            WindowAnswer(
+                start=round(window.start, 3),
+                end=round(min(window.start + info.signal.seconds, song.seconds), 3),
+                label=info.class_names[int(row.argmax())],
+                probabilities=named,
+            )
+        )
+    middle = windows[song.middle]
+    return Prediction(
+        label=middle.label,
+        probabilities=middle.probabilities,
+        version=version,
+        seconds=round(song.seconds, 3),
+        middle=song.middle,
+        windows=windows,
+        spectrogram=None,
+        explanation=None,
+    )
+
+
+async def _explain(
+    version: ServedVersion, song: Song, predictions: Predictions, prediction: Prediction
+) -> None:
+    """Adds the spectrogram and the weight of each second to a prediction."""
+    params, window = version.info.signal, song.windows[song.middle]
+    parts = explanation.spans(params, song.seconds - window.start)
+    pictures = explanation.occluded(window.picture, params, parts)
+    covered = await asyncio.wrap_future(version.submit(pictures))
+    weights = explanation.weights(predictions.probabilities[song.middle], covered.probabilities)
+    height, width = window.picture.shape
+    levels = base64.b64encode(window.picture.tobytes()).decode()
+    prediction.spectrogram = Spectrogram(height=height, width=width, levels=levels)
+    prediction.explanation = [
+        SecondsWeight(
+            start=round(window.start + part.start, 3),
+            end=round(window.start + part.end, 3),
+            weight=round(float(weight), 6),
+        )
+        for part, weight in zip(parts, weights, strict=True)
+    ]
+
+
+async def _disconnect(request: Request) -> None:
+    """Returns when the client of a request whose body was read has gone away."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
