@@ -2,11 +2,13 @@
 
 uvicorn bounds the pause between two requests, but not how long a request's head, its body or the
 reading of the answer may take. This adds one clock for each connection, a share of the connections
-for each address, and a bound on the pieces that a body comes in.
+for each address, a bound on the pieces that a body comes in, and refuses what HTTP implementations
+read in different ways.
 """
 
 import asyncio
 import collections
+import re
 from typing import Any
 
 import h11
@@ -45,27 +47,54 @@ _TOO_MANY_PIECES = _refusal(
     b"unreadable",
     b"The body comes in too many small pieces; send it in larger chunks.",
 )
+_AMBIGUOUS = _refusal(
+    b"400 Bad Request",
+    b"unreadable",
+    b"The request is framed in a way that servers read differently.",
+)
+
+# A line that ends without CR, and a header that goes on in the next line (obs-fold).
+_LENIENT_LINE = re.compile(rb"(?<!\r)\n|\n[ \t]")
 
 
-class _CountingConnection(h11.Connection):
-    """A connection that knows in how many pieces the body of its request came, and its bytes."""
+class _StrictConnection(h11.Connection):
+    """A connection that raises _TurnAwayError for requests that h11 itself would take.
 
-    pieces = size = 0
+    These are bodies in very many small pieces, and request smuggling (RFC 9112, section 11.2):
+    Content-Length beside Transfer-Encoding, folded header lines, and lines that end without CR.
+    """
+
+    _pieces = _size = 0
+    _has_trailers = False
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        reads_lines = self.their_state is h11.IDLE or self._has_trailers
+        before = self.trailing_data[0] if reads_lines else b""
         event = super().next_event()
-        if type(event) is h11.Request:
-            self.pieces = self.size = 0
-        elif type(event) is h11.Data:
-            self.pieces += 1
-            self.size += len(event.data)
-            if self.pieces > _SMALL_PIECES + self.size // _BYTES_PER_PIECE:
-                raise _TooManyPiecesError
+        if isinstance(event, h11.Request):
+            self._pieces = self._size = 0
+            names = {name for name, _ in event.headers}
+            self._has_trailers = b"transfer-encoding" in names
+            if self._has_trailers and b"content-length" in names:
+                raise _TurnAwayError(_AMBIGUOUS)
+        elif isinstance(event, h11.Data):
+            self._pieces += 1
+            self._size += len(event.data)
+            if self._pieces > _SMALL_PIECES + self._size // _BYTES_PER_PIECE:
+                raise _TurnAwayError(_TOO_MANY_PIECES)
+        if reads_lines and isinstance(event, (h11.Request, h11.EndOfMessage)):
+            lines = before[: len(before) - len(self.trailing_data[0])]
+            if _LENIENT_LINE.search(lines):
+                raise _TurnAwayError(_AMBIGUOUS)
         return event
 
 
-class _TooManyPiecesError(Exception):
-    pass
+class _TurnAwayError(Exception):
+    """A request that gets the bytes of an answer in place of the application's."""
+
+    def __init__(self, answer: bytes):
+        super().__init__()
+        self.answer = answer
 
 
 def protocol(limits: Limits) -> type[H11Protocol]:
@@ -77,7 +106,7 @@ def protocol(limits: Limits) -> type[H11Protocol]:
     class BoundedProtocol(H11Protocol):
         def __init__(self, *args: Any, **kwargs: Any):
             super().__init__(*args, **kwargs)
-            self.conn = _CountingConnection(h11.SERVER)
+            self.conn = _StrictConnection(h11.SERVER)
             self._clock: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -103,8 +132,8 @@ def protocol(limits: Limits) -> type[H11Protocol]:
         def handle_events(self) -> None:
             try:
                 super().handle_events()
-            except _TooManyPiecesError:
-                self._turn_away(_TOO_MANY_PIECES)
+            except _TurnAwayError as error:
+                self._turn_away(error.answer)
 
         @property
         def _awaits_head(self) -> bool:
@@ -131,7 +160,7 @@ def protocol(limits: Limits) -> type[H11Protocol]:
             """Answers in place of the app, and ends when that can have been read."""
             self._leave()
             turned_away.add(self)
-            if self.cycle is not None:
+            if self.cycle is not None and not self.cycle.response_complete:
                 if self.cycle.response_started:
                     answer = b""  # it has one
                 self.cycle.disconnected = True

@@ -145,3 +145,55 @@ def test_the_connections_of_all_are_bounded():
         sock.close()
         time.sleep(0.2)
         assert ask(port)[0] == 200
+
+
+def raw(port, *requests: bytes) -> bytes:
+    """All that comes back for bytes on one connection, until the server closes it."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
+        for request in requests:
+            sock.sendall(request)
+        return sock.makefile("rb").read()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX-Folded: a\r\n b\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX-Folded: a\r\n\tb\r\n\r\n",
+        b"GET / HTTP/1.1\nHost: x\n\n",
+        b"GET / HTTP/1.1\r\nHost: x\nX-More: y\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\n\n",
+    ],
+    ids=["length-and-chunked", "chunked-and-length", "fold-space", "fold-tab", "bare-lf",
+         "one-bare-lf", "bare-lf-at-the-end"],
+)  # fmt: skip
+def test_a_head_that_two_servers_may_read_in_two_ways_is_refused(port, head):
+    """RFC 9112: what one takes for a header another may take for the next request (smuggling)."""
+    rest = b"0\r\n\r\n" if b"chunked" in head else b""
+    smuggled = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    good = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    for before in (b"", good):
+        answers = raw(port, before + head + rest + smuggled)
+        assert answers.count(b"HTTP/1.1 ") == 1 + bool(before), answers
+        assert answers.count(b"HTTP/1.1 200 ") == bool(before)
+        assert b"HTTP/1.1 400 " in answers and b'"unreadable"' in answers
+        assert b"Connection: close" in answers
+
+
+@pytest.mark.parametrize("trailer", [b"X: a\n\r\n", b"X: a\r\n b\r\n\r\n", b"\n"])
+def test_trailers_are_read_as_strictly(port, trailer):
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    smuggled = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    answers = raw(port, head + b"1\r\na\r\n0\r\n" + trailer + smuggled)
+    assert answers.count(b"HTTP/1.1 ") == 1 and answers.startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_head_in_pieces_and_pipelined_requests_are_still_read(port):
+    request = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
+    last = request.replace(b"Host", b"Connection: close\r\nHost")
+    pieces = [(request + last)[place : place + 1] for place in range(len(request + last))]
+    for parts in (pieces, [request * 3 + last]):
+        answers = raw(port, *parts)
+        assert answers.count(b"HTTP/1.1 200 ") == answers.count(b"HTTP/1.1 ") >= 2

@@ -1,5 +1,6 @@
-"""The one shape of JSON that is taken; the other kinds of body are in test_app.py."""
+"""The JSON that is taken, and what parsing strangers' bodies costs; more is in test_app.py."""
 
+import asyncio
 import base64
 import contextlib
 import json
@@ -7,9 +8,11 @@ import time
 
 import numpy as np
 import pytest
+from starlette.requests import Request
 
-from serving.web.limits import Refusal
-from serving.web.upload import song_of_json
+from serving.web.limits import Limits, Refusal
+from serving.web.upload import Uploads, song_of_json
+from tests.support.running_app import multipart
 
 SONG = np.random.default_rng(0).integers(0, 256, 3_000_001, np.uint8).tobytes()
 TEXT = base64.b64encode(SONG).decode()
@@ -93,3 +96,93 @@ def test_large_nonsense_takes_about_as_long_as_a_song(body):
     with pytest.raises(Refusal):
         song_of_json(body)
     assert seconds(body) < 10 * seconds(b'{"audio": "' + b"QUFB" * 9_750_000 + b'"}')
+
+
+def song_of(body: bytes, content_type: str) -> bytes:
+    """What the server makes of a request's body; it comes in pieces as a socket gives them."""
+    pieces = [body[start : start + 65_536] for start in range(0, len(body), 65_536)]
+
+    async def receive():
+        piece = pieces.pop(0) if pieces else b""
+        return {"type": "http.request", "body": piece, "more_body": bool(pieces)}
+
+    async def read():
+        headers = [(b"content-type", content_type.encode("latin-1"))]
+        request = Request({"type": "http", "method": "POST", "headers": headers}, receive)
+        async with Uploads(Limits()).song(request) as song:
+            return bytes(song)
+
+    return asyncio.run(read())
+
+
+FORM = "multipart/form-data; boundary=b"
+FILE = b'--b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n'
+END = b"\r\n--b--\r\n"
+
+
+def text_field(charset):
+    field = b'--b\r\nContent-Disposition: form-data; name="text-"\r\n\r\n'
+    return (
+        lambda size: field + b"b" * size + b"\r\n" + FILE + b"\r\nx" + END,
+        f"{FORM}; charset={charset}",
+    )
+
+
+# Of each a body of a size, and its content type.
+SHAPES = {
+    **{
+        f"a field in {charset}": text_field(charset)
+        for charset in ("punycode", "idna", "unicode_escape", "utf-7", "none-such")
+    },
+    "a file": (lambda size: FILE + b"\r\n" + bytes(size) + END, FORM),
+    "CR": (lambda size: FILE + b"\r\n" + b"\r" * size + END, FORM),
+    "CRLF": (lambda size: FILE + b"\r\n" + b"\r\n" * (size // 2) + END, FORM),
+    "almost the boundary": (lambda size: FILE + b"\r\n" + b"\r\n--c" * (size // 5) + END, FORM),
+    "a preamble": (lambda size: b"\r\n" * (size // 2) + FILE + b"\r\nx" + END, FORM),
+    "an epilogue": (lambda size: FILE + b"\r\nx" + END + b"\r\n" * (size // 2), FORM),
+    "a header's name": (lambda size: FILE + b"x" * size + b": y\r\n\r\nx" + END, FORM),
+    "a header's value": (lambda size: FILE + b"x: " + b"y" * size + b"\r\n\r\nx" + END, FORM),
+    "headers": (lambda size: FILE + b"x: y\r\n" * (size // 6) + b"\r\nx" + END, FORM),
+    "a file's name": (
+        lambda size: FILE.replace(b'"f"', b'"' + b"f" * size + b'"') + b"\r\nx" + END,
+        FORM,
+    ),
+    "semicolons": (
+        lambda size: FILE.replace(b'"f"', b'"f"' + b';"' * (size // 2)) + b"\r\nx" + END,
+        FORM,
+    ),
+    "parts": (lambda size: (FILE + b"\r\nx\r\n") * (size // 70) + END, FORM),
+    "JSON": (lambda size: b'{"audio": "' + b"QUFB" * (size // 4) + b'"}', "application/json"),
+    "escapes": (lambda size: b'{"audio": "' + b"\\/" * (size // 2) + b'"}', "application/json"),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_body_costs_time_in_proportion_to_its_size(shape):
+    """Twice the size takes about twice as long; what is quadratic takes 64 times for 8 times."""
+    body_of, content_type = SHAPES[shape]
+
+    def seconds(size):
+        body, best = body_of(size), float("inf")
+        for _ in range(3):
+            started = time.thread_time()  # whatever else the machine does
+            with contextlib.suppress(Refusal):
+                song_of(body, content_type)
+            best = min(best, time.thread_time() - started)
+        return best
+
+    small, large = seconds(50_000), seconds(400_000)
+    assert large < 24 * max(small, 0.002)
+
+
+@pytest.mark.parametrize("charset", ["", "; charset=punycode", "; charset=none-such"])
+def test_the_charset_of_a_form_is_not_used(charset):
+    body, kind = multipart(SONG, filename="lied-tda.mp3")
+    assert song_of(body, kind + charset) == SONG
+
+
+def test_the_headers_of_a_part_are_bounded():
+    for body in (SHAPES["a header's name"], SHAPES["a file's name"], SHAPES["headers"]):
+        with pytest.raises(Refusal, match="can't be read") as refusal:
+            song_of(body[0](20_000), FORM)
+        assert refusal.value.status == 400
