@@ -63,6 +63,7 @@ _DEV = [
     "import-linter>=2.3",
     "ipykernel>=6",
     "kubernetes-validate>=1.34",
+    "markdown-it-py>=3",
     "mkdocs>=1.6,<2",
     "mkdocs-material>=9.6",
     "mkdocstrings[python]>=0.29",

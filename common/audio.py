@@ -16,6 +16,12 @@ from common.errors import UserFacingError
 # What a header may claim before it is taken for damaged: more would cost memory without bound.
 MIN_RATE, MAX_RATE = 1_000, 768_000
 MAX_SECONDS = 2400
+# Of all channels, as many as of MAX_SECONDS in stereo at 192 kHz: silence in FLAC costs a byte for
+# thousands of samples, and a processor as much as any sound.
+MAX_SAMPLES = MAX_SECONDS * 192_000 * 2
+# Of a sample, full scale being 1: what 32-bit integers reach that nobody has scaled. From some 1e16
+# on the power spectrum is beyond float32.
+MAX_PEAK = 2.0**31
 
 # Samples that are read at once, those of all channels: few enough to stay in a core's cache, and
 # to cost no memory worth speaking of, however many channels a header claims.
@@ -47,7 +53,13 @@ class _Stream(soundfile.SoundFile):
         return False
 
 
-def load_waveform(data: bytes, *, sample_rate: int, max_seconds: float = MAX_SECONDS) -> np.ndarray:
+def load_waveform(
+    data: bytes,
+    *,
+    sample_rate: int,
+    max_seconds: float = MAX_SECONDS,
+    max_samples: int = MAX_SAMPLES,
+) -> np.ndarray:
     """Decodes an audio file to the mean of its channels at `sample_rate` Hz: float32 [samples].
 
     It reads and resamples (soxr HQ) block by block, which gives the same samples as all at once,
@@ -57,10 +69,11 @@ def load_waveform(data: bytes, *, sample_rate: int, max_seconds: float = MAX_SEC
         data: the bytes of the file.
         sample_rate: of the waveform, in Hz.
         max_seconds: the longest file that is taken.
+        max_samples: the most samples of all channels that are decoded.
 
     Raises:
         ClipError: `empty_file`; `undecodable` if libsndfile can't read it, or its header claims
-            what no song is like; `not_finite`.
+            what no song is like; `not_finite` if a sample is NaN, infinite or beyond MAX_PEAK.
     """
     if not data:
         raise ClipError("empty_file", "the file has 0 bytes")
@@ -74,9 +87,14 @@ def load_waveform(data: bytes, *, sample_rate: int, max_seconds: float = MAX_SEC
             frames = max(1, _BLOCK // file.channels)
             while len(block := file.read(frames, dtype="float32", always_2d=True)):
                 mono = to_mono(block)
-                if not np.isfinite(mono).all():
-                    raise ClipError("not_finite", "the decoded samples hold NaN or infinity")
+                peak = max(float(mono.max()), -float(mono.min()))
+                if not peak <= MAX_PEAK:  # nor is NaN
+                    message = f"the decoded samples hold NaN or a value beyond {MAX_PEAK:,.0f}"
+                    raise ClipError("not_finite", message)
                 length += len(mono)
+                if length * file.channels > max_samples:
+                    message = f"more than {max_samples:,} samples"
+                    raise ClipError("undecodable", message, code="too_long")
                 if length > max_seconds * rate:
                     message = f"longer than {max_seconds:g} s"
                     raise ClipError("undecodable", message, code="too_long")

@@ -4,8 +4,8 @@ The pictures lie beside the card and are linked relatively, so it shows itself o
 editor and in a bucket's folder. The same dataset gives the same bytes.
 """
 
-import html
 import json
+import re
 import urllib.parse
 from collections.abc import Iterator
 
@@ -116,8 +116,8 @@ def text(info: DatasetInfo, contents: Contents, pictures: list[str]) -> str:
         *_markdown(
             [
                 ("", ""),
-                ("fingerprint", f"`{info.fingerprint}`"),
-                ("catalogue (SHA-256)", f"`{info.catalog_sha256}`"),
+                ("fingerprint", info.fingerprint),
+                ("catalogue (SHA-256)", info.catalog_sha256),
                 ("format version", str(info.format_version)),
                 *sorted(info.versions.items()),
             ]
@@ -192,6 +192,16 @@ def _markdown(rows: summary.Rows) -> list[str]:
     return [tables.markdown(header, others).rstrip()]
 
 
+# What starts markup, an entity or a new cell, and what GitHub makes a link without any brackets.
+_MARKUP = re.compile(r"[\\`*\[\]<>|~$&]|(?<![^\W_])_|_(?![^\W_])|(?<=www)\.|:(?=//)", re.IGNORECASE)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
 def _cell(value: str) -> str:
-    """A table's cell of any text: names from the catalogue are no markup."""
-    return html.escape(" ".join(value.split()), quote=False).replace("|", "\\|")
+    """Returns a table's cell that shows any text as it is: a name from the catalogue is no markup.
+
+    Entities stand for characters and never for structure (CommonMark 0.31, section 6.2); after a
+    backslash, which the name may end with, that would depend.
+    """
+    text = " ".join(_CONTROL.sub(" ", value).split())
+    return _MARKUP.sub(lambda character: f"&#{ord(character[0])};", text)

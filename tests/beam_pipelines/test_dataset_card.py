@@ -5,6 +5,7 @@ import re
 import urllib.parse
 from collections import Counter
 
+import markdown_it
 import pytest
 
 from beam_pipelines.card import contents, data_card
@@ -145,3 +146,39 @@ def test_any_values_make_a_card(dataset_dir, tmp_path, largest, genres):
     assert len(found) <= 21
     assert all(len(row) == 6 for row in found)
     assert ("dataset_card-years.png" in text) == bool(years)
+
+
+HOSTILE = [
+    "[x](javascript:alert(1))",
+    "![x](http://evil.example/pixel.png)",
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "a | b",
+    r"a \| b",
+    "a \\",
+    "`code` $math$ ~~gone~~ **bold** _under_ *star*",
+    "http://evil.example",
+    "https://evil.example and www.evil.example",
+    "[x][y] [z]",
+    "&lt;script&gt; &#91;",
+    "line\nbreak\r\n# heading\t\x00\x1b[31m",
+    "<javascript:alert(1)>",
+    r"\[x\](y)",
+    "__x__ _a_b_ snake_case ___",
+    "WWW.evil.example",
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_of_the_catalogue_are_text_in_the_card(name):
+    """What a reader of GitHub's Markdown shows is the name itself, in its own cell."""
+    markdown = markdown_it.MarkdownIt("gfm-like", {"linkify": False, "html": True})
+    markdown.validateLink = lambda _: True  # javascript: too
+    (table,) = data_card._markdown([("genre", "count"), (name, "1")])
+    assert not re.search(r"\w://|(?i:www\.)", table)  # what GitHub makes a link without any brackets
+    tokens = markdown.parse(table)
+    cells = [token for token in tokens if token.type == "inline"]
+    assert len(cells) == 4 and [token.type for token in tokens].count("td_open") == 2
+    assert {child.type for cell in cells for child in cell.children} <= {"text", "text_special"}
+    shown = "".join(child.content for child in cells[2].children)
+    assert shown.split() == re.sub(r"[\x00-\x1f]", " ", name).split()

@@ -41,6 +41,9 @@ def windows_of(data):
         (encoded(tone(level=5e-5)), "silent"),
         (encoded(np.full(220_500, np.nan, np.float32), subtype="FLOAT"), "not_finite"),
         (encoded(np.where(np.arange(220_500) == 9, np.inf, 0.1), subtype="FLOAT"), "not_finite"),
+        (encoded(np.full(220_500, 3e38, np.float32), subtype="FLOAT"), "not_finite"),
+        (encoded(tone() * 2.0**33, subtype="FLOAT"), "not_finite"),
+        (encoded(np.repeat([[3e38, -3e38]], 220_500, 0).astype("f4"), subtype="FLOAT"), "silent"),
     ],
 )
 def test_reasons(data, reason):
@@ -49,6 +52,22 @@ def test_reasons(data, reason):
     assert error.value.reason == reason
     assert reason in audio.REJECT_REASONS
     assert "\n" not in str(error.value)
+
+
+def test_floats_in_the_range_of_integers_are_taken():
+    """As some programs write them: 32-bit integers that were never scaled to full scale 1."""
+    (loud,), (plain,) = (
+        windows_of(encoded(tone() * factor, subtype="FLOAT")) for factor in (2.0**31, 1.0)
+    )
+    np.testing.assert_allclose(loud / 2**31, plain, atol=1e-6)
+
+
+def test_the_samples_of_all_channels_are_bounded():
+    data = encoded(np.zeros((200_000, 8), np.float32), 192_000, "FLAC")
+    with pytest.raises(audio.ClipError, match="more than 1,000,000 samples") as error:
+        audio.load_waveform(data, sample_rate=22_050, max_samples=1_000_000)
+    assert (error.value.reason, error.value.code) == ("undecodable", "too_long")
+    audio.load_waveform(data, sample_rate=22_050, max_samples=1_600_000)
 
 
 @pytest.mark.parametrize("kind", ["MP3", "WAV", "FLAC", "OGG"])
