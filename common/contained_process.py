@@ -5,6 +5,7 @@ it says that it is ready. Then it takes a JSON header and the bytes of a file, a
 JSON header and the parts that this announces.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -29,8 +30,28 @@ KEEPS_MEMORY = {
 }
 
 
+# How long the process may take to load its libraries, on a machine that is very busy too.
+START_SECONDS = 60.0
+
+
 class Crashed(ClipError):
-    """What the process was given ended it, or something else did, such as a lack of memory."""
+    """What the process was given ended it, or something else did, such as a lack of memory.
+
+    `exit_code` is the process's, below 0 the signal that ended it.
+    """
+
+    def __init__(self, message: str, *, exit_code: int):
+        super().__init__("undecodable", message)
+        self.exit_code = exit_code
+
+    @property
+    def is_from_outside(self) -> bool:
+        """Whether the signal is one that nothing inside raises: the system's or a person's."""
+        return -self.exit_code in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class NotStartedError(RuntimeError):
+    """The process ended before it was ready, or was not ready in time."""
 
 
 class ContainedProcess:
@@ -39,11 +60,20 @@ class ContainedProcess:
     Args:
         command: starts it.
         timeout_seconds: how long a file may take.
+        start_seconds: how long its start may take.
         quiet: drops what it writes to stderr, where decoders complain about damaged files.
     """
 
-    def __init__(self, command: list[str], *, timeout_seconds: float, quiet: bool = False):
+    def __init__(
+        self,
+        command: list[str],
+        *,
+        timeout_seconds: float,
+        start_seconds: float = START_SECONDS,
+        quiet: bool = False,
+    ):
         self._command = command
+        self._start_seconds = start_seconds
         self._stderr = subprocess.DEVNULL if quiet else None
         self._timeout_seconds = timeout_seconds
         self._process = None
@@ -82,13 +112,11 @@ class ContainedProcess:
         Raises:
             ClipError: the file can't be used; `undecodable` if it kills the process or takes too
                 long.
-            RuntimeError: the process can't start, or has a bug, whose traceback is the message.
+            NotStartedError: the process can't start; it is tried again when it is next asked.
+            RuntimeError: the process has a bug, whose traceback is the message.
         """
         with self._lock:
-            if self._process is None:
-                self.start()
-            if not self._is_ready:
-                self._wait_until_ready()
+            self._make_ready()
             timer = threading.Timer(self._timeout_seconds, self._process.kill)
             timer.start()
             started = time.monotonic()
@@ -104,7 +132,7 @@ class ContainedProcess:
                     problem = f"decoding took longer than {self._timeout_seconds:g} s"
                 else:
                     message = f"{len(data):,} bytes: the decoder crashed"
-                    raise Crashed("undecodable", message) from None
+                    raise Crashed(message, exit_code=code) from None
                 message = f"{len(data):,} bytes: {problem}"
                 raise ClipError("undecodable", message, code="too_slow_to_decode") from None
             except BaseException:  # interrupted: its answer would be taken for the next one's
@@ -118,24 +146,62 @@ class ContainedProcess:
             raise ClipError(answer["reason"], answer["message"], code=answer["code"])
         return answer, parts
 
-    def _wait_until_ready(self) -> None:
+    @property
+    def is_running(self) -> bool:
+        """Whether the process has started, and nothing has ended it since."""
+        process = self._process
+        return self._is_ready and process is not None and process.poll() is None
+
+    def make_ready(self) -> None:
+        """Returns when the process is running, which it starts where it is not.
+
+        Raises:
+            NotStartedError: it can't start.
+        """
+        with self._lock:
+            if self._process is not None and self._process.poll() is not None:
+                self._end()
+            self._make_ready()
+
+    def _make_ready(self) -> None:
         """Waits for its first message, since loading its libraries is not the file's time."""
+        if self._process is None:
+            self.start()
+        if self._is_ready:
+            return
+        timer = threading.Timer(self._start_seconds, self._process.kill)
+        timer.start()
+        started = time.monotonic()
         try:
             _receive(self._process.stdout)
             self._is_ready = True
         except EOFError:
-            code = self._process.wait()
-            raise RuntimeError(f"the decoder process did not start (exit code {code})") from None
+            code, took = self._end(), time.monotonic() - started
+            problem = f"did not start (exit code {code})"
+            if took >= self._start_seconds:
+                problem = f"did not start within {self._start_seconds:g} s"
+            raise NotStartedError(f"the decoder process {problem}") from None
+        except BaseException:
+            self._end()
+            raise
+        finally:
+            timer.cancel()
 
     def _end(self) -> int:
         """Ends the process; its exit code, which is its own if it had ended already."""
         self._process.kill()
         code = self._process.wait()
-        self._process = None
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(BrokenPipeError):  # what it has not read is still in stdin
+                pipe.close()
+        self._process, self._is_ready = None, False
         return code
 
     def close(self) -> None:
-        """Ends the process, which stops when its stdin does."""
+        """Ends the process, which stops when its stdin does; at once where it is starting."""
+        process = self._process
+        if process is not None and not self._is_ready:
+            process.kill()
         with self._lock:
             if self._process is not None:
                 self._process.stdin.close()

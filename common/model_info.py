@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import math
+from collections.abc import Iterator
 from typing import Any
 
 from common.config import config_of
@@ -45,8 +47,36 @@ class ModelInfo:
             values = {field.name: values[field.name] for field in dataclasses.fields(cls)}
             signal = config_of(SpectrogramParams, values["signal"], name="signal")
             names, thresholds = tuple(values["class_names"]), tuple(values["thresholds"])
-        except UserFacingError:
-            raise
+        except UserFacingError as error:
+            raise UserFacingError(f"{name}: {error}") from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserFacingError(f"{name}: not a {FILE_NAME} ({error!r})") from None
-        return cls(**values | {"signal": signal, "class_names": names, "thresholds": thresholds})
+        info = cls(**values | {"signal": signal, "class_names": names, "thresholds": thresholds})
+        for field, problem in info._problems():
+            given = repr(values[field])[:100]
+            raise UserFacingError(f"{name}: {field} is {given}; it is {problem}")
+        return info
+
+    def _problems(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, what it should be) of each field that is of another type or value."""
+        names, thresholds = self.class_names, self.thresholds
+        if not (
+            len(names) >= 2
+            and all(isinstance(name, str) and name for name in names)
+            and len(set(names)) == len(names)
+        ):
+            yield "class_names", "a list of two or more different texts"
+        elif not (
+            all(type(threshold) is int for threshold in thresholds)
+            and list(thresholds) == sorted(set(thresholds))
+            and len(thresholds) == len(names) - 1
+        ):
+            yield "thresholds", f"{len(names) - 1} rising whole numbers, one between two classes"
+        for field in ("min_seconds", "silence_dbfs"):
+            value = getattr(self, field)
+            if not (type(value) in (int, float) and math.isfinite(value)):
+                yield field, "a number"
+        if not isinstance(self.dataset_fingerprint, str):
+            yield "dataset_fingerprint", "a text"
+        if not (self.evaluation is None or isinstance(self.evaluation, dict)):
+            yield "evaluation", "an object or null"

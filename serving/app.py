@@ -32,12 +32,17 @@ _HOST = flags.DEFINE_string(
     "host", "127.0.0.1", "The address to listen on; 0.0.0.0 lets other machines in."
 )
 _PORT = flags.DEFINE_integer("port", 8080, "The port to listen on.", lower_bound=0)
+_ALLOWED_HOSTS = flags.DEFINE_list(
+    "allowed_hosts", ["localhost", "127.0.0.1", "::1"], "The names and addresses by which clients "
+    "may call this server (their Host header), beside --host; * for any."
+)  # fmt: skip
 _POLL = flags.DEFINE_float(
     "poll_seconds", 5.0, "How often to look for a newer version.", lower_bound=0.1
 )
 _HELP = {
     "max_upload_mb": "The largest file.",
     "max_seconds": "The longest song.",
+    "max_samples": "The most samples of a song, those of all channels.",
     "decode_seconds": "How long decoding a song may take.",
     "upload_seconds": "How long an upload may take.",
     "answer_seconds": "How long an answer may take, reading it included.",
@@ -106,7 +111,9 @@ def main(argv: list[str]) -> int:
         limits=limits,
     )
     service = PredictionService(host, limits, decoders=decoders)
-    app = application(service, poll_seconds=_POLL.value)
+    app = application(
+        service, poll_seconds=_POLL.value, allowed_hosts=[*_ALLOWED_HOSTS.value, _HOST.value]
+    )
     server = uvicorn.Server(
         uvicorn.Config(
             app,

@@ -51,6 +51,10 @@ class ServerError(UserFacingError):
         self.is_busy = is_busy
 
 
+class OtherModelError(ServerError):
+    """The server answers for another model than `model_info.json` describes."""
+
+
 class FilePrediction(NamedTuple):
     """The prediction for a file: its label and each class's probability, or else what is wrong."""
 
@@ -138,7 +142,7 @@ class Client:
                 time.sleep(pause)
         shape = (len(pictures), len(self.info.class_names))
         if predictions.probabilities.shape != shape:
-            raise ServerError(
+            raise OtherModelError(
                 f"{self._target}: no probabilities of {shape[1]} classes about each picture; is "
                 "model_info.json that of the model it serves?"
             )

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from common import export_folder, files
 from common.errors import UserFacingError
+from serving.client import OtherModelError
 from serving.model.served_version import ServedVersion
 from serving.web.limits import Limits
 
@@ -57,7 +58,7 @@ class ModelHost:
         self._lock = threading.Lock()
         self._users: dict[ServedVersion, int] = {}
         # The state of the version that could not be loaded, and when that was.
-        self._failed: tuple[files.FolderState, float] | None = None
+        self._failed: tuple[list[files.FileState], float] | None = None
         self._current = self._load(export_folder.newest_version(export_dir))
 
     def _load(self, number: int) -> ServedVersion:
@@ -76,6 +77,11 @@ class ModelHost:
     def version(self) -> int:
         """The number of the version that answers now."""
         return self._current.number
+
+    @property
+    def num_decoders(self) -> int:
+        """How many decoder processes there are, whether idle or busy."""
+        return self._current.decoders.num_ready()
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[ServedVersion]:
@@ -106,6 +112,8 @@ class ModelHost:
                 return None
         try:
             newer = self._load(number)
+        except OtherModelError:  # TensorFlow Serving may load the new version a little later
+            raise
         except UserFacingError:
             self._failed = state, time.monotonic()
             raise

@@ -2,12 +2,15 @@
 
 import concurrent.futures
 import contextlib
+import math
 
 import grpc
 import numpy as np
 
-from common import export_folder, files
-from serving.client import MODEL_NAME, Client
+from common import audio, export_folder, files
+from common.errors import UserFacingError, require
+from serving.client import MODEL_NAME, Client, OtherModelError, ServerError
+from serving.model import verification
 from serving.model.batcher import Batcher
 from serving.model.decoder_pool import DecoderPool
 from serving.model.exported_model import ExportedModel
@@ -18,6 +21,9 @@ from serving.web.limits import Limits
 _REMOTE_THREADS = 4
 
 _HEALTH_SECONDS = 0.5
+
+# How far from 1 the sum of probabilities may lie, in whatever precision they were computed.
+_TOLERANCE = 1e-2
 _RECONNECT_SOON = [("grpc.max_reconnect_backoff_ms", 1000)]
 
 
@@ -63,14 +69,62 @@ class ServedVersion:
                 parts.callback(self._health.close)
                 self._batcher = Batcher(client.predict, threads=_REMOTE_THREADS)
             parts.callback(self._batcher.close)
+            self._check_answer(np.zeros((1, *self.info.signal.shape), np.uint8), path)
             # Last, since of all this they cost the most.
-            self.decoders = DecoderPool(self.info, count=count, limits=limits)
+            self.decoders = DecoderPool.of_model(self.info, count=count, limits=limits)
             parts.callback(self.decoders.close)
             self.decoders.start()
+            self._check_song(path, limits)
             self.close = parts.pop_all().close
 
-    def is_ready(self) -> bool:
-        """Whether there is a model that answers."""
+    def _check_answer(self, pictures: np.ndarray, path: str) -> None:
+        """Raises UserFacingError unless the model answers with a distribution of the classes.
+
+        A server that can't answer now is no fault of the version; `has_model` says so.
+        """
+        try:
+            probabilities = self.submit(pictures).result().probabilities
+        except OtherModelError:
+            raise
+        except ServerError:
+            return
+        except Exception as error:  # whatever a graph raises
+            problem = " ".join(str(error).split())[:200]
+            raise UserFacingError(f"{path}: it can't answer ({problem})") from None
+        shape = (len(pictures), len(self.info.class_names))
+        require(
+            probabilities.shape == shape,
+            f"{path}: the model answers with {probabilities.shape[-1]} classes, and "
+            f"model_info.json names {shape[1]}",
+        )
+        require(
+            bool(np.abs(probabilities.sum(axis=1) - 1).max() <= _TOLERANCE),  # nor is NaN
+            f"{path}: the model's probabilities do not add up to 1",
+        )
+
+    def _check_song(self, path: str, limits: Limits) -> None:
+        """Asks about a song, from its file on, so that no stranger's is the first.
+
+        Raises:
+            UserFacingError: it gets no prediction.
+        """
+        signal = self.info.signal
+        longest = limits.max_seconds * signal.sample_rate
+        samples = max(signal.num_samples, math.ceil(self.info.min_seconds * signal.sample_rate))
+        require(
+            samples <= longest,
+            f"{path}: its shortest song has {samples / signal.sample_rate:g} s, and the longest "
+            f"that is taken {limits.max_seconds:g} s",
+        )
+        noise = np.random.default_rng(0).integers(-9_000, 9_000, (samples, 1), np.int16)
+        try:
+            song = self.decoders.dispatch(verification.wav(noise, signal.sample_rate))
+        except audio.ClipError as error:
+            raise UserFacingError(f"{path}: it takes no song ({error})") from None
+        self._check_answer(np.stack([window.picture for window in song.windows]), path)
+
+    def has_model(self) -> bool:
+        """Whether there is a model that answers, here or in TensorFlow Serving."""
         return self._health is None or self._health.is_good()
 
     def submit(self, pictures: np.ndarray) -> concurrent.futures.Future[Predictions]:

@@ -49,18 +49,26 @@ def middle_picture(data: bytes, info: ModelInfo) -> np.ndarray:
     return spectrogram.picture(middle_waveform(data, info), info.signal)
 
 
-def load_song(data: bytes, info: ModelInfo, *, max_seconds: float = audio.MAX_SECONDS) -> Song:
+def load_song(
+    data: bytes,
+    info: ModelInfo,
+    *,
+    max_seconds: float = audio.MAX_SECONDS,
+    max_samples: int = audio.MAX_SAMPLES,
+) -> Song:
     """Decodes all windows of an audio file that the model can predict for.
 
     The windows lie evenly, side by side or apart, an odd number of them up to MAX_WINDOWS, so that
     the middle one is what `middle_waveform` gives. Silent ones are left out.
 
     Raises:
-        audio.ClipError: the file can't be used, is longer than `max_seconds`, or its middle is
-            silent.
+        audio.ClipError: the file can't be used, is longer than `max_seconds`, has more than
+            `max_samples` of all channels, or its middle is silent.
     """
     params = info.signal
-    waveform = audio.load_waveform(data, sample_rate=params.sample_rate, max_seconds=max_seconds)
+    waveform = audio.load_waveform(
+        data, sample_rate=params.sample_rate, max_seconds=max_seconds, max_samples=max_samples
+    )
     seconds = clips.check_length(
         waveform, sample_rate=params.sample_rate, min_seconds=info.min_seconds
     )

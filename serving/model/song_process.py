@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from common.contained_process import ContainedProcess, answer_requests
+from common.contained_process import START_SECONDS, ContainedProcess, answer_requests
 from common.model_info import ModelInfo
 from serving.model.song import Song, Window, load_song
 
@@ -22,18 +22,34 @@ class SongDecoder(ContainedProcess):
         info: of the model.
         timeout_seconds: how long a song may take.
         max_seconds: the longest song that is taken.
+        max_samples: the most samples of all channels that are decoded.
+        command: starts the process; another one in tests.
+        start_seconds: how long its start may take.
     """
 
-    def __init__(self, info: ModelInfo, *, timeout_seconds: float, max_seconds: float):
+    def __init__(
+        self,
+        info: ModelInfo,
+        *,
+        timeout_seconds: float,
+        max_seconds: float,
+        max_samples: int,
+        command: list[str] | None = None,
+        start_seconds: float = START_SECONDS,
+    ):
         module, values = "serving.model.song_process", json.dumps(dataclasses.asdict(info))
-        command = [sys.executable, "-m", module, values]
-        super().__init__(command, timeout_seconds=timeout_seconds, quiet=True)
+        super().__init__(
+            command or [sys.executable, "-m", module, values],
+            timeout_seconds=timeout_seconds,
+            start_seconds=start_seconds,
+            quiet=True,
+        )
         self._shape = info.signal.shape
-        self._max_seconds = max_seconds
+        self._bounds = {"max_seconds": max_seconds, "max_samples": max_samples}
 
     def decode(self, data: bytes | bytearray) -> Song:
         """Decodes as `song.load_song` does; ClipError also if the file crashes or hangs it."""
-        answer, pictures = self.ask(self._max_seconds, data)
+        answer, pictures = self.ask(self._bounds, data)
         windows = [
             Window(start, np.frombuffer(picture, np.uint8).reshape(self._shape))
             for start, picture in zip(answer["starts"], pictures, strict=True)
@@ -48,8 +64,8 @@ def main() -> None:
     info = ModelInfo.from_json(sys.argv[1])
     spectrogram.mel_filter_bank(info.signal)
 
-    def answer(max_seconds: float, data: bytes) -> tuple[dict[str, Any], list[bytes]]:
-        song = load_song(data, info, max_seconds=max_seconds)
+    def answer(bounds: dict[str, Any], data: bytes) -> tuple[dict[str, Any], list[bytes]]:
+        song = load_song(data, info, **bounds)
         starts, pictures = zip(*song.windows, strict=True)
         header = {"seconds": song.seconds, "middle": song.middle, "starts": starts}
         return header, [picture.tobytes() for picture in pictures]

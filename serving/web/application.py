@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -15,16 +15,23 @@ from starlette.types import ASGIApp
 
 from serving.web.headers import SecurityHeaders
 from serving.web.limits import Refusal
-from serving.web.routes import PAGE, error_response, routes
+from serving.web.origins import LOOPBACK, OriginCheck
+from serving.web.routes import PAGE, error_response, refusal_response, routes
 from serving.web.service import PredictionService
 
 
-def application(service: PredictionService, *, poll_seconds: float) -> ASGIApp:
+def application(
+    service: PredictionService,
+    *,
+    poll_seconds: float,
+    allowed_hosts: Collection[str] = LOOPBACK,
+) -> ASGIApp:
     """Returns the application that uvicorn runs.
 
     Args:
         service: what answers.
         poll_seconds: between two looks for a newer version.
+        allowed_hosts: that a request's Host header may name.
     """
 
     @contextlib.asynccontextmanager
@@ -44,8 +51,9 @@ def application(service: PredictionService, *, poll_seconds: float) -> ASGIApp:
     _handle_errors(app, service)
     app.include_router(routes(service))
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
+    checked = OriginCheck(app, allowed_hosts=allowed_hosts, telemetry=service.telemetry)
     # Around all of it, Starlette's own responses to errors included.
-    return SecurityHeaders(app, telemetry=service.telemetry)
+    return SecurityHeaders(checked, telemetry=service.telemetry)
 
 
 def _handle_errors(app: FastAPI, service: PredictionService) -> None:
@@ -54,12 +62,7 @@ def _handle_errors(app: FastAPI, service: PredictionService) -> None:
     @app.exception_handler(Refusal)
     async def refusal(_: Request, error: Refusal) -> JSONResponse:
         service.telemetry.refused.labels(error.code).inc()
-        headers = {}
-        if error.retry_after:
-            headers["Retry-After"] = str(error.retry_after)
-        if error.status == 408:
-            headers["Connection"] = "close"
-        return error_response(error.status, error.code, error.message, headers)
+        return refusal_response(error)
 
     @app.exception_handler(ClientDisconnect)
     async def disconnect(_: Request, __: ClientDisconnect) -> JSONResponse:

@@ -12,6 +12,7 @@ class Limits:
     Attributes:
         max_upload_mb: size of a file (413).
         max_seconds: length of a song (422).
+        max_samples: samples of all channels of a song (422); silence in FLAC is a small file.
         decode_seconds: time to decode a song (422).
         upload_seconds: time from the first byte of a request to its last (408).
         answer_seconds: time from there to the last byte of the answer; then the connection ends.
@@ -23,6 +24,7 @@ class Limits:
 
     max_upload_mb: float = 30.0
     max_seconds: float = 900.0
+    max_samples: int = 200_000_000
     decode_seconds: float = 8.0
     upload_seconds: float = 30.0
     answer_seconds: float = 60.0

@@ -7,8 +7,9 @@ import prometheus_client
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 
+from serving.web.limits import Refusal
 from serving.web.schemas import ERROR_DESCRIPTIONS, PREDICT_BODY, ErrorAnswer, Prediction
-from serving.web.service import NO_MODEL, PredictionService
+from serving.web.service import PredictionService
 
 PAGE = pathlib.Path(__file__).parent.with_name("page")
 
@@ -19,6 +20,16 @@ def error_response(
     """Returns the response with an `ErrorAnswer`."""
     answer = {"error": {"code": code, "message": message}}
     return JSONResponse(answer, status_code=status, headers=headers)
+
+
+def refusal_response(refusal: Refusal) -> JSONResponse:
+    """Returns the response to a request that is refused."""
+    headers = {}
+    if refusal.retry_after:
+        headers["Retry-After"] = str(refusal.retry_after)
+    if refusal.status == 408:
+        headers["Connection"] = "close"
+    return error_response(refusal.status, refusal.code, refusal.message, headers)
 
 
 def routes(service: PredictionService) -> APIRouter:
@@ -43,29 +54,35 @@ def routes(service: PredictionService) -> APIRouter:
         """Predicts the popularity of a song: an mp3, wav, flac or ogg file, of any rate."""
         return await service.predict(request, explain=explain)
 
+    # A HEAD is answered as a GET; uvicorn leaves the body out.
+    @router.head("/v1/model", include_in_schema=False)
     @router.get("/v1/model")
     async def model() -> dict[str, Any]:
         """Describes what answers now: version, classes, evaluation and limits."""
         return service.describe_model()
 
+    @router.head("/healthz", include_in_schema=False)
     @router.get("/healthz")
     async def healthz() -> dict[str, str]:
         """Answers while the process lives."""
         return {"status": "ok"}
 
+    @router.head("/readyz", response_model=None, include_in_schema=False)
     @router.get("/readyz", response_model=None, responses={503: {"model": ErrorAnswer}})
     async def readyz() -> JSONResponse | dict[str, Any]:
-        """Says whether a model is loaded and warm, here or in TensorFlow Serving."""
-        if not await service.is_ready():
-            return error_response(503, "no_model", NO_MODEL, {"Retry-After": "5"})
+        """Says whether a model is loaded, here or in TensorFlow Serving, and a decoder is there."""
+        if problem := await service.unready():
+            return refusal_response(problem)
         return {"status": "ready", "version": service.host.version}
 
+    @router.head("/metrics", include_in_schema=False)
     @router.get("/metrics", response_class=Response)
     async def metrics() -> Response:
         """Exposes the counters, for Prometheus."""
         text = prometheus_client.generate_latest(service.telemetry.registry)
         return Response(text, media_type=prometheus_client.CONTENT_TYPE_LATEST)
 
+    @router.head("/", include_in_schema=False)
     @router.get("/", include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(PAGE / "index.html")

@@ -19,6 +19,7 @@ from common.errors import UserFacingError
 from common.model_info import ModelInfo
 from serving.client import ServerError
 from serving.model import explanation
+from serving.model.decoder_pool import NoDecoderError
 from serving.model.model_host import ModelHost
 from serving.model.predictions import Predictions
 from serving.model.served_version import ServedVersion
@@ -35,7 +36,8 @@ _TURNS_FOR_THE_MODEL = 1
 # How long an answer about being ready is good for.
 _READY_SECONDS = 1.0
 
-NO_MODEL = "The model server does not answer; try again soon."
+_NO_DECODER = "The system has ended the server's decoders; try again soon."
+_NO_MODEL = "The model server does not answer; try again soon."
 _ADVICE = {
     "empty_file": "The file is empty.",
     "too_long": "The song is too long.",
@@ -61,7 +63,7 @@ class PredictionService:
         self.telemetry = Telemetry()
         self.telemetry.version.set(host.version)
         self._uploads = Uploads(limits)
-        self._readiness: asyncio.Future[bool] | None = None
+        self._readiness: asyncio.Future[Refusal | None] | None = None
         self._readiness_asked_at = 0.0
         self._admission = Admission(
             concurrent=decoders + _TURNS_FOR_THE_MODEL,
@@ -70,6 +72,7 @@ class PredictionService:
         )
         self.telemetry.waiting.set_function(lambda: self._admission.num_waiting)
         self.telemetry.buffered.set_function(lambda: self._uploads.held)
+        self.telemetry.decoders.set_function(lambda: self.host.num_decoders)
 
     async def predict(self, request: Request, *, explain: bool) -> Prediction:
         """Predicts for the song of a request; Refusal where that can't be done."""
@@ -112,6 +115,9 @@ class PredictionService:
             song = await asyncio.to_thread(version.decoders.dispatch, data)
         except audio.ClipError as error:
             raise Refusal(422, error.code, f"{_ADVICE[error.code]} ({error})") from None
+        except NoDecoderError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            raise Refusal(503, "no_decoder", _NO_DECODER, retry_after=5) from None
         finally:
             self._observe("decode", started)
         pictures = np.stack([window.picture for window in song.windows])
@@ -129,7 +135,7 @@ class PredictionService:
             self._observe("model", started)
         except ServerError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
-            raise Refusal(503, "no_model", NO_MODEL, retry_after=5) from None
+            raise Refusal(503, "no_model", _NO_MODEL, retry_after=5) from None
         return prediction
 
     def _observe(self, stage: str, started: float) -> None:
@@ -137,17 +143,21 @@ class PredictionService:
 
     # ---- readiness
 
-    async def is_ready(self) -> bool:
-        """Whether songs can be answered; asked of the model at most once a second, for all."""
+    async def unready(self) -> Refusal | None:
+        """Says why songs can't be answered now; asked at most once a second, for all."""
         now = time.monotonic()
         if self._readiness is None or now >= self._readiness_asked_at + _READY_SECONDS:
             self._readiness_asked_at = now
             self._readiness = asyncio.ensure_future(self._ask_readiness())
         return await asyncio.shield(self._readiness)
 
-    async def _ask_readiness(self) -> bool:
+    async def _ask_readiness(self) -> Refusal | None:
         with self.host.in_use() as version:
-            return await asyncio.to_thread(version.is_ready)
+            if not await asyncio.to_thread(version.decoders.is_ready):
+                return Refusal(503, "no_decoder", _NO_DECODER, retry_after=5)
+            if not await asyncio.to_thread(version.has_model):
+                return Refusal(503, "no_model", _NO_MODEL, retry_after=5)
+        return None
 
     # ---- newer versions
 

@@ -30,6 +30,9 @@ class Telemetry:
         self.buffered = Gauge(
             "fma_upload_bytes", "Uploads in memory, in bytes.", registry=self.registry
         )
+        self.decoders = Gauge(
+            "fma_decoders_ready", "Decoder processes that are there.", registry=self.registry
+        )
         self.version = Gauge(
             "fma_model_version", "The version that answers now.", registry=self.registry
         )

@@ -175,7 +175,7 @@ def test_names_of_the_catalogue_are_text_in_the_card(name):
     markdown = markdown_it.MarkdownIt("gfm-like", {"linkify": False, "html": True})
     markdown.validateLink = lambda _: True  # javascript: too
     (table,) = data_card._markdown([("genre", "count"), (name, "1")])
-    assert not re.search(r"\w://|(?i:www\.)", table)  # what GitHub makes a link without any brackets
+    assert not re.search(r"\w://|(?i:www\.)", table)  # a link on GitHub without any brackets
     tokens = markdown.parse(table)
     cells = [token for token in tokens if token.type == "inline"]
     assert len(cells) == 4 and [token.type for token in tokens].count("td_open") == 2

@@ -17,7 +17,7 @@ EXTRAS = {
     "worker": ("beam_pipelines.pipeline", "tensorflow"),
     "pipeline": ("beam_pipelines.build_dataset", "tensorflow"),
     "trainer": ("trainer.run.session", "apache_beam"),
-    "serving": ("serving.web.gateway", "apache_beam"),
+    "serving": ("serving.web.application", "apache_beam"),
 }
 
 
@@ -27,7 +27,7 @@ EXTRAS = {
         ("trainer.train", "trainer", {"apache_beam"}),
         ("trainer.run.session", "trainer", {"apache_beam"}),
         ("serving.app", "serving", {"apache_beam"}),
-        ("serving.web.gateway", "serving", {"apache_beam"}),
+        ("serving.web.application", "serving", {"apache_beam"}),
         ("serving.verify", "serving", {"apache_beam"}),
         ("beam_pipelines.build_dataset", "beam_pipelines", {"tensorflow", "keras"}),
         ("beam_pipelines.inspect_dataset", "beam_pipelines", {"tensorflow", "keras"}),

@@ -146,6 +146,77 @@ def test_what_is_refused(app, mp3, library):
     assert app.ask("GET", "/nothing").status == 404
 
 
+def test_a_finite_number_beyond_any_sound_is_refused(app):
+    file = io.BytesIO()
+    soundfile.write(file, np.full(5 * 22_050, 3e38, np.float32), 22_050, "FLOAT", format="WAV")
+    refused(app.predict(file.getvalue()), 422, "not_finite", "beyond")
+
+
+def test_a_small_file_of_very_many_samples_is_refused(app):
+    """Silence in FLAC: 190 s of 8 channels at 192 kHz are 0.1 MB, and seconds of a processor."""
+    file = io.BytesIO()
+    with soundfile.SoundFile(file, "w", 192_000, 8, format="FLAC") as flac:
+        for _ in range(190):
+            flac.write(np.zeros((192_000, 8), np.int16))
+    assert len(file.getvalue()) < 300_000
+    refused(app.predict(file.getvalue()), 422, "too_long", "more than 200,000,000 samples")
+
+
+def test_a_field_in_a_charset_that_is_slow_to_decode(app, mp3):
+    body, kind = multipart(mp3)
+    head, _, rest = body.partition(b"\r\n")
+    field = b'Content-Disposition: form-data; name="text-"\r\n\r\n' + b"b" * 1_000_000
+    body = b"\r\n".join((head, field, head, rest))
+    assert app.predict(body, kind=f"{kind}; charset=punycode").status == 200
+
+
+def test_only_its_own_name_and_no_page_of_another_site(app, mp3):
+    form = {"content_type": "audio/mpeg", "sec_fetch_site": "cross-site"}
+    for path in ("/", "/v1/model", "/metrics", "/page/page.js", "/openapi.json", "/nothing"):
+        answer = app.ask("GET", path, host="evil.example")
+        refused(answer, 403, "foreign_host", "evil.example", "--allowed_hosts")
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    refused(app.ask("POST", "/v1/predict", mp3, **form), 403, "cross_site")
+    origin = {"content_type": "audio/mpeg", "origin": "https://evil.example"}
+    refused(app.ask("POST", "/v1/predict", mp3, **origin), 403, "cross_site")
+    origin["origin"] = f"http://127.0.0.1:{app.port}"
+    assert app.ask("POST", "/v1/predict", mp3, **origin).status == 200
+    assert app.ask("GET", "/healthz", host="localhost").status == 200
+    assert app.metric('fma_refused_total{code="foreign_host"}') >= 6
+
+
+def test_a_head_is_answered_as_a_get_without_its_body(app):
+    for path in ("/", "/v1/model", "/healthz", "/readyz", "/metrics", "/page/page.js"):
+        get, head = app.ask("GET", path), app.ask("HEAD", path)
+        assert (get.status, head.status, head.body) == (200, 200, b"")
+        assert get.body and head.headers["content-type"] == get.headers["content-type"]
+        if path != "/metrics":
+            assert head.headers["content-length"] == str(len(get.body))
+    assert app.ask("HEAD", "/v1/predict").status == 405
+
+
+def test_decoders_that_are_killed_are_replaced(app, mp3):
+    before = app.predict(mp3).json
+
+    def decoders():
+        there = processes.descendants(app.process.pid)
+        return {pid for pid in there if "song_process" in processes.command_line(pid)}
+
+    killed = decoders()
+    assert killed
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    assert app.predict(mp3).json == before
+    end = time.monotonic() + 60
+    while len(decoders() - killed) < len(killed) and time.monotonic() < end:
+        assert app.ask("GET", "/readyz").status in (200, 503)
+        time.sleep(0.2)
+    for _ in range(4):
+        assert app.predict(mp3).json == before
+    assert app.ask("GET", "/readyz").status == 200
+    assert app.metric("fma_decoders_ready") == len(killed)
+
+
 def rejected_files(library):
     for track_id, reason in library.rejected.items():
         name = f"{track_id:06d}"
@@ -156,7 +227,7 @@ def test_chunks_without_end_are_cut_off(app):
     """No Content-Length says how much will come; the answer comes before all of it."""
     with socket.create_connection(("127.0.0.1", app.port), timeout=20) as sock:
         sock.sendall(
-            b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+            b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
             b"Content-Type: audio/mpeg\r\n\r\n"
         )
         chunk = b"10000\r\n" + bytes(0x10000) + b"\r\n"
@@ -193,7 +264,7 @@ def test_nothing_of_an_upload_stays(app, mp3):
 
 def test_slow_clients_end_and_hold_up_nobody(app, mp3):
     """Heads and bodies that trickle; each is ended after its time, and others are served."""
-    heads = [b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: audio/mpeg\r\n"
+    heads = [b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: audio/mpeg\r\n"
              b"Content-Length: 100000\r\n\r\n", b"GET / HTTP/1.1\r\nHo"]  # fmt: skip
     slow = [socket.create_connection(("127.0.0.1", app.port)) for _ in range(40)]
     try:
@@ -220,7 +291,7 @@ def test_songs_of_clients_that_went_away_are_not_decoded(app, mp3):
     name = 'fma_stage_seconds_count{stage="decode"}'
     before = app.metric(name)
     head = (
-        "POST /v1/predict?explain=1 HTTP/1.1\r\nHost: x\r\nContent-Type: audio/mpeg\r\n"
+        "POST /v1/predict?explain=1 HTTP/1.1\r\nHost: localhost\r\nContent-Type: audio/mpeg\r\n"
         f"Content-Length: {len(mp3)}\r\n\r\n"
     )
     for _ in range(20):

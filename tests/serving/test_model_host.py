@@ -1,5 +1,6 @@
 """Versions that can't be loaded: the one before goes on, and costs nothing."""
 
+import json
 import os
 import shutil
 import threading
@@ -24,6 +25,15 @@ def add(export_dir, version, damage=None):
     if damage:
         damage(export_dir / ".tmp")
     (export_dir / ".tmp").rename(export_dir / version)
+
+
+def describe(folder, change):
+    """Writes other values into a version's model_info.json."""
+    path = folder / "assets.extra" / "model_info.json"
+    values = json.loads(path.read_text())
+    for key, value in change.items():
+        values[key] = values[key] | value if isinstance(value, dict) else value
+    path.write_text(json.dumps(values))
 
 
 def test_a_damaged_version_is_tried_once_until_it_changes(export_dir):
@@ -53,6 +63,23 @@ def test_a_damaged_version_is_tried_once_until_it_changes(export_dir):
         )
         refuses("2: not a whole export")
         shutil.rmtree(export_dir / "2")
+        for change, fragment in (
+            ({"class_names": ["low", "high"], "thresholds": [9]}, "3 classes, and .* names 2"),
+            ({"class_names": ["low", "low", "high"]}, "class_names is .*different texts"),
+            ({"class_names": "low"}, "class_names is 'low'"),
+            ({"thresholds": [9, 8]}, "thresholds is .*rising"),
+            ({"thresholds": ["many", "more"]}, "thresholds is .*rising"),
+            ({"min_seconds": "three"}, "min_seconds is 'three'; it is a number"),
+            ({"silence_dbfs": 20.0}, "it takes no song"),
+            ({"silence_dbfs": float("nan")}, "silence_dbfs is nan"),
+            ({"min_seconds": 1e6}, "the longest that is taken"),
+            ({"evaluation": [1]}, "evaluation is"),
+            ({"signal": {"num_mels": 102.5}}, "num_mels"),
+            ({"signal": {"num_mels": 101}}, "2: "),
+        ):
+            add(export_dir, "2", lambda folder, change=change: describe(folder, change))
+            refuses(fragment)
+            shutil.rmtree(export_dir / "2")
         add(export_dir, "2")
         assert host.refresh() == 2
         add(export_dir, "3", lambda folder: (folder / warm_up).unlink())

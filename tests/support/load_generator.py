@@ -31,13 +31,13 @@ _PIECES = flags.DEFINE_integer(
 )
 
 _HEAD = (
-    "POST /v1/predict HTTP/1.1\r\nHost: load\r\nConnection: close\r\n"
+    "POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
     "Content-Type: audio/mpeg\r\nContent-Length: {}\r\n\r\n"
 )
 
 
 _CHUNKED_HEAD = (
-    b"POST /v1/predict HTTP/1.1\r\nHost: load\r\nContent-Type: audio/mpeg\r\n"
+    b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: audio/mpeg\r\n"
     b"Transfer-Encoding: chunked\r\n\r\n"
 )
 
