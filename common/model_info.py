@@ -46,12 +46,16 @@ class ModelInfo:
             values = json.loads(text)
             values = {field.name: values[field.name] for field in dataclasses.fields(cls)}
             signal = config_of(SpectrogramParams, values["signal"], name="signal")
-            names, thresholds = tuple(values["class_names"]), tuple(values["thresholds"])
+            lists = {field: values[field] for field in ("class_names", "thresholds")}
         except UserFacingError as error:
             raise UserFacingError(f"{name}: {error}") from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserFacingError(f"{name}: not a {FILE_NAME} ({error!r})") from None
-        info = cls(**values | {"signal": signal, "class_names": names, "thresholds": thresholds})
+        for field, value in lists.items():
+            if not isinstance(value, list):
+                raise UserFacingError(f"{name}: {field} is {value!r:.100}; it is a list")
+        tuples = {field: tuple(value) for field, value in lists.items()}
+        info = cls(**values | {"signal": signal} | tuples)
         for field, problem in info._problems():
             given = repr(values[field])[:100]
             raise UserFacingError(f"{name}: {field} is {given}; it is {problem}")

@@ -153,12 +153,12 @@ def test_a_finite_number_beyond_any_sound_is_refused(app):
 
 
 def test_a_small_file_of_very_many_samples_is_refused(app):
-    """Silence in FLAC: 190 s of 8 channels at 192 kHz are 0.1 MB, and seconds of a processor."""
+    """Silence in FLAC: 190 s of 8 channels at 192 kHz are 0.3 MB, and seconds of a processor."""
     file = io.BytesIO()
     with soundfile.SoundFile(file, "w", 192_000, 8, format="FLAC") as flac:
         for _ in range(190):
             flac.write(np.zeros((192_000, 8), np.int16))
-    assert len(file.getvalue()) < 300_000
+    assert len(file.getvalue()) < 400_000
     refused(app.predict(file.getvalue()), 422, "too_long", "more than 200,000,000 samples")
 
 
@@ -206,15 +206,18 @@ def test_decoders_that_are_killed_are_replaced(app, mp3):
     assert killed
     for pid in killed:
         os.kill(pid, signal.SIGKILL)
-    assert app.predict(mp3).json == before
-    end = time.monotonic() + 60
-    while len(decoders() - killed) < len(killed) and time.monotonic() < end:
+    answer = app.predict(mp3)
+    if answer.status != 200:  # a busy machine takes long to start another
+        refused(answer, 503, "no_decoder")
+        assert int(answer.headers["retry-after"]) > 0
+    end = time.monotonic() + 120
+    while app.metric("fma_decoders_ready") < len(killed) and time.monotonic() < end:
         assert app.ask("GET", "/readyz").status in (200, 503)
         time.sleep(0.2)
     for _ in range(4):
         assert app.predict(mp3).json == before
     assert app.ask("GET", "/readyz").status == 200
-    assert app.metric("fma_decoders_ready") == len(killed)
+    assert len(decoders()) == len(killed) and not decoders() & killed
 
 
 def rejected_files(library):
