@@ -71,16 +71,19 @@ class ModelInfo:
         ):
             yield "class_names", "a list of two or more different texts"
         elif not (
-            all(type(threshold) is int for threshold in thresholds)
+            all(_is_number(threshold) for threshold in thresholds)
             and list(thresholds) == sorted(set(thresholds))
             and len(thresholds) == len(names) - 1
         ):
-            yield "thresholds", f"{len(names) - 1} rising whole numbers, one between two classes"
+            yield "thresholds", f"{len(names) - 1} rising numbers, one between two classes"
         for field in ("min_seconds", "silence_dbfs"):
-            value = getattr(self, field)
-            if not (type(value) in (int, float) and math.isfinite(value)):
+            if not _is_number(getattr(self, field)):
                 yield field, "a number"
         if not isinstance(self.dataset_fingerprint, str):
             yield "dataset_fingerprint", "a text"
         if not (self.evaluation is None or isinstance(self.evaluation, dict)):
             yield "evaluation", "an object or null"
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
