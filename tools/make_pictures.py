@@ -116,12 +116,12 @@ class Block:
 def blocks_of_network() -> list[Block]:
     """The six-layer network's tensors, asked of the network itself."""
     from common.spectrogram import SpectrogramParams
-    from trainer.model.network import build_network
-    from trainer.train_config import NetworkConfig
+    from trainer.model.poster import build_network
+    from trainer.network_config import PosterConfig
 
     params = SpectrogramParams()
     network = build_network(
-        NetworkConfig(convolutions=6, color="rgb"),
+        PosterConfig(convolutions=6, color="rgb"),
         shape=params.shape,
         num_classes=3,
     )
