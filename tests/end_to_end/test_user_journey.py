@@ -228,6 +228,13 @@ def test_every_page_that_readme_and_docs_link_to_is_there():
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def test_every_file_that_readme_and_docs_name_is_there():
+    roots = "common|beam_pipelines|trainer|serving|tests|configs|examples|tools"
+    for page in [*pages(), *ROOT.glob("*.md")]:
+        for name in re.findall(rf"`((?:{roots})/[\w/.-]*)`", page.read_text()):
+            assert (ROOT / name).exists(), f"{page.name}: {name}"
+
+
 def test_make_docs(checkout):
     """Builds without a warning, and asks no other host for anything."""
     run(["make", "docs"], checkout)
