@@ -36,7 +36,7 @@ def thresholds_at(
     return found
 
 
-def class_ranges(class_names: Sequence[str], thresholds: Sequence[int]) -> list[str]:
+def class_ranges(class_names: Sequence[str], thresholds: Sequence[float]) -> list[str]:
     """Returns each class in words, such as `medium: 1,000 to 3,499 listens`."""
     lowest, *others, highest = class_names
     return [

@@ -7,10 +7,12 @@ Two tracks of one artist may fall on both sides of the split, so the test accura
 `configs/dataset_artist.py` is the same without that leak.
 """
 
+from ml_collections import ConfigDict
+
 from configs import dataset_artist
 
 
-def get_config():
+def get_config() -> ConfigDict:
     config = dataset_artist.get_config()
     config.split_by = "track"
     return config

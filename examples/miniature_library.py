@@ -143,7 +143,8 @@ def partials_table(amplitudes: np.ndarray) -> np.ndarray:
     spectrum = np.zeros(2 ** (TABLE_BITS - 1) + 1, np.complex64)
     spectrum[1 : len(amplitudes) + 1] = -1j * amplitudes
     cycle = np.fft.irfft(spectrum).astype(np.float32)
-    return cycle / np.abs(cycle).max()
+    normalized: np.ndarray = cycle / np.abs(cycle).max()
+    return normalized
 
 
 def tone(
@@ -167,14 +168,17 @@ def tone(
     phase = samples * np.uint32(pitch / rate * 2**32)
     t = samples / np.float32(rate)
     envelope = np.minimum(1, t / attack) * np.exp(-t / decay) * np.minimum(1, (seconds - t) / 0.02)
-    return partials_table(amplitudes)[phase >> (32 - TABLE_BITS)] * envelope.astype(np.float32)
+    cycle = partials_table(amplitudes)
+    note: np.ndarray = cycle[phase >> (32 - TABLE_BITS)] * envelope.astype(np.float32)
+    return note
 
 
 def kick(rate: int, *, pitch: float) -> np.ndarray:
     """A drum whose pitch falls to `pitch` Hz, float32, 0.3 s, peak about 1."""
     t = np.arange(int(0.3 * rate), dtype=np.float32) / rate
     phase = pitch * t + 0.1 * pitch * (1 - np.exp(-t / 0.03))
-    return np.sin(2 * np.pi * phase) * np.exp(-t / 0.09)
+    drum: np.ndarray = np.sin(2 * np.pi * phase) * np.exp(-t / 0.09)
+    return drum
 
 
 def noise_hit(rate: int, rng: np.random.Generator, *, decay: float, highpass: bool) -> np.ndarray:
@@ -183,7 +187,8 @@ def noise_hit(rate: int, rng: np.random.Generator, *, decay: float, highpass: bo
     noise = rng.standard_normal(len(t) + 2, dtype=np.float32)
     noise = np.diff(noise, 2) if highpass else noise[2:]
     hit = noise * np.exp(-t / decay)
-    return hit / np.abs(hit).max()
+    normalized: np.ndarray = hit / np.abs(hit).max()
+    return normalized
 
 
 def euclidean_rhythm(num_hits: int) -> np.ndarray:
@@ -274,7 +279,8 @@ def synthesize(track: Track, *, seed: int, seconds: float, rate: int, channels: 
     hiss = rng.standard_normal(rate, dtype=np.float32) * np.float32(10 ** -rng.uniform(2.2, 3.5))
     mix += np.resize(hiss, num_samples)
     mix *= np.float32(rng.uniform(0.25, 0.98)) / np.abs(mix).max()
-    return mix.T
+    audio: np.ndarray = mix.T
+    return audio
 
 
 # ------------------------------------------------------------------------------------- catalogue
@@ -314,10 +320,21 @@ def make_catalog(*, num_clips: int, seed: int) -> list[Track]:
     tracks = []
     for i, (kind, subset) in enumerate(kinds):
         artist = artists[i]
-        names = {"genre": str(artist_genres[artist]), "split": splits[artist]}
-        numbers = {"artist_id": int(artist_ids[artist]), "listens": int(listens[i])}
-        heard = dict(zip(("rhythm", "brightness", "layers"), cues[i], strict=True))
-        tracks.append(Track(int(ids[i]), subset=subset, kind=kind, **names, **numbers, **heard))
+        rhythm, brightness, layers = cues[i]
+        tracks.append(
+            Track(
+                track_id=int(ids[i]),
+                artist_id=int(artist_ids[artist]),
+                genre=str(artist_genres[artist]),
+                split=splits[artist],
+                subset=subset,
+                kind=kind,
+                listens=int(listens[i]),
+                rhythm=rhythm,
+                brightness=brightness,
+                layers=layers,
+            )
+        )
     return sorted(tracks, key=lambda track: track.track_id)
 
 

@@ -20,7 +20,7 @@ from common.errors import UserFacingError, require
 from trainer.evaluation import metrics, plots
 from trainer.evaluation.epochs import best_epoch
 from trainer.model.poster import reported_accuracy
-from trainer.network_config import color_name
+from trainer.network_config import PosterConfig, color_name
 from trainer.run import model_folder
 from trainer.train_config import TrainConfig
 
@@ -199,6 +199,7 @@ def collect(trainings: Sequence[Training]) -> list[dict[str, Any]]:
         for name in dict.fromkeys(training.network for training in mine):
             runs = [figures for training, figures in measured if training.network == name]
             config = next(t.config.network for t in mine if t.network == name)
+            assert isinstance(config, PosterConfig)
             accuracies = [run["test_accuracy"] for run in runs]
             networks.append(
                 {

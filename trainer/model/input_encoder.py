@@ -201,7 +201,7 @@ def inputs_of(config: NetworkConfig, info: DatasetInfo) -> Inputs:
         )
         for kind, (names, feature) in kinds.items()
     }
-    return Inputs(**chosen, **{flag: flag in config.inputs for flag in flags})
+    return Inputs(**(chosen | {flag: flag in config.inputs for flag in flags}))
 
 
 def encoder_of(inputs: Inputs, info: DatasetInfo) -> InputEncoder | None:

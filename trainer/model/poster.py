@@ -142,6 +142,7 @@ def build_network(
             "config.network.standardize: the dataset_info.json has no statistics; build the "
             "dataset again with this version, or say --config.network.standardize=False",
         )
+        assert statistics is not None
         x = Standardize(*color_statistics(config.color, statistics), name="standardize")(x)
     for number, (filters, kernel, pool, stride) in enumerate(
         BLOCKS[: config.convolutions], start=1

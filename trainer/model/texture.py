@@ -86,7 +86,8 @@ def cosine_transform(size: int, count: int) -> np.ndarray:
     rows, columns = np.arange(count)[:, None], np.arange(size)[None]
     matrix = np.sqrt(2 / size) * np.cos(np.pi * (columns + 0.5) * rows / size)
     matrix[0] /= np.sqrt(2)
-    return matrix.astype(np.float32)
+    transform: np.ndarray = matrix.astype(np.float32)
+    return transform
 
 
 def deviation(values: tf.Tensor) -> tf.Tensor:
