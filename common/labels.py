@@ -36,14 +36,34 @@ def thresholds_at(
     return found
 
 
-def class_ranges(class_names: Sequence[str], thresholds: Sequence[float]) -> list[str]:
+def class_ranges(
+    class_names: Sequence[str], thresholds: Sequence[float], *, popularity: str = "listens"
+) -> list[str]:
     """Returns each class in words, such as `medium: 1,000 to 3,499 listens`."""
     lowest, *others, highest = class_names
+    unit = unit_of(popularity)
+    if popularity == "rank_among_contemporaries":
+        return [
+            f"{lowest}: under {thresholds[0]:g} {unit}",
+            *(
+                f"{name}: {low:g} to under {high:g} {unit}"
+                for name, (low, high) in zip(others, itertools.pairwise(thresholds), strict=True)
+            ),
+            f"{highest}: {thresholds[-1]:g} {unit} or more",
+        ]
     return [
-        f"{lowest}: under {thresholds[0]:,} listens",
+        f"{lowest}: under {thresholds[0]:,} {unit}",
         *(
-            f"{name}: {low:,} to {high - 1:,} listens"
+            f"{name}: {low:,} to {high - 1:,} {unit}"
             for name, (low, high) in zip(others, itertools.pairwise(thresholds), strict=True)
         ),
-        f"{highest}: {thresholds[-1]:,} listens or more",
+        f"{highest}: {thresholds[-1]:,} {unit} or more",
     ]
+
+
+def unit_of(popularity: str) -> str:
+    """Returns what a `config.popularity` counts, in words."""
+    return {
+        "listens_per_year": "listens a year",
+        "rank_among_contemporaries": "of its contemporaries",
+    }.get(popularity, popularity)

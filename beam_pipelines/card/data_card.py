@@ -134,7 +134,9 @@ def _class_rows(info: DatasetInfo) -> summary.Rows:
         sum(split.class_counts[name] for split in info.splits.values()) for name in info.class_names
     ]
     rows: summary.Rows = [("class", "examples", "share", "the poster's share")]
-    ranges = labels.class_ranges(info.class_names, info.thresholds)
+    ranges = labels.class_ranges(
+        info.class_names, info.thresholds, popularity=info.config.popularity
+    )
     for name, words, count in zip(info.class_names, ranges, counts, strict=True):
         poster = tables.percent(POSTER_CLASS_SHARES.get(name))
         share = tables.percent(count / max(1, info.num_examples))
@@ -144,10 +146,11 @@ def _class_rows(info: DatasetInfo) -> summary.Rows:
 
 def _thresholds_in_words(info: DatasetInfo) -> str:
     thresholds = " and ".join(f"{threshold:,}" for threshold in info.thresholds)
+    unit = labels.unit_of(info.config.popularity)
     if info.config.quantiles:
         shares = " and ".join(f"{100 * quantile:g} %" for quantile in info.config.quantiles)
-        return f"Thresholds: {thresholds} listens, where {shares} of the catalogue's tracks lie."
-    return f"Thresholds: {thresholds} listens, as the config gives them."
+        return f"Thresholds: {thresholds} {unit}, where {shares} of the catalogue's tracks lie."
+    return f"Thresholds: {thresholds} {unit}, as the config gives them."
 
 
 def _left_out_rows(info: DatasetInfo) -> summary.Rows:

@@ -46,7 +46,7 @@ def contact_sheet(info: DatasetInfo, contents: Contents) -> bytes:
     params = info.config.spectrogram
     examples = contents.shown
     columns = max(1, *(len(row) for row in examples.values()))
-    rows, ranges = len(info.class_names), class_ranges(info.class_names, info.thresholds)
+    rows, ranges = len(info.class_names), _class_ranges(info)
     with _picture(3.2 * columns, 2.7 * rows, nrows=rows, ncols=columns, squeeze=False) as (
         png,
         figure,
@@ -89,22 +89,32 @@ def contact_sheet(info: DatasetInfo, contents: Contents) -> bytes:
     return png.getvalue()
 
 
+def _class_ranges(info: DatasetInfo) -> list[str]:
+    return class_ranges(info.class_names, info.thresholds, popularity=info.config.popularity)
+
+
 def listens(info: DatasetInfo, contents: Contents) -> bytes:
-    """Examples by their number of listens, on a logarithmic axis, and the thresholds."""
+    """Examples by their number of listens, on a logarithmic axis, and the thresholds.
+
+    Where the classes are of another popularity, all in one colour and without thresholds.
+    """
+    of_listens = info.config.popularity == "listens"
+    thresholds = info.thresholds if of_listens else ()
+    names = _class_ranges(info) if of_listens else ["all classes"]
     values = np.array(sorted(contents.listens))
     counts = np.array([contents.listens[value] for value in values.tolist()])
-    labels = np.array([label_of(value, info.thresholds) for value in values.tolist()])
-    edges = _edges(max(1, values.min()), values.max() + 1, info.thresholds)
+    labels = np.array([label_of(value, thresholds) for value in values.tolist()])
+    edges = _edges(max(1, values.min()), values.max() + 1, thresholds)
     if values.min() == 0:
         edges = np.concatenate([[0], edges])
     with _picture(9, 4) as (png, _, axes):
         axes.hist(
-            [values[labels == label] for label in range(len(info.class_names))],
+            [values[labels == label] for label in range(len(names))],
             bins=edges,
-            weights=[counts[labels == label] for label in range(len(info.class_names))],
+            weights=[counts[labels == label] for label in range(len(names))],
             stacked=True,
-            color=_colours(info),
-            label=class_ranges(info.class_names, info.thresholds),
+            color=_colours(info)[: len(names)],
+            label=names,
         )
         if values.min() == 0:
             axes.set_xscale("symlog", linthresh=1)
@@ -115,7 +125,7 @@ def listens(info: DatasetInfo, contents: Contents) -> bytes:
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.yaxis.set_major_formatter(_THOUSANDS)
-        for threshold in info.thresholds:
+        for threshold in thresholds:
             axes.axvline(threshold, color="black", linestyle="--", linewidth=1)
             axes.annotate(
                 f" {threshold:,}",

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from common import popularity
+from common import labels, popularity
 from common.dataset_config import DatasetConfig
 from common.errors import UserFacingError
-from configs import dataset_artist
+from configs import dataset_artist, dataset_fusion
 
 DAY = 24 * 3600
 
@@ -52,3 +52,19 @@ def test_thresholds_are_of_what_they_cut():
         config(popularity="listens_per_year", thresholds=(0.2, 0.6))
     with pytest.raises(UserFacingError, match="'plays' is none of listens, listens_per_year"):
         config(popularity="plays")
+
+
+def test_classes_in_words():
+    names = ("low", "medium", "high")
+    assert labels.class_ranges(names, (1_000, 3_500))[1] == "medium: 1,000 to 3,499 listens"
+    a_year = labels.class_ranges(names, (100, 350), popularity="listens_per_year")
+    assert a_year[0] == "low: under 100 listens a year"
+    ranks = labels.class_ranges(names, (0.2, 0.6), popularity="rank_among_contemporaries")
+    assert ranks[1] == "medium: 0.2 to under 0.6 of its contemporaries"
+
+
+def test_the_fusion_config_is_possible():
+    inputs = DatasetConfig.from_dict(dataset_fusion.get_config().to_dict()).inputs
+    assert "genre" in inputs.categories
+    assert "acousticness" in inputs.numbers
+    assert inputs.artist_history and inputs.chroma and inputs.tempo

@@ -8,6 +8,7 @@ import pytest
 from common import dataset_reader
 from common.errors import UserFacingError
 from examples import real_pictures
+from trainer.data import damaged_records
 
 COUNT = 120
 LABEL_FEATURES = {"listens", "label"}
@@ -83,6 +84,15 @@ def test_records_hold_what_the_file_says(tmp_path):
         mean = np.mean(others) if others else math.nan
         stored = values.get("artist_mean_log_listens", math.nan)
         assert stored == pytest.approx(mean, rel=1e-6, nan_ok=True)
+
+
+def test_a_record_that_leaves_out_what_is_unknown_is_whole(tmp_path):
+    info, _ = dataset_of(made_arrays(), tmp_path)
+    for split in info.splits.values():
+        for shard in split.shards:
+            found = list(damaged_records.scan_shard(info, str(tmp_path / "dataset"), shard))
+            assert len(found) == shard.num_examples
+            assert all(isinstance(record, bytes) for record in found)
 
 
 def test_a_new_artist_has_no_history(tmp_path):

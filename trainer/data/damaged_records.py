@@ -81,6 +81,8 @@ def scan_shard(
     """
     path = files.join(dataset_dir, shard.file)
     height, width = info.config.spectrogram.shape
+    # What is unknown of a track is left out of its record.
+    required = {name for name, feature in info.features.items() if not feature.get("optional")}
     index = 0
     with files.open_to_read(path) as file:
         for record in records.scan_records(file, name=path):
@@ -89,7 +91,7 @@ def scan_shard(
                     values = records.decode_example(record)
                     picture = values["spectrogram"]
                     whole = isinstance(picture, bytes) and len(picture) == height * width
-                    whole = whole and values.keys() >= info.features.keys()
+                    whole = whole and values.keys() >= required
                 except Exception:  # protobuf has one of its own for each implementation
                     whole = False
                 if not whole:
