@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from beam_pipelines.card import contents, data_card, plots, summary
-from common import dataset_reader
+from common import dataset_reader, tables
 from common.dataset_config import DatasetConfig
 from configs import dataset_artist
 
@@ -40,7 +40,7 @@ def of_genres(genres) -> contents.Contents:
 
 def test_tables_show_no_control_characters_and_no_novels():
     rows = summary.genre_rows(of_genres(STRANGE), INFO)
-    text = "\n".join(summary.aligned(rows))
+    text = "\n".join(tables.aligned(rows))
     assert text.isprintable() or set(text) - {"\n"} == set(filter(str.isprintable, text))
     assert max(map(len, text.splitlines())) < 200
     assert sum(int(row[4]) for row in rows[1:]) == len(STRANGE)  # two of them look alike
