@@ -1,0 +1,57 @@
+"""Our own figures in README and docs: written by a command, from files of a demo."""
+
+import json
+
+from tests.support.paths import ROOT
+from tools import fill_results
+
+PAGE = """before
+<!-- results: written by x -->
+old
+<!-- /results -->
+after
+<!-- real: from y -->
+<!-- /real -->
+"""
+
+
+def test_a_block_is_written_anew_and_nothing_else():
+    once = fill_results.fill(PAGE, "results", "| new \\1 |")
+    assert once == PAGE.replace("old", "| new \\1 |")
+    assert fill_results.fill(once, "results", "| new \\1 |") == once
+    filled = fill_results.fill(PAGE, "real", "table")
+    assert filled == PAGE.replace("<!-- real: from y -->\n", "<!-- real: from y -->\ntable\n")
+    assert fill_results.fill(PAGE, "demo", "x") == PAGE
+
+
+def test_figures_are_those_of_the_evaluation(tmp_path):
+    (tmp_path / "model").mkdir()
+    evaluation = {"accuracy": 0.8, "accuracy_ci95": [0.7, 0.9], "baselines": {"majority": 0.5}}
+    (tmp_path / "model" / "evaluation.json").write_text(json.dumps(evaluation))
+    table = fill_results.results_block(tmp_path)
+    assert "| 61 % | 80.0 % (70.0 % to 90.0 %); majority class 50.0 % |" in table
+    assert table.count("| – |") == 3
+    assert fill_results.demo_block(tmp_path) is None
+    (tmp_path / "summary.txt").write_text(
+        "  test accuracy  80 %\n  report  demo/model/report.html\n"
+    )
+    assert fill_results.demo_block(tmp_path) == "```text\n  test accuracy  80 %\n```"
+
+
+def test_only_the_table_of_real_music_is_taken(tmp_path):
+    (tmp_path / "real.md").write_text("# Title\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\nmore\n")
+    assert fill_results.real_block(tmp_path / "real.md") == "| a | b |\n|---|---|\n| 1 | 2 |"
+    assert fill_results.real_block(tmp_path / "none.md") is None
+
+
+def test_every_block_of_the_pages_is_known():
+    for page in fill_results.PAGES:
+        text = (ROOT / page).read_text()
+        for name in ("demo", "results", "real"):
+            assert text.count(f"<!-- {name}:") == text.count(f"<!-- /{name} -->") <= 1
+
+
+def test_readme_and_pictures_stay_small():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+    pictures = list((ROOT / "docs" / "pictures").glob("*"))
+    assert sum(path.stat().st_size for path in pictures) <= 1_500_000
