@@ -1,6 +1,7 @@
 """Our own figures in README and docs: written by a command, from files of a demo."""
 
 import json
+import re
 
 from tests.support.paths import ROOT
 from tools import fill_results
@@ -55,3 +56,11 @@ def test_readme_and_pictures_stay_small():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
     pictures = list((ROOT / "docs" / "pictures").glob("*"))
     assert sum(path.stat().st_size for path in pictures) <= 1_500_000
+
+
+def test_every_dependency_has_its_reason_in_the_readme():
+    readme = (ROOT / "README.md").read_text().lower()
+    named = re.findall(r'"([A-Za-z][\w-]*)(?:\[\w+\])?[><]=?', (ROOT / "setup.py").read_text())
+    named = {name.lower() for name in named if not name.startswith("types-")}
+    assert len(named) > 30
+    assert not {name for name in named if name not in readme}
