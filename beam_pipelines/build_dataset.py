@@ -206,7 +206,7 @@ def job_of_flags() -> Iterator[pipeline.Job]:
 
 @contextlib.contextmanager
 def engine_kept_back() -> Iterator[None]:
-    """`kept_back_stderr`, and after the block nothing more of an engine of this machine.
+    """Keeps stderr back, and after the block all that an engine on this machine still logs.
 
     What Prism and Flink log comes by way of threads, some of it after the job has ended, and
     Beam's own threads complain as the engine that they talk to goes.
@@ -220,7 +220,7 @@ def engine_kept_back() -> Iterator[None]:
 
 
 def run(job: pipeline.Job, options: PipelineOptions) -> str | None:
-    """Runs the job to its end; a table of Beam's counters, or None if it was only prepared."""
+    """Runs the job to its end and returns Beam's counters, None if it was only prepared."""
     beam_pipeline = beam.Pipeline(options=options)
     pipeline.build_dataset(beam_pipeline, job)
     quiet = contextlib.nullcontext() if engines.is_dataflow(options) else engine_kept_back()

@@ -15,7 +15,7 @@ from common.inputs import ARTIST_MEAN, ARTIST_TRACKS, Inputs, number_feature
 def record_of(
     track: Track, window: np.ndarray, config: DatasetConfig, *, thresholds: tuple[float, ...]
 ) -> bytes:
-    """The serialized tf.Example of a window.
+    """Returns the serialized tf.Example of a window.
 
     Args:
         track: its row of the catalogue.
@@ -34,7 +34,7 @@ def record_with(
     *,
     thresholds: tuple[float, ...],
 ) -> bytes:
-    """The serialized tf.Example of what is heard in a window (`hearing.hear`) of a track."""
+    """Serializes what is heard in a window of a track (`hearing.hear`) as a tf.Example."""
     return records.encode_example(
         {
             **{name: levels.tobytes() for name, levels in heard.items()},
@@ -45,7 +45,7 @@ def record_with(
 
 
 def values_of(track: Track, inputs: Inputs) -> dict[str, records.Value]:
-    """{feature: value} of all that a record holds of its track but the label; unknown is absent."""
+    """Returns the features that a record has of its track, but for the label; unknown is absent."""
     values: dict[str, records.Value] = {}
     for feature, text in zip(inputs.category_features.values(), track.categories, strict=True):
         if text:
@@ -73,7 +73,7 @@ def values_of(track: Track, inputs: Inputs) -> dict[str, records.Value]:
 
 
 def unknown_inputs(track: Track, inputs: Inputs) -> list[str]:
-    """The features of the inputs that the catalogue does not know of a track."""
+    """Returns the features of the inputs that the catalogue does not know of a track."""
     values = values_of(track, inputs)
     wanted = [
         *inputs.category_features.values(),

@@ -56,7 +56,7 @@ class Decoder(ContainedProcess):
         super().__init__(command, timeout_seconds=timeout_seconds)
 
     def decode(self, track: Track, data: bytes, *, thresholds: tuple[float, ...]) -> Decoded:
-        """The records of a clip.
+        """Returns the records of a clip.
 
         Args:
             track: its row of the catalogue.

@@ -61,7 +61,7 @@ def is_dataflow(options: PipelineOptions) -> bool:
 
 
 def is_only_prepared(options: PipelineOptions) -> bool:
-    """Whether nothing runs: a trial of what would be sent to Dataflow, or a template for later."""
+    """Returns whether nothing runs: a dry run on Dataflow, or a template for later."""
     return is_dataflow(options) and bool(
         options.view_as(TestOptions).dry_run
         or options.view_as(GoogleCloudOptions).template_location
@@ -69,7 +69,7 @@ def is_only_prepared(options: PipelineOptions) -> bool:
 
 
 def input_error_in(error: Exception) -> UserFacingError | None:
-    """What to do if the error is that Beam could not download an engine."""
+    """Returns what to do if the error is that Beam could not download an engine."""
     if "Unable to fetch remote" not in str(error):
         return None
     return UserFacingError(
@@ -100,7 +100,7 @@ def _check_flink(options: PipelineOptions) -> None:
 
 
 def _dataflow(options: PipelineOptions) -> list[str]:
-    """What a worker installs as it starts, unless its image or the user's flags have it."""
+    """Returns what a worker installs as it starts, unless its image or the user's flags have it."""
     # The command's own module is not what workers run.
     more = ["--no_save_main_session"]
     setup = options.view_as(SetupOptions)
@@ -128,7 +128,7 @@ def _dataflow(options: PipelineOptions) -> list[str]:
 
 
 def worker_requirements() -> list[str]:
-    """What the extra `worker` needs beside Beam, which workers have, at the versions found here.
+    """Lists what the extra `worker` needs, but for Beam, at the versions that are installed here.
 
     The same versions as here since they are part of what a dataset is made of.
     """

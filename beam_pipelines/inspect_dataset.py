@@ -26,7 +26,7 @@ _VERIFY = flags.DEFINE_bool("verify", False, "Check every shard's SHA-256 and nu
 
 
 def write(path: str, writer: Callable[[str], str]) -> str:
-    """What `writer` returns for a path; UserFacingError if it can't write there."""
+    """Calls `writer` with a path; UserFacingError if it can't write there."""
     try:
         return writer(path)
     except OSError as error:

@@ -2,7 +2,7 @@
 
 {split}.tfrecord-*     whole shards; each has its name only when all of it is written
 .done-{shard}.json     what went into a shard, written after it: it need not be made again
-.plan.json             what the dataset is made of, so that a run can go on
+.plan.json             what the dataset is made of, so that a run can resume
 .writing-*             what is being written
 rejected.jsonl         every clip that could not be used
 dataset_info.json      written last; then the hidden files are deleted
@@ -30,7 +30,7 @@ class Mode(enum.Enum):
     """What a run does with what is in the folder."""
 
     NEW = "new"  # nothing of a dataset is there, or it is to be replaced
-    GO_ON = "go on"  # an unfinished run of the same dataset: the shards that are done are kept
+    RESUME = "resume"  # an unfinished run of the same dataset: the shards that are done are kept
     RETRY = "retry"  # what was rejected, missing or damaged is tried again, and the rest copied
     FINISHED = "finished"  # there is nothing to do
 
@@ -42,7 +42,7 @@ class Work(NamedTuple):
         mode: with what is in the folder.
         attempt: 0 of a new dataset, and one more each time that its rejected clips are tried again.
             A shard is done only for the attempt that made it, so a run that is killed while it
-            tries again goes on with that.
+            tries again resumes that.
         why: in words, where it is not what was asked for.
     """
 
@@ -54,12 +54,12 @@ class Work(NamedTuple):
 def identity(
     config: DatasetConfig, catalog_sha256: str, versions: dict[str, str]
 ) -> dict[str, Any]:
-    """What a dataset is made of; audio is not part of it, so that more of it can come later."""
+    """Returns what a dataset is made of, but for the audio, of which more may come later."""
     return {"config": config.to_dict(), "catalog_sha256": catalog_sha256, "versions": versions}
 
 
 def work(output_dir: str, mine: dict[str, Any], *, overwrite: bool, retry_rejected: bool) -> Work:
-    """What a run of the dataset `mine` (its identity) is to do.
+    """Returns what a run of the dataset `mine` (its identity) is to do.
 
     Raises:
         UserFacingError: the folder holds another dataset, there is none whose rejected clips
@@ -97,10 +97,10 @@ def work(output_dir: str, mine: dict[str, Any], *, overwrite: bool, retry_reject
         )
     attempt = plan.get("attempt", 0)
     if info is None:
-        # A run that was stopped before its end goes on, whatever its attempt.
+        # A run that was stopped before its end resumes, whatever its attempt.
         if retry_rejected and plan.get("ended"):
             return Work(Mode.RETRY, attempt + 1)
-        return Work(Mode.GO_ON, attempt)
+        return Work(Mode.RESUME, attempt)
     if retry_rejected:
         return Work(Mode.RETRY, attempt + 1)
     damaged = [
@@ -135,13 +135,13 @@ def prepare(output_dir: str, run: Work, plan: dict[str, Any], *, run_id: str) ->
         return
     # The plan comes before anything is deleted, so that a kill in between leaves a folder that
     # tells what it is; then the description goes, without which the folder is unfinished.
-    ended = run.mode is Mode.GO_ON and before.get("ended", False)
+    ended = run.mode is Mode.RESUME and before.get("ended", False)
     plan = plan | {"attempt": run.attempt, "run_id": run_id, "ended": ended}
     files.write_atomically(output_dir, _PLAN_FILE, json.dumps(plan).encode())
     files.delete(output_dir, [name for name in sizes if name == dataset_info.FILE_NAME])
     if run.mode is Mode.NEW:
         files.delete(output_dir, [name for name in sizes if _is_shard(name)])
-    if run.mode is not Mode.GO_ON:
+    if run.mode is not Mode.RESUME:
         files.delete(output_dir, [name for name in sizes if name.startswith(_DONE_PREFIX)])
     files.delete(output_dir, [n for n in sizes if _is_temporary(n) or _is_card(n)])
 
@@ -176,7 +176,7 @@ def _is_shard(name: str) -> bool:
 
 
 def progress(output_dir: str) -> tuple[int, dict[str, Any]] | None:
-    """How many shards are done and the plan, None before there is one."""
+    """Returns how many shards are done and the plan, None before there is one."""
     plan = _read_json(output_dir, _PLAN_FILE)
     if plan is None:
         return None
@@ -184,12 +184,12 @@ def progress(output_dir: str) -> tuple[int, dict[str, Any]] | None:
 
 
 def digest(*parts: Any) -> str:
-    """SHA-256 of plain values."""
+    """Returns the SHA-256 of plain values."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def read_done(output_dir: str, shard: str, made_of: str) -> WrittenShard | None:
-    """What went into a shard, if it is done, whole and made of the same (a digest)."""
+    """Returns what went into a shard, if it is done, whole and made of the same (a digest)."""
     try:
         note = _read_json(output_dir, f"{_DONE_PREFIX}{shard}.json")
         if note is None or note["made_of"] != made_of:
@@ -221,7 +221,7 @@ def write_info(output_dir: str, info: dataset_info.DatasetInfo) -> None:
 
 
 def _read_json(output_dir: str, name: str) -> dict[str, Any] | None:
-    """A file of JSON, None where there is none; UserFacingError where it is damaged."""
+    """Reads a file of JSON, None where there is none; UserFacingError where it is damaged."""
     path = files.join(output_dir, name)
     try:
         values: dict[str, Any] = json.loads(files.read_bytes(path))

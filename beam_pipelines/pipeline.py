@@ -1,9 +1,9 @@
 """The Beam job: a catalogue and a folder of audio in, a dataset out.
 
 Rows of the catalogue are split, assigned to a shard and grouped by shard; inside a shard each
-track is read, decoded, turned into its pictures and written, in the order of its hash. So no
-audio and no picture passes through a shuffle, and the bytes written depend on nothing but
-catalogue, audio and config.
+track is read, decoded, turned into its spectrograms and written, sorted by shuffle key. So no audio
+and no spectrogram passes through a shuffle, and the bytes written depend on nothing but catalogue,
+audio and config.
 """
 
 import dataclasses
@@ -99,22 +99,22 @@ class PlanShards(beam.DoFn):
 
 
 def shard_count(num_rows: int, config: DatasetConfig) -> int:
-    """How many shards the clips of so many rows are written to."""
+    """Returns how many shards the clips of so many rows are written to."""
     return splits_and_shards.shard_count(num_rows * config.clips_per_track)
 
 
 def assign_to_shard(
     row: tuple, rows_in_split: dict[str, int], *, config: DatasetConfig
 ) -> tuple[str, tuple]:
-    """(split, order, track) → (name of the shard, (order, track))."""
-    split, order, track = row
+    """Turns (split, shuffle key, track) into (name of the shard, (shuffle key, track))."""
+    split, shuffle_key, track = row
     num_shards = shard_count(rows_in_split[split], config)
-    index = splits_and_shards.shard_of(order, num_shards)
-    return splits_and_shards.shard_name(split, index, num_shards), (order, track)
+    index = splits_and_shards.shard_of(shuffle_key, num_shards)
+    return splits_and_shards.shard_name(split, index, num_shards), (shuffle_key, track)
 
 
 def input_columns(config: DatasetConfig) -> list[tuple[str, str]]:
-    """(kind, name) of each column that is an input."""
+    """Returns (kind, name) of each column that is an input."""
     inputs = config.inputs
     kinds = {"categories": inputs.categories, "numbers": inputs.numbers, "texts": inputs.texts}
     return [(kind, name) for kind, names in kinds.items() for name in names]
@@ -182,7 +182,7 @@ class WriteShard(beam.DoFn):
     def _write(
         self, name: str, tracks: list[catalogue.Track], thresholds: tuple[float, ...]
     ) -> WrittenShard:
-        """Writes a shard; what `process` hands on."""
+        """Writes a shard and returns what `process` hands on."""
         kept = self._records_there(name) if self._job.work.attempt else {}
         label_counts: Counter[int] = Counter()
         written: list[catalogue.Track] = []
@@ -237,7 +237,7 @@ class WriteShard(beam.DoFn):
         )
 
     def _decode(self, track: catalogue.Track, thresholds: tuple[float, ...]) -> list[bytes]:
-        """The records of a track; FileNotFoundError or ClipError if it has none."""
+        """Returns the records of a track; FileNotFoundError or ClipError if it has none."""
         path = files.join(self._job.audio_dir, track.path)
         try:
             data = files.read_bytes(path, at_most=MAX_BYTES, seconds=READ_SECONDS)
@@ -257,7 +257,7 @@ class WriteShard(beam.DoFn):
         return decoded.records
 
     def _records_there(self, name: str) -> dict[int, list[bytes]]:
-        """The records of a shard that is there already, by track; none if it is not whole."""
+        """Reads a shard that is there already: its records by track, none if it is not whole."""
         by_track = {}
         try:
             with files.open_to_read(files.join(self._job.output_dir, name)) as file:
@@ -271,7 +271,7 @@ class WriteShard(beam.DoFn):
 
 
 def groups_of(tracks: list[catalogue.Track], split_by: str) -> tuple[tuple[str, int], ...]:
-    """(kind, id) of each artist of the tracks, and of what else must not be torn apart."""
+    """Returns (kind, id) of each artist of the tracks, and of what else a split keeps together."""
     groups = {("artist", track.artist_id) for track in tracks if track.artist_id >= 0}
     if split_by == "track":
         groups |= {("track", track.track_id) for track in tracks}
@@ -292,7 +292,7 @@ class Finish(beam.DoFn):
         shards,
         rejected,
         artists_in_split,
-        torn_groups,
+        leaking_groups,
         thresholds,
         statistics,
         most_frequent,
@@ -302,7 +302,7 @@ class Finish(beam.DoFn):
         # There may be millions; parsed, each would take ten times its text.
         output_folder.write_rejected(job.output_dir, rejected)
         info = dataclasses.replace(
-            describe(job, shards, artists_in_split, torn_groups, thresholds),
+            describe(job, shards, artists_in_split, leaking_groups, thresholds),
             statistics=input_statistics.statistics_of(
                 (
                     input_statistics.ShardStatistics.from_json(text)
@@ -332,10 +332,10 @@ def describe(
     job: Job,
     shards: list[ShardSummary],
     artists_in_split: dict[str, int],
-    torn_groups: dict[str, int],
+    leaking_groups: dict[str, int],
     thresholds: tuple[float, ...],
 ) -> dataset_info.DatasetInfo:
-    """The description of what the shards hold."""
+    """Returns the description of what the shards hold."""
     config = job.config
     shards = sorted(shards, key=lambda shard: shard.file)
     versions = library_versions()
@@ -374,10 +374,10 @@ def describe(
         missing_audio=sum(shard.missing_audio for shard in shards),
         split_check={
             "by": config.split_by,
-            "groups_in_two_splits": torn_groups.get(
+            "groups_in_two_splits": leaking_groups.get(
                 config.split_by if config.split_by in ("track", "date") else "artist", 0
             ),
-            "artists_in_two_splits": torn_groups.get("artist", 0),
+            "artists_in_two_splits": leaking_groups.get("artist", 0),
         },
         catalog_sha256=job.catalog_sha256,
         versions=versions,
@@ -385,7 +385,7 @@ def describe(
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of the libraries that samples and pictures pass through."""
+    """Returns the versions of the libraries that samples and pictures pass through."""
     names = ("librosa", "numpy", "scipy", "soundfile", "soxr")
     libsndfile = soundfile.__libsndfile_version__
     return {name: metadata.version(name) for name in names} | {"libsndfile": libsndfile}
@@ -436,10 +436,10 @@ def build_dataset(pipeline: beam.Pipeline, job: Job) -> None:
         | "artists" >> beam.FlatMapTuple(lambda kind, splits: splits if kind == "artist" else ())
         | "count artists" >> beam.combiners.Count.PerElement()
     )
-    torn_groups = AsDict(
+    leaking_groups = AsDict(
         splits_of_group
-        | "torn" >> beam.FlatMapTuple(lambda kind, splits: [kind] if len(splits) > 1 else ())
-        | "count torn" >> beam.combiners.Count.PerElement()
+        | "leaking" >> beam.FlatMapTuple(lambda kind, splits: [kind] if len(splits) > 1 else ())
+        | "count leaking" >> beam.combiners.Count.PerElement()
     )
     most_frequent = {}
     if job.config.inputs.categories or job.config.inputs.texts:
@@ -460,7 +460,7 @@ def build_dataset(pipeline: beam.Pipeline, job: Job) -> None:
             AsList(written.shards),
             AsList(written.rejected),
             artists_in_split,
-            torn_groups,
+            leaking_groups,
             thresholds,
             AsList(written.statistics),
             most_frequent,
@@ -469,7 +469,7 @@ def build_dataset(pipeline: beam.Pipeline, job: Job) -> None:
 
 
 def class_thresholds(pipeline: beam.Pipeline, rows: beam.PCollection, config: DatasetConfig):
-    """A collection of one tuple: the thresholds of the config, or at its quantiles."""
+    """Returns a collection of one tuple: the thresholds of the config, or at its quantiles."""
     if not config.quantiles:
         return pipeline | "thresholds" >> beam.Create([config.thresholds])
     return (

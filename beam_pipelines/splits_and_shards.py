@@ -10,24 +10,24 @@ from common.hashing import HASH_RANGE, stable_hash
 
 
 def group_of(track_id: int, artist_id: int, *, by: str) -> str:
-    """What may not be torn apart by the split: the artist, or the track where none is known."""
+    """Returns what a split keeps together, against leakage: the artist, or the track."""
     return f"artist {artist_id}" if by == "artist" and artist_id >= 0 else f"track {track_id}"
 
 
 def split_of(group: str, sizes: tuple[float, float, float], *, salt: str) -> str:
-    """The split of a group, drawn by its hash with the shares `sizes`."""
+    """Returns the split of a group, drawn by its hash with the shares `sizes`."""
     position = stable_hash(group, salt=f"{salt}/split") / HASH_RANGE
     edges = [sizes[0], sizes[0] + sizes[1]]
     return SPLITS[bisect.bisect_right(edges, position)]
 
 
 def day_of(date_created: int) -> int:
-    """The day of a date in seconds since 1970 UTC: what a split by date may not tear apart."""
+    """Returns the day of a date in seconds since 1970 UTC, which a split by date keeps together."""
     return date_created // 86_400
 
 
 def first_days(counts: list[tuple[int, int]], sizes: tuple[float, float, float]) -> tuple[int, int]:
-    """The first days of validation and test, where the oldest tracks are for training.
+    """Returns the first days of validation and test, where the oldest tracks are for training.
 
     A day falls into the split in which the middle one of its tracks does, so the shares are met as
     nearly as whole days allow.
@@ -47,8 +47,8 @@ def first_days(counts: list[tuple[int, int]], sizes: tuple[float, float, float])
         bisect.bisect_right(edges, (earlier + count / 2) / total)
         for (_, count), earlier in zip(counts, before, strict=False)
     ]
-    for place, name in enumerate(SPLITS):
-        if sizes[place] > 0 and place not in splits:
+    for index, name in enumerate(SPLITS):
+        if sizes[index] > 0 and index not in splits:
             raise UserFacingError(
                 f"config.split_by: date; no tracks are left for {name}, since all {total:,} are of "
                 f"{len(counts)} days"
@@ -56,19 +56,19 @@ def first_days(counts: list[tuple[int, int]], sizes: tuple[float, float, float])
     after = counts[-1][0] + 1
     days = [day for day, _ in counts]
     first = [
-        next((day for day, split in zip(days, splits, strict=True) if split >= place), after)
-        for place in (1, 2)
+        next((day for day, split in zip(days, splits, strict=True) if split >= index), after)
+        for index in (1, 2)
     ]
     return first[0], first[1]
 
 
 def split_of_day(day: int, first: tuple[int, int]) -> str:
-    """The split of a day, given the `first_days` of validation and test."""
+    """Returns the split of a day, given the `first_days` of validation and test."""
     return SPLITS[bisect.bisect_right(first, day)]
 
 
 def shard_count(num_rows: int) -> int:
-    """How many shards `num_rows` clips are written to.
+    """Returns how many shards `num_rows` clips are written to.
 
     As many as 64, so that workers and readers have something to share, but none of fewer than
     16 clips on average; beyond that as many as keep a shard near 4,096 clips (66 MB, a few
@@ -77,9 +77,9 @@ def shard_count(num_rows: int) -> int:
     return max(1, min(num_rows // 16, max(64, math.ceil(num_rows / 4096))))
 
 
-def shard_of(order: int, num_shards: int) -> int:
-    """The shard of the record whose place in the order is the hash `order`."""
-    return order * num_shards // HASH_RANGE
+def shard_of(shuffle_key: int, num_shards: int) -> int:
+    """Returns the index of the shard that a record with this shuffle key lies in."""
+    return shuffle_key * num_shards // HASH_RANGE
 
 
 def shard_name(split: str, index: int, num_shards: int) -> str:
@@ -87,5 +87,5 @@ def shard_name(split: str, index: int, num_shards: int) -> str:
 
 
 def num_shards_of(name: str) -> int:
-    """How many shards the split of a shard of this name has."""
+    """Returns how many shards the split of a shard of this name has."""
     return int(name.rpartition("-of-")[2])

@@ -1,6 +1,6 @@
 """The rows of the catalogue with all that is known of their tracks before any audio is read.
 
-A row is (split, order, track as `Track.packed`). Whatever needs to see other rows goes through a
+A row is (split, shuffle key, track as `Track.packed`). What needs other rows goes through a
 shuffle by track id, artist or date, so no worker holds the catalogue.
 """
 
@@ -33,8 +33,8 @@ class ReadCatalogue(beam.DoFn):
             for track in catalogue.read_tracks(
                 file, name=path, subset=config.subset, inputs=config.inputs
             ):
-                order = hashing.stable_hash(str(track.track_id), salt=f"{config.salt}/order")
-                yield self._split(track, path), order, track.packed()
+                shuffle_key = hashing.stable_hash(str(track.track_id), salt=f"{config.salt}/order")
+                yield self._split(track, path), shuffle_key, track.packed()
 
     def _split(self, track: Track, path: str) -> str:
         config = self._config
@@ -88,7 +88,7 @@ def track_rows(
 def joined(
     pipeline: beam.Pipeline, rows: beam.PCollection, inputs: Inputs, paths: tuple[str, ...]
 ) -> beam.PCollection:
-    """The rows with the columns of tables, joined by track id."""
+    """Returns the rows with the columns of tables, joined by track id."""
     columns = (
         pipeline
         | "tables" >> beam.Create(list(enumerate(paths)))
@@ -103,10 +103,10 @@ def joined(
 
 
 def _rows_of_table(table: tuple[int, str], inputs: Inputs) -> Iterator[tuple[int, tuple[Any, ...]]]:
-    place, path = table
+    index, path = table
     with files.open_to_read(path) as file:
         for track_id, columns in catalogue.read_columns(file, name=path, inputs=inputs):
-            yield track_id, (place, *columns)
+            yield track_id, (index, *columns)
 
 
 def _merge(track_id: int, found: dict[str, Iterable[tuple[Any, ...]]]) -> Iterator[Row]:
@@ -116,12 +116,12 @@ def _merge(track_id: int, found: dict[str, Iterable[tuple[Any, ...]]]) -> Iterat
         Metrics.counter("rows of --features_csv", "of no track of the subset").inc(len(tables))
     elif not tables:
         Metrics.counter("tracks", "in no --features_csv").inc()
-    for split, order, track in rows:
-        yield split, order, catalogue.merged(Track.unpacked(track), tables).packed()
+    for split, shuffle_key, track in rows:
+        yield split, shuffle_key, catalogue.merged(Track.unpacked(track), tables).packed()
 
 
 def dated(rows: beam.PCollection) -> beam.PCollection:
-    """The rows, once it is known that all have a date; UserFacingError with how many have none."""
+    """Passes the rows on if all have a date; UserFacingError with how many have none."""
     counts = (
         rows
         | "has a date" >> beam.Map(lambda row: Track(*row[2]).date_created >= 0)
@@ -142,7 +142,7 @@ def _refuse_undated(row: Row, counts: dict[bool, int]) -> Row:
 
 
 def split_by_date(rows: beam.PCollection, config: DatasetConfig) -> beam.PCollection:
-    """The rows with their splits: the oldest tracks for training, the newest for the test."""
+    """Splits the rows: the oldest tracks for training, the newest for the test."""
     first_days = (
         rows
         | "day" >> beam.Map(lambda row: splits_and_shards.day_of(Track(*row[2]).date_created))
@@ -155,13 +155,13 @@ def split_by_date(rows: beam.PCollection, config: DatasetConfig) -> beam.PCollec
 
 
 def _split_by_date(row: Row, first_days: tuple[int, int]) -> Row:
-    _, order, track = row
+    _, shuffle_key, track = row
     day = splits_and_shards.day_of(Track(*track).date_created)
-    return splits_and_shards.split_of_day(day, first_days), order, track
+    return splits_and_shards.split_of_day(day, first_days), shuffle_key, track
 
 
 def with_listens_per_year(rows: beam.PCollection) -> beam.PCollection:
-    """The rows with their listens of an average year."""
+    """Returns the rows with their listens of an average year."""
     newest = (
         rows
         | "date" >> beam.Map(lambda row: Track(*row[2]).date_created)
@@ -175,17 +175,17 @@ def _newest(dates: Iterable[int]) -> int:
 
 
 def _with_listens_per_year(row: Row, newest: int) -> Row:
-    split, order, values = row
+    split, shuffle_key, values = row
     track = Track(*values)
     counted_at = track.counted_at if track.counted_at >= 0 else newest
     per_year = popularity.listens_per_year(
         track.listens, age_seconds=counted_at - track.date_created
     )
-    return split, order, tuple(track._replace(popularity=float(per_year)))
+    return split, shuffle_key, tuple(track._replace(popularity=float(per_year)))
 
 
 def with_ranks(rows: beam.PCollection) -> beam.PCollection:
-    """The rows with the rank of their listens among those of the same quarter of a year."""
+    """Returns the rows with the rank of their listens among those of the same quarter of a year."""
     by_quarter = rows | "by quarter" >> beam.WithKeys(
         lambda row: popularity.quarter_of(Track(*row[2]).date_created)
     )
@@ -206,13 +206,13 @@ def with_ranks(rows: beam.PCollection) -> beam.PCollection:
 def _with_ranks(quarter: int, found: dict[str, Iterable[tuple[Any, ...]]]) -> Iterator[Row]:
     # A quarter has far fewer different numbers of listens than a catalogue has tracks.
     ranks = popularity.Ranks(list(found["counts"]))
-    for split, order, values in found["rows"]:
+    for split, shuffle_key, values in found["rows"]:
         track = Track(*values)
-        yield split, order, tuple(track._replace(popularity=ranks.of(track.listens)))
+        yield split, shuffle_key, tuple(track._replace(popularity=ranks.of(track.listens)))
 
 
 def with_histories(rows: beam.PCollection) -> beam.PCollection:
-    """The rows with what their artists' other tracks in the training split say."""
+    """Returns the rows with what their artists' other tracks in the training split say."""
     by_artist = rows | "by artist" >> beam.WithKeys(lambda row: Track(*row[2]).artist_id)
     known = by_artist | "artist is known" >> beam.Filter(lambda keyed: keyed[0] >= 0)
     unknown = (
@@ -234,7 +234,7 @@ def with_histories(rows: beam.PCollection) -> beam.PCollection:
 
 
 def _own(row: Row) -> artist_history.Tracks:
-    """What a row adds to its artist's tracks in the training split."""
+    """Returns what a row adds to its artist's tracks in the training split."""
     split, _, values = row
     if split != "train":
         return artist_history.Tracks()
@@ -257,9 +257,9 @@ def _add_up(parts: Iterable[tuple[int, int]]) -> tuple[int, int]:
 def _with_history(artist: int, found: dict[str, Iterable[tuple[Any, ...]]]) -> Iterator[Row]:
     (total,) = found["totals"]
     for row in found["rows"]:
-        split, order, values = row
+        split, shuffle_key, values = row
         others = artist_history.Tracks(*total).without(_own(row))
         track = Track(*values)._replace(
             artist_tracks=others.num_tracks, artist_mean_log_listens=others.mean_log_listens
         )
-        yield split, order, tuple(track)
+        yield split, shuffle_key, tuple(track)

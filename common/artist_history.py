@@ -24,12 +24,12 @@ class Tracks(NamedTuple):
         return Tracks(self.num_tracks + other.num_tracks, self.log_listens + other.log_listens)
 
     def without(self, other: "Tracks") -> "Tracks":
-        """These, the others taken out."""
+        """Returns these, the others taken out."""
         return Tracks(self.num_tracks - other.num_tracks, self.log_listens - other.log_listens)
 
     @property
     def mean_log_listens(self) -> float:
-        """The mean of ln(1 + listens); NaN of no tracks."""
+        """Returns the mean of ln(1 + listens); NaN of no tracks."""
         return self.log_listens / self.num_tracks / _UNIT if self.num_tracks else math.nan
 
 

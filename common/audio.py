@@ -1,4 +1,4 @@
-"""From the bytes of an audio file to a mono waveform: the one decoder of the project.
+"""Decodes the bytes of an audio file to a mono waveform; the project has no other decoder.
 
 The dataset job and the serving client both use it, so that a song is heard the same way on both
 sides. Decoding is libsndfile's (mp3, wav, flac, ogg, told apart by content, not by name),
@@ -109,7 +109,7 @@ def load_waveform(
 
 
 def to_mono(samples: np.ndarray) -> np.ndarray:
-    """The mean of the channels: float32 [samples] of float32 [samples, channels]."""
+    """Returns the mean of the channels: float32 [samples] of float32 [samples, channels]."""
     # Column by column: `samples.mean(axis=1)` takes seven times as long on two channels.
     total = samples[:, 0].copy()
     for channel in range(1, samples.shape[1]):

@@ -99,21 +99,21 @@ class Track(NamedTuple):
 
     @property
     def value(self) -> float:
-        """What the thresholds between the classes cut: the popularity, by default the listens."""
+        """Returns what the thresholds of the classes divide: popularity, by default the listens."""
         return self.listens if math.isnan(self.popularity) else self.popularity
 
     def packed(self) -> tuple:
-        """A tuple that Beam encodes by itself: file names need not be UTF-8, its strings must."""
+        """Returns a tuple that Beam encodes; its strings must be UTF-8, and paths need not be."""
         return tuple(self._replace(path=os.fsencode(self.path)))
 
     @classmethod
     def unpacked(cls, values: tuple) -> "Track":
-        """The track of `packed`."""
+        """Returns the track of `packed`."""
         return cls(*values)._replace(path=os.fsdecode(cls(*values).path))
 
 
 def clip_path(track_id: int) -> str:
-    """Where FMA keeps a clip: the id as six digits in a folder named by the first three."""
+    """Returns where FMA keeps a clip: the id as six digits in a folder named by the first three."""
     name = f"{track_id:06d}"
     return f"{name[:3]}/{name}.mp3"
 
@@ -121,7 +121,7 @@ def clip_path(track_id: int) -> str:
 def read_tracks(
     file: BinaryIO, *, name: str, subset: str, inputs: Inputs = NO_INPUTS
 ) -> Iterator[Track]:
-    """The tracks of a catalogue, in its order.
+    """Yields the tracks of a catalogue, in its order.
 
     Args:
         file: an FMA `tracks.csv` or a plain catalogue.
@@ -178,7 +178,7 @@ class Columns(NamedTuple):
 
 
 def read_columns(file: BinaryIO, *, name: str, inputs: Inputs) -> Iterator[tuple[int, Columns]]:
-    """(track id, columns) of each row of a table, in its order.
+    """Yields (track id, columns) of each row of a table, in its order.
 
     Args:
         file: FMA's `features.csv` or `echonest.csv`, or a plain CSV with a column track_id.
@@ -209,7 +209,7 @@ def read_columns(file: BinaryIO, *, name: str, inputs: Inputs) -> Iterator[tuple
 
 
 def merged(track: Track, tables: Sequence[Columns]) -> Track:
-    """A track with what tables say where those before them, and it itself, do not."""
+    """Returns a track with what tables say where those before them, and it itself, do not."""
     for table in tables:
         track = track._replace(
             categories=tuple(
@@ -224,12 +224,12 @@ def merged(track: Track, tables: Sequence[Columns]) -> Track:
 
 
 def inputs_of_catalogue(file: BinaryIO, *, name: str, inputs: Inputs) -> set[str]:
-    """The names among the inputs that a catalogue has a column for; UserFacingError as reading."""
+    """Returns the inputs that a catalogue has a column for; raises as reading it does."""
     return _names_in(_read_header(_rows(_Lines(file), name), name, inputs), inputs)
 
 
 def inputs_of_table(file: BinaryIO, *, name: str, inputs: Inputs) -> set[str]:
-    """The names among the inputs that a table has a column for; UserFacingError as reading."""
+    """Returns the inputs that a table has a column for; raises as reading it does."""
     return _names_in(_read_table_header(_rows(_Lines(file), name), name, inputs), inputs)
 
 
@@ -249,12 +249,12 @@ class _Ids:
         self._rising, self._others = array.array("q"), set()
 
     def add(self, number: int) -> bool:
-        """Adds an id; whether it is a new one."""
+        """Adds an id and returns whether it is a new one."""
         if not self._rising or number > self._rising[-1]:
             self._rising.append(number)
             return True
-        place = bisect.bisect_left(self._rising, number)
-        if self._rising[place] == number or number in self._others:
+        index = bisect.bisect_left(self._rising, number)
+        if self._rising[index] == number or number in self._others:
             return False
         self._others.add(number)
         return True
@@ -277,7 +277,7 @@ class _Lines:
 
 
 def _rows(lines: _Lines, name: str) -> Iterator[tuple[int, list[str]]]:
-    """(number, cells) of each row, header rows included, counted from 1."""
+    """Yields (number, cells) of each row, header rows included, counted from 1."""
     csv.field_size_limit(_LONGEST_CELL)
     number = 0
     try:
@@ -300,7 +300,7 @@ def _names(inputs: Inputs) -> list[str]:
 
 
 def _field(name: str) -> str:
-    """The field of `_Header` that holds the column of an input."""
+    """Returns the field of `_Header` that holds the column of an input."""
     return f"input {name}"
 
 
@@ -309,29 +309,29 @@ def _add_inputs(header: _Header, columns: list[tuple[str, ...]], name: str, inpu
     for wanted in _names(inputs):
         places = _places_of(wanted, columns)
         # What FMA says of a track goes before what it says of its album or artist.
-        of_track = [place for place in places if columns[place][0] == "track"]
+        of_track = [index for index in places if columns[index][0] == "track"]
         if len(places) > 1 and len(of_track) != 1:
-            choices = ", ".join(_identifier(columns[place]) for place in places[:5])
+            choices = ", ".join(_identifier(columns[index]) for index in places[:5])
             raise UserFacingError(
                 f"{name}: {wanted} of config.inputs may be {choices}; take one of these names"
             )
-        for place in of_track or places:
-            header.places[_field(wanted)] = place
-            parts = columns[place]
+        for index in of_track or places:
+            header.places[_field(wanted)] = index
+            parts = columns[index]
             header.labels[_field(wanted)] = parts[0] if len(parts) == 1 else f"({', '.join(parts)})"
 
 
 def _places_of(wanted: str, columns: list[tuple[str, ...]]) -> list[int]:
-    """Where the columns are whose name, or the last lines of it, is this one."""
+    """Returns where the columns are whose name, or the last lines of it, is this one."""
     return [
-        place
-        for place, parts in enumerate(columns)
+        index
+        for index, parts in enumerate(columns)
         if any(_identifier(parts[start:]) == wanted for start in range(len(parts)))
     ]
 
 
 def _identifier(parts: Sequence[str]) -> str:
-    """The name of a column in small letters, digits and _."""
+    """Returns the name of a column in small letters, digits and _."""
     return re.sub(r"[^a-z0-9]+", "_", "_".join(parts).lower()).strip("_")
 
 
@@ -375,11 +375,11 @@ def _read_table_header(rows: Iterator[tuple[int, list[str]]], name: str, inputs:
             names = lines or [cells]
             if len({len(line) for line in [*lines, cells]}) > 1:
                 break
-            place = cells.index("track_id")
-            header = _Header({"track_id": place}, {"track_id": "track_id"}, len(cells))
+            index = cells.index("track_id")
+            header = _Header({"track_id": index}, {"track_id": "track_id"}, len(cells))
             columns = [
-                parts if place_of != place else ("track_id",)
-                for place_of, parts in enumerate(zip(*names, strict=True))
+                parts if index_of != index else ("track_id",)
+                for index_of, parts in enumerate(zip(*names, strict=True))
             ]
             _add_inputs(header, columns, name, inputs)
             return header
@@ -419,9 +419,9 @@ class _Row:
         return field in self._header.places
 
     def text(self, field: str) -> str:
-        """The cell of a field, empty where the catalogue has no such column."""
-        place = self._header.places.get(field)
-        text = "" if place is None else self._cells[place].strip()
+        """Returns the cell of a field, empty where the catalogue has no such column."""
+        index = self._header.places.get(field)
+        text = "" if index is None else self._cells[index].strip()
         if not text.isascii() and any("\udc80" <= character <= "\udcff" for character in text):
             raise self.error(field, "is not UTF-8")
         return text
@@ -453,17 +453,17 @@ class _Row:
         return stable_hash(artist, salt="artist") if artist else UNKNOWN
 
     def category(self, name: str) -> str:
-        """A category of the inputs, empty where it is unknown."""
+        """Returns a category of the inputs, empty where it is unknown."""
         if name == STANDING_CATEGORY and self.has("genre"):
             return self.text("genre")
         return self.text(_field(name))[:_LONGEST_CATEGORY]
 
     def longer_text(self, name: str) -> str:
-        """A text of the inputs, empty where it is unknown."""
+        """Returns a text of the inputs, empty where it is unknown."""
         return self.text(_field(name))[:_LONGEST_TEXT]
 
     def number(self, name: str) -> float:
-        """A number of the inputs, or a date in seconds since 1970 UTC; NaN where it is unknown."""
+        """Returns a number of the inputs, a date in seconds since 1970 UTC; NaN if unknown."""
         if name == STANDING_NUMBER and self.has("date_created"):
             seconds = self.seconds_since_1970("date_created")
             return math.nan if seconds == -1 else float(seconds)

@@ -14,7 +14,7 @@ MIN_POWER = 1e-10
 
 
 def shape(params: SpectrogramParams) -> tuple[int, int]:
-    """(pitch classes, columns); row 0 is C."""
+    """Returns (pitch classes, columns); row 0 is C."""
     return NUM_CLASSES, params.shape[1]
 
 
@@ -31,7 +31,7 @@ def pitch_class_bank(params: SpectrogramParams) -> NDArray[np.float64]:
 
 
 def chroma(columns: NDArray[np.float32], params: SpectrogramParams) -> NDArray[np.uint8]:
-    """The pitch classes uint8 [12, width] of the power of columns, 255 the strongest of a column.
+    """Returns the pitch classes uint8 [12, width] of columns of power, 255 the strongest of each.
 
     What `librosa.feature.chroma_stft(norm=None, tuning=0)` gives, averaged over the frames of a
     column (before its filter bank, which is linear) and then divided by the column's maximum.

@@ -11,7 +11,7 @@ Config = TypeVar("Config")
 
 
 def config_of(cls: type[Config], values: dict[str, Any], *, name: str = "config") -> Config:
-    """A frozen dataclass `cls` of plain values; lists become tuples, dicts nested dataclasses.
+    """Makes a frozen dataclass of plain values; lists become tuples, dicts nested dataclasses.
 
     Raises:
         UserFacingError: a key is missing or unknown.
@@ -31,7 +31,7 @@ def config_of(cls: type[Config], values: dict[str, Any], *, name: str = "config"
 def differences(
     theirs: dict[str, Any], mine: dict[str, Any], *, ignore: Collection[str] = (), prefix: str = ""
 ) -> list[str]:
-    """What differs between two nested dicts of plain values, the keys `ignore` left out."""
+    """Returns what differs between two nested dicts of plain values, the keys `ignore` left out."""
     found = []
     for key in sorted(theirs.keys() | mine.keys()):
         there, here = theirs.get(key), mine.get(key)

@@ -1,4 +1,4 @@
-"""Strangers' files in a process of its own: what crashes or hangs it is only one bad file.
+"""Isolates the decoding of untrusted files in a process: one that crashes or hangs is one bad file.
 
 Messages go over the process's stdin and stdout: a length of 8 bytes, then that many bytes. First
 it says that it is ready. Then it takes a JSON header and the bytes of a file, and answers with a
@@ -46,7 +46,7 @@ class Crashed(ClipError):
 
     @property
     def is_from_outside(self) -> bool:
-        """Whether the signal is one that nothing inside raises: the system's or a person's."""
+        """Returns whether a signal came from outside: the system or a person."""
         return -self.exit_code in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -103,7 +103,7 @@ class ContainedProcess:
         self._is_ready = False
 
     def ask(self, header: Any, data: bytes | bytearray) -> tuple[dict[str, Any], list[bytes]]:
-        """The header and the parts of the answer about a file.
+        """Returns the header and the parts of the answer about a file.
 
         Args:
             header: JSON values.
@@ -148,7 +148,7 @@ class ContainedProcess:
 
     @property
     def is_running(self) -> bool:
-        """Whether the process has started, and nothing has ended it since."""
+        """Returns whether the process has started, and nothing has ended it since."""
         process = self._process
         return self._is_ready and process is not None and process.poll() is None
 
@@ -210,7 +210,7 @@ class ContainedProcess:
 
 
 def answer_requests(answer: Callable[[Any, bytes], tuple[dict[str, Any], list[bytes]]]) -> None:
-    """What the process does until its stdin ends: `answer(header, data)` for each file.
+    """Answers requests until stdin ends, each with `answer(header, data)`.
 
     A ClipError that it raises is the answer; any other error is a bug, told with its traceback.
     """

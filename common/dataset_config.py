@@ -97,19 +97,19 @@ class DatasetConfig:
 
     @property
     def needs_dates(self) -> bool:
-        """Whether every track must have a date."""
+        """Returns whether every track must have a date."""
         return self.split_by == "date" or self.popularity != "listens"
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "DatasetConfig":
-        """Of plain values; raises UserFacingError for a key or value that is not possible."""
+        """Makes one of plain values; UserFacingError for a key or value that is not possible."""
         inputs = values.get("inputs", {})
         if not isinstance(inputs, Inputs):
             inputs = Inputs.from_dict(inputs)
         return config_of(cls, {"popularity": "listens"} | values | {"inputs": inputs})
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain JSON values."""
+        """Returns the same as plain JSON values."""
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         if self.inputs == Inputs():
             del values["inputs"]

@@ -81,7 +81,7 @@ class DatasetInfo:
 
     @classmethod
     def from_json(cls, text: str | bytes, *, name: str = FILE_NAME) -> "DatasetInfo":
-        """Of the text of a `dataset_info.json`, called `name` in messages.
+        """Parses the text of a `dataset_info.json`, called `name` in messages.
 
         Raises:
             UserFacingError: it is not one, or of a format that this version does not read.
@@ -110,14 +110,14 @@ class DatasetInfo:
 
 
 def fingerprint(config: DatasetConfig, splits: dict[str, Split]) -> str:
-    """SHA-256 of the config and of the records."""
+    """Returns the SHA-256 of the config and of the records."""
     shards = {name: [shard.sha256 for shard in split.shards] for name, split in splits.items()}
     parts = [FORMAT_VERSION, config.to_dict(), shards]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def features(config: DatasetConfig) -> dict[str, dict[str, Any]]:
-    """The `features` of a dataset of this config."""
+    """Returns the `features` of a dataset of this config."""
     scalars = {
         "label": "int64",
         "listens": "int64",

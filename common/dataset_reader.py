@@ -48,7 +48,7 @@ def load_dataset_info(
 
 
 def read_examples(info: DatasetInfo, dataset_dir: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(split, values) of every record, in the order of the shards."""
+    """Yields (split, values) of every record, in the order of the shards."""
     for name, split in info.splits.items():
         for shard in split.shards:
             try:
@@ -60,7 +60,7 @@ def read_examples(info: DatasetInfo, dataset_dir: str) -> Iterator[tuple[str, di
 
 
 def damage(info: DatasetInfo, dataset_dir: str) -> list[str]:
-    """A line for each shard that is not what the description says."""
+    """Returns a line for each shard that is not what the description says."""
     found = []
     for split in info.splits.values():
         for shard in split.shards:

@@ -29,7 +29,7 @@ _MODEL_FILE = "saved_model.pb"
 
 
 def versions(export_dir: str) -> list[int]:
-    """The numbers of the versions that are whole, rising; none if there is no folder."""
+    """Returns the numbers of the versions that are whole, rising; none if there is no folder."""
     return sorted(
         int(name)
         for name in files.folders_in(export_dir)
@@ -38,7 +38,7 @@ def versions(export_dir: str) -> list[int]:
 
 
 def newest_version(export_dir: str) -> int:
-    """The highest version, which is what TensorFlow Serving serves; UserFacingError without any."""
+    """Returns the highest version, which TensorFlow Serving serves; UserFacingError without one."""
     found = versions(export_dir)
     if not found:
         problem = "no exported model; --export_dir is what trainer.train made"
@@ -49,7 +49,7 @@ def newest_version(export_dir: str) -> int:
 
 
 def release(export_dir: str, candidate: str) -> str:
-    """Gives a candidate the number after the highest there ever was; the path of the version."""
+    """Gives a candidate the number after the highest ever given; returns the version's path."""
     while True:
         names = [*files.folders_in(export_dir), *files.names_in(export_dir)]
         numbers = [name.removeprefix(WITHDRAWN) for name in names]
@@ -63,7 +63,7 @@ def release(export_dir: str, candidate: str) -> str:
 
 
 def refuse(export_dir: str, candidate: str) -> str:
-    """Sets a candidate aside; its path from then on."""
+    """Sets a candidate aside and returns its new path."""
     aside = files.join(export_dir, candidate.replace(CANDIDATE, REFUSED, 1))
     files.move_folder(files.join(export_dir, candidate), aside, last=_MODEL_FILE)
     return aside
@@ -93,7 +93,7 @@ def check_candidate(export_dir: str, candidate: str) -> None:
 
 
 def load_info(version_dir: str) -> ModelInfo:
-    """The model_info.json of a version; UserFacingError where it has none."""
+    """Reads the model_info.json of a version; UserFacingError where it has none."""
     path = files.join(version_dir, INFO_FILE)
     try:
         return ModelInfo.from_json(files.read_bytes(path), name=path)

@@ -1,4 +1,4 @@
-"""A hash that decides order and place, the same on every machine and in every run."""
+"""The hash behind splits and shuffle keys, the same on every machine and in every run."""
 
 import hashlib
 
@@ -6,7 +6,7 @@ HASH_RANGE = 1 << 63
 
 
 def stable_hash(key: str, *, salt: str) -> int:
-    """A 63-bit hash (BLAKE2b) that is the same on every machine and in every run."""
+    """Returns a 63-bit hash (BLAKE2b) that is the same on every machine and in every run."""
     digest = hashlib.blake2b(key.encode(), digest_size=8, salt=_salt_bytes(salt)).digest()
     return int.from_bytes(digest, "big") >> 1  # Beam pickles an int that is not an int64
 

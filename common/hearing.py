@@ -13,7 +13,7 @@ from common.tempo import tempo
 def hear(
     window: NDArray[np.float32], params: SpectrogramParams, inputs: Inputs
 ) -> dict[str, NDArray[np.uint8]]:
-    """{feature: uint8 array} of a window float32 [num_samples], values in ±1.
+    """Returns {feature: uint8 array} of a window float32 [num_samples], values in ±1.
 
     Always `spectrogram` [num_mels, width]; `chroma` [12, width] and `tempo` [384] where the inputs
     ask for them.

@@ -63,7 +63,7 @@ class ShardStatistics(NamedTuple):
     counts: Mapping[Counted, int]
 
     def to_json(self) -> str:
-        """As text; floats come back as they were."""
+        """Formats it as text; floats come back as they were."""
         counts = [(*key, count) for key, count in self.counts.items()]
         return json.dumps([*self[:-1], counts])
 
@@ -76,7 +76,7 @@ class ShardStatistics(NamedTuple):
             level_sums=tuple(sums),
             level_squares=tuple(squares),
             moments=tuple(Moments(*values) for values in moments),
-            sample=tuple((place, tuple(numbers)) for place, numbers in sample),
+            sample=tuple((key, tuple(numbers)) for key, numbers in sample),
             counts={(kind, name, value): count for kind, name, value, count in counts},
         )
 
@@ -114,9 +114,9 @@ class Gatherer:
             if not math.isnan(number):
                 known.append(number)
         if numbers:
-            place = stable_hash(f"{values['track_id']!r} {self._num_examples}", salt="sample")
+            key = stable_hash(f"{values['track_id']!r} {self._num_examples}", salt="sample")
             # Of the negative hash, so that the largest of the smallest goes first.
-            entry = (-place, -self._num_examples, numbers)
+            entry = (-key, -self._num_examples, numbers)
             if len(self._sample) < self._sample_size:
                 heapq.heappush(self._sample, entry)
             else:
@@ -136,13 +136,13 @@ class Gatherer:
             level_sums=tuple(map(int, self._level_sums)),
             level_squares=tuple(map(int, self._level_squares)),
             moments=tuple(map(_moments, self._numbers)),
-            sample=tuple(sorted((-place, numbers) for place, _, numbers in self._sample)),
+            sample=tuple(sorted((-key, numbers) for key, _, numbers in self._sample)),
             counts=dict(self._counts),
         )
 
 
 def number_in(values: Mapping[str, records.Value], feature: str) -> float:
-    """A number of a record, NaN where it is unknown."""
+    """Returns a number of a record, NaN where it is unknown."""
     value = values.get(feature)
     if not isinstance(value, (int, float)) or (feature == "date_created" and value == -1):
         return math.nan
@@ -150,7 +150,7 @@ def number_in(values: Mapping[str, records.Value], feature: str) -> float:
 
 
 def text_in(values: Mapping[str, records.Value], feature: str) -> str:
-    """A category or a text of a record, empty where it is unknown."""
+    """Returns a category or a text of a record, empty where it is unknown."""
     value = values.get(feature, b"")
     assert isinstance(value, bytes)
     return value.decode()
@@ -163,7 +163,7 @@ def statistics_of(
     wanted: Inputs,
     spectrogram: SpectrogramParams,
 ) -> InputStatistics:
-    """The statistics of a split.
+    """Returns the statistics of a split.
 
     Args:
         shards: of its shards, in their order.
@@ -188,9 +188,9 @@ def statistics_of(
     ]
     numbers = {
         name: _number_statistics(
-            [of_shard[place] for of_shard in moments], [numbers[place] for numbers in sample]
+            [of_shard[index] for of_shard in moments], [numbers[index] for numbers in sample]
         )
-        for place, name in enumerate(wanted.number_features)
+        for index, name in enumerate(wanted.number_features)
     }
     return InputStatistics(
         spectrogram=SpectrogramStatistics(
@@ -206,7 +206,7 @@ def statistics_of(
 
 
 def most_frequent_of(counts: Mapping[Counted, int]) -> dict[tuple[str, str], list[str]]:
-    """{(kind, name): values or tokens}, the most frequent first, equals by their text."""
+    """Returns {(kind, name): values or tokens}, the most frequent first, equals by their text."""
     found: dict[tuple[str, str], list[tuple[int, str]]] = {}
     for (kind, name, value), count in counts.items():
         found.setdefault((kind, name), []).append((-count, value))
@@ -216,7 +216,7 @@ def most_frequent_of(counts: Mapping[Counted, int]) -> dict[tuple[str, str], lis
 def listed(
     key: tuple[str, str], entries: Sequence[tuple[int, str]]
 ) -> tuple[tuple[str, str], list[str]]:
-    """((kind, name), values) of (−count, value) in order, as many as are listed of the kind."""
+    """Turns (−count, value) in order into ((kind, name), values), as many as are listed."""
     limit = MAX_VALUES if key[0] == "category" else MAX_TOKENS
     return key, [value for _, value in entries[:limit]]
 

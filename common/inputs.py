@@ -79,7 +79,7 @@ class Inputs:
         return config_of(cls, cls().to_dict() | values, name=name)
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain JSON values."""
+        """Returns the same as plain JSON values."""
         return {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in dataclasses.asdict(self).items()
@@ -87,19 +87,19 @@ class Inputs:
 
     @property
     def category_features(self) -> dict[str, str]:
-        """{name: feature of the record} of the categories, in order."""
+        """Returns {name: feature of the record} of the categories, in order."""
         return {name: category_feature(name) for name in self.categories}
 
     @property
     def number_features(self) -> dict[str, str]:
-        """{name: feature of the record} of all that is a number, the artist's history last."""
+        """Returns {name: feature of the record} of all numbers, the artist's history last."""
         history = (ARTIST_TRACKS, ARTIST_MEAN) if self.artist_history else ()
         columns = {name: number_feature(name) for name in self.numbers}
         return columns | {name: name for name in history}
 
     @property
     def text_features(self) -> dict[str, str]:
-        """{name: feature of the record} of the texts, in order."""
+        """Returns {name: feature of the record} of the texts, in order."""
         return {name: text_feature(name) for name in self.texts}
 
 
@@ -121,22 +121,22 @@ def _check_name(name: str, kind: str) -> None:
 
 
 def category_feature(name: str) -> str:
-    """The feature of a record that holds a category."""
+    """Returns the feature of a record that holds a category."""
     return name if name == STANDING_CATEGORY else f"category/{name}"
 
 
 def number_feature(name: str) -> str:
-    """The feature of a record that holds a number."""
+    """Returns the feature of a record that holds a number."""
     return name if name == STANDING_NUMBER else f"number/{name}"
 
 
 def text_feature(name: str) -> str:
-    """The feature of a record that holds a text."""
+    """Returns the feature of a record that holds a text."""
     return f"text/{name}"
 
 
 def tokens(text: str) -> list[str]:
-    """The words of a text: runs of letters and digits, in small letters."""
+    """Returns the words of a text: runs of letters and digits, in small letters."""
     return [token for token in _TOKEN_BREAK.split(text.lower()) if token]
 
 

@@ -8,17 +8,17 @@ from common.errors import UserFacingError
 
 
 def label_of(value: float, thresholds: tuple[float, ...]) -> int:
-    """The class of a track of such listens: how many of the rising thresholds they have reached."""
+    """Returns the class of a number of listens: how many of the rising thresholds it reaches."""
     return bisect.bisect_right(thresholds, value)
 
 
 def thresholds_at(
     counts: list[tuple[float, int]], *, quantiles: tuple[float, ...]
 ) -> tuple[float, ...]:
-    """The thresholds that put the shares `quantiles` of all tracks below them.
+    """Returns the thresholds that put the shares `quantiles` of all tracks below them.
 
     Each is the first number of listens that is heard by none of the lowest share, so equal
-    numbers are never torn apart and a share may be a little smaller than asked for.
+    numbers are never divided and a share may be a little smaller than asked for.
 
     Args:
         counts: (listens, how many tracks have them), each number of listens once.

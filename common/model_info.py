@@ -37,7 +37,7 @@ class ModelInfo:
 
     @classmethod
     def from_json(cls, text: str | bytes, *, name: str = FILE_NAME) -> "ModelInfo":
-        """Of the text of a `model_info.json`, called `name` in messages.
+        """Parses the text of a `model_info.json`, called `name` in messages.
 
         Raises:
             UserFacingError: it is not one.

@@ -13,12 +13,12 @@ _YOUNGEST = 30 * 24 * 3600
 
 
 def listens_per_year(listens: int, *, age_seconds: int) -> int:
-    """The listens of an average year, in whole listens, of a track of at least 30 days."""
+    """Returns the listens of an average year, in whole listens, of a track of at least 30 days."""
     return round(listens / (max(age_seconds, _YOUNGEST) / _YEAR))
 
 
 def quarter_of(date_created: int) -> int:
-    """The quarter of a year that a date, in seconds since 1970 UTC, falls into, counted from 0."""
+    """Returns the quarter of a year of a date in seconds since 1970 UTC, counted from 0."""
     date = datetime.datetime.fromtimestamp(date_created, tz=datetime.timezone.utc)
     return date.year * 4 + (date.month - 1) // 3
 
@@ -36,10 +36,10 @@ class Ranks:
         self._up_to = list(itertools.accumulate((count for _, count in counts), initial=0))
 
     def of(self, listens: int) -> float:
-        """The share of tracks with fewer listens and half of those with as many.
+        """Returns the share of tracks with fewer listens and half of those with as many.
 
         0 … 1, to four digits, so that there are never more than 10,001 different ones.
         """
-        place = bisect.bisect_left(self._listens, listens)
-        below, up_to = self._up_to[place], self._up_to[place + 1]
+        index = bisect.bisect_left(self._listens, listens)
+        below, up_to = self._up_to[index], self._up_to[index + 1]
         return round((below + up_to) / 2 / self._up_to[-1], 4)

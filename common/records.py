@@ -24,7 +24,7 @@ class DamagedRecord(UserFacingError):
 
 
 def _declare_example() -> Any:
-    """The message class tensorflow.Example (tensorflow/core/example/{example,feature}.proto)."""
+    """Declares the message tensorflow.Example (tensorflow/core/example/{example,feature}.proto)."""
     field = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(
         name="example.proto", package="tensorflow", syntax="proto3"
@@ -77,7 +77,7 @@ _Example = _declare_example()
 
 
 def encode_example(values: Mapping[str, Value]) -> bytes:
-    """A serialized tf.Example of one value a feature; equal values, equal bytes.
+    """Returns a serialized tf.Example of one value a feature; equal values, equal bytes.
 
     A float is stored as float32.
     """
@@ -94,7 +94,7 @@ def encode_example(values: Mapping[str, Value]) -> bytes:
 
 
 def decode_example(data: bytes) -> dict[str, Value]:
-    """The values of a serialized tf.Example that `encode_example` wrote."""
+    """Returns the values of a serialized tf.Example that `encode_example` wrote."""
     features = _Example.FromString(data).features.feature
     return {
         name: (f.bytes_list.value or f.int64_list.value or f.float_list.value)[0]
@@ -103,13 +103,13 @@ def decode_example(data: bytes) -> dict[str, Value]:
 
 
 def frame(record: bytes) -> bytes:
-    """A record as it stands in a TFRecord file."""
+    """Returns a record as it stands in a TFRecord file."""
     length = struct.pack("<Q", len(record))
     return b"".join((length, _masked_crc(length), record, _masked_crc(record)))
 
 
 def read_records(file: BinaryIO, *, name: str) -> Iterator[bytes]:
-    """The records of a TFRecord file.
+    """Yields the records of a TFRecord file.
 
     Raises:
         DamagedRecord: naming file and index of the first record that is cut off or fails its
@@ -122,7 +122,7 @@ def read_records(file: BinaryIO, *, name: str) -> Iterator[bytes]:
 
 
 def scan_records(file: BinaryIO, *, name: str) -> Iterator["bytes | DamagedRecord"]:
-    """The records of a TFRecord file, in the place of a damaged one what is wrong with it.
+    """Yields the records of a TFRecord file, and for a damaged one what is wrong with it.
 
     Where a length is damaged nobody knows where the next record begins, so that is the last.
     """

@@ -1,4 +1,4 @@
-"""The picture of a clip: a mel spectrogram in dB, 102 bands × 159 columns of uint8.
+"""The log-mel spectrogram of a clip, by default 102 bands × 159 columns of uint8.
 
 The parameters travel with the dataset (`dataset_info.json`) and with the export
 (`model_info.json`), so whoever comes later computes the same picture from the same numbers.
@@ -18,7 +18,7 @@ COLORMAP = "magma"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SpectrogramParams:
-    """What turns a waveform into a picture.
+    """What turns a waveform into a log-mel spectrogram.
 
     Attributes:
         sample_rate: in Hz, of the waveform.
@@ -61,7 +61,7 @@ class SpectrogramParams:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(height, width) of the picture: mel bands, columns of time."""
+        """Returns (height, width) of the spectrogram: mel bands, columns of time."""
         return self.num_mels, self.num_frames // self.frames_per_column
 
     @property
@@ -71,7 +71,7 @@ class SpectrogramParams:
 
 @functools.cache
 def mel_filter_bank(params: SpectrogramParams) -> NDArray[np.float64]:
-    """The Slaney mel bands of `librosa.filters.mel`: float64 [num_mels, 1 + fft_size / 2]."""
+    """Returns the filters of `librosa.filters.mel`: float64 [num_mels, 1 + fft_size / 2]."""
     import librosa  # here, since reading the parameters alone should not cost its import
 
     bank = librosa.filters.mel(
@@ -83,14 +83,14 @@ def mel_filter_bank(params: SpectrogramParams) -> NDArray[np.float64]:
 
 @functools.cache
 def hann_window(size: int) -> NDArray[np.float32]:
-    """The periodic Hann window, float32 [size]."""
+    """Returns the periodic Hann window, float32 [size]."""
     window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)).astype(np.float32)
     window.flags.writeable = False
     return window
 
 
 def frame_power(window: NDArray[np.float32], params: SpectrogramParams) -> NDArray[np.float32]:
-    """Power spectrum of each frame that a column is made of: float32 [frames, 1 + fft_size / 2].
+    """Returns the power spectrum of each frame of a column: float32 [frames, 1 + fft_size / 2].
 
     The short-time Fourier transform of `librosa.stft(center=True, pad_mode="constant")`, squared.
 
@@ -108,19 +108,19 @@ def frame_power(window: NDArray[np.float32], params: SpectrogramParams) -> NDArr
 
 
 def column_power(power: NDArray[np.float32], params: SpectrogramParams) -> NDArray[np.float32]:
-    """The power of frames averaged over those of a column: float32 [width, 1 + fft_size / 2]."""
+    """Averages the power of the frames of each column: float32 [width, 1 + fft_size / 2]."""
     by_column = power.reshape(params.shape[1], params.frames_per_column, -1)
     mean: NDArray[np.float32] = by_column.mean(axis=1)
     return mean
 
 
 def picture(window: NDArray[np.float32], params: SpectrogramParams) -> NDArray[np.uint8]:
-    """The picture uint8 [num_mels, width] of a window float32 [num_samples], values in ±1."""
+    """Returns the log-mel spectrogram uint8 [num_mels, width] of a window float32 [num_samples]."""
     return picture_of(column_power(frame_power(window, params), params), params)
 
 
 def picture_of(columns: NDArray[np.float32], params: SpectrogramParams) -> NDArray[np.uint8]:
-    """The picture uint8 [num_mels, width] of the power of its columns.
+    """Returns the log-mel spectrogram uint8 [num_mels, width] of the power of its columns.
 
     255 is the loudest pixel of the clip, 0 is `floor_db` below it; row 0 is the lowest band.
     Averaging before the filter bank gives what averaging after it would (both are linear) at an

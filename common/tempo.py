@@ -21,25 +21,25 @@ _BANDS_AT_ONCE = 6
 
 
 def shape() -> tuple[int]:
-    """(lags,): of 0, 1, … frames."""
+    """Returns (lags,): of 0, 1, … frames."""
     return (NUM_LAGS,)
 
 
 @functools.cache
 def onset_delay(params: SpectrogramParams) -> int:
-    """How many frames `librosa.onset.onset_strength` shifts the onsets by, to centre them."""
+    """Returns by how many frames `librosa.onset.onset_strength` shifts onsets to centre them."""
     return 1 + params.fft_size // (2 * params.hop)
 
 
 def min_energy() -> float:
-    """The autocorrelation at lag 0 of onsets of MIN_ONSET."""
+    """Returns the autocorrelation at lag 0 of onsets of MIN_ONSET."""
     window = spectrogram.hann_window(NUM_LAGS).astype(np.float64)
     return float((window**2).sum()) * MIN_ONSET**2
 
 
 @functools.cache
 def _blocks(params: SpectrogramParams) -> list[tuple[slice, NDArray[np.float64]]]:
-    """(bins, filters [bands, bins]) of the picture's bank, a few bands at a time."""
+    """Returns (bins, filters [bands, bins]) of the picture's bank, a few bands at a time."""
     bank = spectrogram.mel_filter_bank(params)
     blocks = []
     for start in range(0, params.num_mels, _BANDS_AT_ONCE):
@@ -72,7 +72,7 @@ def onset_strength(power: NDArray[np.float32], params: SpectrogramParams) -> NDA
 
 
 def tempo(power: NDArray[np.float32], params: SpectrogramParams) -> NDArray[np.uint8]:
-    """The tempo spectrum uint8 [384] of a clip: entry i says how alike onsets i frames apart are.
+    """Returns the tempo spectrum uint8 [384]: entry i tells how alike onsets i frames apart are.
 
     The mean over time of `librosa.feature.tempogram`, 255 at lag 0, taken at the middle of each
     column of the picture: as its windows are 384 frames long, all frames give the same to a tenth

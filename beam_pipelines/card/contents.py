@@ -57,7 +57,7 @@ class Contents:
 
 
 def read(info: DatasetInfo, dataset_dir: str) -> Contents:
-    """The contents of a dataset; raises as `dataset_reader.read_examples` does."""
+    """Returns the contents of a dataset; raises as `dataset_reader.read_examples` does."""
     shown: dict[int, list[dict[str, Any]]] = {label: [] for label in range(len(info.class_names))}
     contents = Contents(Counter(), Counter(), Counter(), Counter(), shown)
     for split, example in dataset_reader.read_examples(info, dataset_dir):
@@ -75,7 +75,7 @@ def read(info: DatasetInfo, dataset_dir: str) -> Contents:
 
 
 def by_class(counts: Counter[tuple[Any, int]], num_classes: int) -> dict[Any, list[int]]:
-    """{value: examples of each class} of counts of (value, label)."""
+    """Returns {value: examples of each class} of counts of (value, label)."""
     found: dict[Any, list[int]] = {}
     for (value, label), count in counts.items():
         found.setdefault(value, [0] * num_classes)[label] += count

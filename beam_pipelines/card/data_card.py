@@ -30,7 +30,7 @@ them, and for a model trained on them.
 
 
 def write(info: DatasetInfo, contents: Contents, destination: str) -> str:
-    """Writes the card and its pictures; the path of the card.
+    """Writes the card and its pictures, and returns the path of the card.
 
     Args:
         info: of the dataset.
@@ -56,7 +56,7 @@ def write(info: DatasetInfo, contents: Contents, destination: str) -> str:
 
 
 def _pictures(info: DatasetInfo, contents: Contents) -> dict[str, bytes]:
-    """{subject: PNG}, in the order of the card."""
+    """Returns {subject: PNG}, in the order of the card."""
     poster = POSTER_CLASS_SHARES if set(info.class_names) == set(POSTER_CLASS_SHARES) else None
     found = {
         "listens": plots.listens(info, contents),
@@ -69,7 +69,7 @@ def _pictures(info: DatasetInfo, contents: Contents) -> dict[str, bytes]:
 
 
 def text(info: DatasetInfo, contents: Contents, pictures: list[str]) -> str:
-    """The card; `pictures` are the names of those that lie beside it, `…-{subject}.png`."""
+    """Formats the card as Markdown; `pictures` lie beside it and are named `…-{subject}.png`."""
     links = {
         name.removesuffix(".png").rpartition("-")[2]: urllib.parse.quote(name) for name in pictures
     }
@@ -134,9 +134,7 @@ def _class_rows(info: DatasetInfo) -> summary.Rows:
         sum(split.class_counts[name] for split in info.splits.values()) for name in info.class_names
     ]
     rows: summary.Rows = [("class", "examples", "share", "the poster's share")]
-    ranges = labels.class_ranges(
-        info.class_names, info.thresholds, popularity=info.config.popularity
-    )
+    ranges = summary.class_ranges(info)
     for name, words, count in zip(info.class_names, ranges, counts, strict=True):
         poster = tables.percent(POSTER_CLASS_SHARES.get(name))
         share = tables.percent(count / max(1, info.num_examples))
@@ -176,10 +174,10 @@ def _limits(info: DatasetInfo, contents: Contents) -> Iterator[str]:
         f"for {by_genre} of these examples, and the commonest class of all for {majority}. What a "
         "network adds begins there."
     )
-    if torn := contents.artists_in_two_splits:
+    if leaking := contents.artists_in_two_splits:
         yield (
-            f"{torn:,} artists are heard in two splits, so a test accuracy flatters: a network may "
-            "know the artist again. `configs/dataset_artist.py` keeps them apart."
+            f"{leaking:,} artists are heard in two splits, so test accuracy gains by leakage: a "
+            "network may know the artist again. `configs/dataset_artist.py` keeps them apart."
         )
     yield (
         "A network hears the middle of a track at most, without its loudness: each picture is "
@@ -190,7 +188,7 @@ def _limits(info: DatasetInfo, contents: Contents) -> Iterator[str]:
 
 
 def _markdown(rows: summary.Rows) -> list[str]:
-    """A block with a Markdown table: the first column to the left, the others to the right."""
+    """Returns a block with a Markdown table, the first row its header."""
     header, *others = ([_cell(value) for value in row] for row in rows)
     return [tables.markdown(header, others).rstrip()]
 

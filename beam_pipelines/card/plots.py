@@ -18,9 +18,9 @@ from matplotlib import pyplot as plt
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
 from beam_pipelines.card.contents import Contents, by_class
-from beam_pipelines.card.summary import largest_genres
+from beam_pipelines.card.summary import class_ranges, largest_genres
 from common.dataset_info import DatasetInfo
-from common.labels import class_ranges, label_of
+from common.labels import label_of
 from common.printable import printable
 from common.spectrogram import COLORMAP, SpectrogramParams
 from common.tables import percent
@@ -37,16 +37,16 @@ def _genre_of(example: dict[str, Any]) -> str:
 
 
 def _without_math(name: str) -> str:
-    """A name as Matplotlib is to draw it, which takes what is between two $ for a formula."""
+    """Escapes what Matplotlib takes for a formula, the text between two $."""
     return name.replace("$", r"\$")
 
 
 def contact_sheet(info: DatasetInfo, contents: Contents) -> bytes:
-    """Spectrograms of a few examples, a row for each class."""
+    """Draws the spectrograms of a few examples, a row for each class."""
     params = info.config.spectrogram
     examples = contents.shown
     columns = max(1, *(len(row) for row in examples.values()))
-    rows, ranges = len(info.class_names), _class_ranges(info)
+    rows, ranges = len(info.class_names), class_ranges(info)
     with _picture(3.2 * columns, 2.7 * rows, nrows=rows, ncols=columns, squeeze=False) as (
         png,
         figure,
@@ -54,11 +54,11 @@ def contact_sheet(info: DatasetInfo, contents: Contents) -> bytes:
     ):
         image = None
         for label, axes_row in enumerate(grid):
-            for place, axes in enumerate(axes_row):
-                if place >= len(examples[label]):
+            for index, axes in enumerate(axes_row):
+                if index >= len(examples[label]):
                     axes.axis("off")
                     continue
-                example = examples[label][place]
+                example = examples[label][index]
                 levels = np.frombuffer(example["spectrogram"], np.uint8).reshape(params.shape)
                 image = axes.imshow(
                     levels / 255 * params.floor_db - params.floor_db,
@@ -89,18 +89,14 @@ def contact_sheet(info: DatasetInfo, contents: Contents) -> bytes:
     return png.getvalue()
 
 
-def _class_ranges(info: DatasetInfo) -> list[str]:
-    return class_ranges(info.class_names, info.thresholds, popularity=info.config.popularity)
-
-
 def listens(info: DatasetInfo, contents: Contents) -> bytes:
-    """Examples by their number of listens, on a logarithmic axis, and the thresholds.
+    """Draws the examples by their number of listens, on a logarithmic axis, and the thresholds.
 
-    Where the classes are of another popularity, all in one colour and without thresholds.
+    Where the classes are of another popularity, all in one color and without thresholds.
     """
     of_listens = info.config.popularity == "listens"
     thresholds = info.thresholds if of_listens else ()
-    names = _class_ranges(info) if of_listens else ["all classes"]
+    names = class_ranges(info) if of_listens else ["all classes"]
     values = np.array(sorted(contents.listens))
     counts = np.array([contents.listens[value] for value in values.tolist()])
     labels = np.array([label_of(value, thresholds) for value in values.tolist()])
@@ -113,7 +109,7 @@ def listens(info: DatasetInfo, contents: Contents) -> bytes:
             bins=edges,
             weights=[counts[labels == label] for label in range(len(names))],
             stacked=True,
-            color=_colours(info)[: len(names)],
+            color=_colors(info)[: len(names)],
             label=names,
         )
         if values.min() == 0:
@@ -142,7 +138,7 @@ def listens(info: DatasetInfo, contents: Contents) -> bytes:
 def classes(
     info: DatasetInfo, reference: dict[str, float] | None = None, *, reference_name: str = ""
 ) -> bytes:
-    """Shares of the classes in each split, and below them those of a reference."""
+    """Draws the shares of the classes in each split, and below them those of a reference."""
     rows = {
         f"{name} ({split.num_examples:,})": np.array(list(split.class_counts.values()))
         for name, split in info.splits.items()
@@ -153,11 +149,11 @@ def classes(
         rows[reference_name] = np.array([reference[name] for name in info.class_names])
     with _picture(9, 1.2 + 0.5 * len(rows)) as (png, figure, axes):
         left = np.zeros(len(rows))
-        for label, colour in enumerate(_colours(info)):
+        for label, color in enumerate(_colors(info)):
             shares = np.array([counts[label] / counts.sum() for counts in rows.values()])
-            bars = axes.barh(list(rows), shares, left=left, color=colour)
+            bars = axes.barh(list(rows), shares, left=left, color=color)
             texts = [percent(share) if share > 0.06 else "" for share in shares]
-            axes.bar_label(bars, texts, label_type="center", color=_readable_on(colour))
+            axes.bar_label(bars, texts, label_type="center", color=_readable_on(color))
             bars.set_label(info.class_names[label])
             left += shares
         axes.invert_yaxis()
@@ -168,15 +164,15 @@ def classes(
 
 
 def genres(info: DatasetInfo, contents: Contents) -> bytes:
-    """Examples of each genre by class, the largest first."""
+    """Draws the examples of each genre by class, the largest first."""
     rows = largest_genres(contents, info)
     names = [_without_math(name if len(name) <= 30 else name[:29] + "…") for name in rows]
     with _picture(9, 1.4 + 0.32 * len(rows)) as (png, figure, axes):
         left = np.zeros(len(rows))
-        for label, colour in enumerate(_colours(info)):
+        for label, color in enumerate(_colors(info)):
             counts = np.array([counts[label] for counts in rows.values()])
             axes.barh(
-                np.arange(len(rows)), counts, left=left, color=colour, label=info.class_names[label]
+                np.arange(len(rows)), counts, left=left, color=color, label=info.class_names[label]
             )
             left += counts
         axes.set_yticks(np.arange(len(rows)), names)
@@ -189,14 +185,14 @@ def genres(info: DatasetInfo, contents: Contents) -> bytes:
 
 
 def years(info: DatasetInfo, contents: Contents) -> bytes:
-    """Examples of each year of `date_created` by class."""
+    """Draws the examples of each year of `date_created` by class."""
     counted = by_class(contents.years, len(info.class_names))
     with _picture(9, 3.5) as (png, figure, axes):
         bottom = np.zeros(len(counted))
-        for label, colour in enumerate(_colours(info)):
+        for label, color in enumerate(_colors(info)):
             counts = np.array([counts[label] for counts in counted.values()])
             axes.bar(
-                list(counted), counts, bottom=bottom, color=colour, label=info.class_names[label]
+                list(counted), counts, bottom=bottom, color=color, label=info.class_names[label]
             )
             bottom += counts
         axes.set(xlabel="year of date_created", ylabel="examples")
@@ -221,13 +217,13 @@ def _picture(width: float, height: float, **subplots: Any) -> Iterator[tuple[io.
             plt.close(figure)
 
 
-def _colours(info: DatasetInfo) -> np.ndarray:
-    """RGBA of each class, from the fewest listens to the most."""
+def _colors(info: DatasetInfo) -> np.ndarray:
+    """Returns the RGBA of each class, from the fewest listens to the most."""
     return plt.get_cmap("viridis")(np.linspace(0.15, 0.9, len(info.class_names)))
 
 
 def _edges(low: float, high: float, thresholds: tuple[float, ...]) -> np.ndarray:
-    """Edges of about 40 bins that are nearly as wide as each other on a logarithmic axis.
+    """Returns edges of about 40 bins that are nearly as wide as each other on a logarithmic axis.
 
     The thresholds are among them, so that no bar lies on both sides of one.
     """
@@ -241,18 +237,18 @@ def _edges(low: float, high: float, thresholds: tuple[float, ...]) -> np.ndarray
 
 
 def _round_numbers(low: float, high: float) -> list[int]:
-    """Powers of ten between two numbers of listens, and 2 and 5 of each where there is room."""
+    """Returns the powers of ten in a range, with 2 and 5 times each where there is room."""
     digits = (1, 2, 5) if high < 1_000 * max(1, low) else (1,)
     candidates = [0, *(digit * 10**power for power in range(19) for digit in digits)]
     return [number for number in candidates if low <= number <= high]
 
 
-def _readable_on(colour: np.ndarray) -> str:
-    return "black" if colour[:3] @ (0.299, 0.587, 0.114) > 0.5 else "white"
+def _readable_on(color: np.ndarray) -> str:
+    return "black" if color[:3] @ (0.299, 0.587, 0.114) > 0.5 else "white"
 
 
 def _frequency_ticks(params: SpectrogramParams) -> tuple[list[float], list[str]]:
-    """Where round frequencies lie among the bands, which are equally spaced in mel."""
+    """Returns where round frequencies lie among the bands, which are equally spaced in mel."""
     import librosa
 
     frequencies = [f for f in (0, 500, 1_000, 2_000, 4_000, 8_000) if f < params.sample_rate / 2]

@@ -3,7 +3,7 @@
 import statistics
 
 from beam_pipelines.card.contents import Contents, by_class
-from common import dataset_info, tables
+from common import dataset_info, labels, tables
 from common.dataset_info import DatasetInfo
 from common.printable import printable
 
@@ -14,7 +14,7 @@ Rows = list[tuple[str, ...]]
 
 
 def table(info: DatasetInfo) -> str:
-    """Examples a split and class, and what was left out, as lines of text."""
+    """Formats the examples of each split and class, and what was left out, as lines of text."""
     rejected = ", ".join(f"{count:,} {reason}" for reason, count in info.rejected.items())
     check = info.split_check
     return "\n".join(
@@ -29,7 +29,7 @@ def table(info: DatasetInfo) -> str:
 
 
 def contents_table(contents: Contents, info: DatasetInfo) -> str:
-    """Examples a genre and class, and an artist, as lines of text."""
+    """Formats the examples of each genre and class, and of the largest artists, as text."""
     return "\n".join(
         [
             *tables.aligned(genre_rows(contents, info)),
@@ -41,7 +41,7 @@ def contents_table(contents: Contents, info: DatasetInfo) -> str:
 
 
 def split_rows(info: DatasetInfo) -> Rows:
-    """Examples a split and class, under a header."""
+    """Returns the examples of each split and class, under a header."""
     counts = [
         sum(split.class_counts[name] for split in info.splits.values()) for name in info.class_names
     ]
@@ -64,7 +64,7 @@ def split_rows(info: DatasetInfo) -> Rows:
 
 
 def genre_rows(contents: Contents, info: DatasetInfo) -> Rows:
-    """Examples a genre and class, the largest genres first, under a header."""
+    """Returns the examples of each genre and class, the largest genres first, under a header."""
     return [
         ("genre", *info.class_names, "all", "share"),
         *(
@@ -79,8 +79,13 @@ def genre_rows(contents: Contents, info: DatasetInfo) -> Rows:
     ]
 
 
+def class_ranges(info: DatasetInfo) -> list[str]:
+    """Returns each class in words, such as `medium: 1,000 to 3,499 listens`."""
+    return labels.class_ranges(info.class_names, info.thresholds, popularity=info.config.popularity)
+
+
 def largest_genres(contents: Contents, info: DatasetInfo) -> dict[str, list[int]]:
-    """{genre: examples of each class}, the largest first and beyond 20 in one sum."""
+    """Returns {genre: examples of each class}, the largest first and beyond 20 in one sum."""
     genres = by_class(contents.genres, len(info.class_names))
     ranked = sorted(genres.items(), key=lambda item: (-sum(item[1]), item[0]))
     found: dict[str, list[int]] = {}
@@ -97,7 +102,7 @@ def largest_genres(contents: Contents, info: DatasetInfo) -> dict[str, list[int]
 
 
 def artists_in_words(contents: Contents) -> str:
-    """How many artists there are, and how many examples an artist has."""
+    """Returns how many artists there are, and how many examples an artist has."""
     counts = contents.examples_of_artist
     words = f"{len(counts):,} artist{'s' * (len(counts) != 1)}"
     if counts:
@@ -109,7 +114,7 @@ def artists_in_words(contents: Contents) -> str:
 
 
 def artist_rows(contents: Contents) -> Rows:
-    """Examples of the largest artists, under a header."""
+    """Returns the examples of the largest artists, under a header."""
     ranked = sorted(contents.examples_of_artist.items(), key=lambda item: (-item[1], item[0]))
     return [
         ("artist_id", "examples", "share"),

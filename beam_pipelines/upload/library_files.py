@@ -65,7 +65,7 @@ class Library:
 
 @contextlib.contextmanager
 def open_library(source: str) -> Iterator[Library]:
-    """The files of a folder or of a zip, which stays open for the block.
+    """Opens a folder or a zip, which stays open inside the block, and lists its files.
 
     Raises:
         UserFacingError: there is neither, nothing is in it, or what is in it can't be trusted.
@@ -99,7 +99,7 @@ def _checked(source: str, files: list[LibraryFile], left_out: int) -> Library:
 
 
 def _problem_of_name(name: str) -> str | None:
-    """What keeps a name from being an object's below a folder, None if it can be one."""
+    """Returns what keeps a name from being an object's below a folder, None if it can be one."""
     if name.startswith("/") or "\\" in name:
         return "is not relative to the library"
     if {"", ".", ".."} & set(name.split("/")):
@@ -112,12 +112,12 @@ def _problem_of_name(name: str) -> str | None:
 
 
 def _is_hidden(name: str) -> bool:
-    """Whether a part of a path is hidden, or macOS's notes in a zip."""
+    """Returns whether a part of a path is hidden, or macOS's notes in a zip."""
     return any(part == "__MACOSX" or part.startswith(".") for part in name.split("/"))
 
 
 def _files_in_folder(folder: pathlib.Path) -> tuple[list[LibraryFile], int]:
-    """The files below a folder, links to files among them, and how many others lie there."""
+    """Lists the files below a folder, and links to files; counts the others that lie there."""
     files, left_out = [], 0
     for parent, folders, names in os.walk(folder):
         left_out += sum(os.path.islink(os.path.join(parent, name)) for name in folders)
@@ -133,7 +133,7 @@ def _files_in_folder(folder: pathlib.Path) -> tuple[list[LibraryFile], int]:
 
 
 def _files_in_zip(archive: zipfile.ZipFile, source: str) -> tuple[list[LibraryFile], int]:
-    """The members of a zip, and how many hidden ones and links it has."""
+    """Returns the members of a zip, and how many hidden ones and links it has."""
     files, left_out = [], 0
     lock = threading.Lock()
     for member in archive.infolist():

@@ -26,7 +26,7 @@ class Progress:
             self._bytes_done += count
 
     def add_file(self, file: LibraryFile, num_bytes: int) -> None:
-        """A file is done with, of which so many bytes were counted already."""
+        """Counts a file as done, of which so many bytes were counted before."""
         with self._lock:
             self._files_done += 1
             self._bytes_done += file.size - num_bytes

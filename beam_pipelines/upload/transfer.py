@@ -38,7 +38,7 @@ class Outcome:
 
 
 def open_bucket(destination: str) -> tuple[storage.Bucket, str]:
-    """The bucket of a gs:// path, and what the names of its objects are to begin with.
+    """Returns the bucket of a gs:// path, and what the names of its objects are to begin with.
 
     Raises:
         UserFacingError: it is no such path, or there are no credentials.
@@ -57,7 +57,7 @@ def open_bucket(destination: str) -> tuple[storage.Bucket, str]:
 
 
 def checksums_there(bucket: storage.Bucket, prefix: str) -> dict[str, tuple[int, bytes]]:
-    """Size and CRC32C of each object whose name begins with the prefix.
+    """Returns the size and CRC-32C of each object whose name begins with the prefix.
 
     Raises:
         UserFacingError: there is no such bucket, or it does not answer.
@@ -94,7 +94,7 @@ def _missing(
     outcome: Outcome,
     progress: Progress,
 ) -> Iterator[LibraryFile]:
-    """The files that are not there with the same bytes; the others go to the outcome."""
+    """Yields the files that are not there with the same bytes; the others go to the outcome."""
     for file in files:
         size, checksum = there.get(prefix + file.name, (None, None))
         if size != file.size:
@@ -123,7 +123,7 @@ def _upload_batch(
     outcome: Outcome,
     progress: Progress,
 ) -> int:
-    """Uploads some files; how many of them failed."""
+    """Uploads some files and returns how many of them failed."""
     streams = [Stream(file, progress.add_bytes) for file in batch]
     blobs = [bucket.blob(prefix + file.name, chunk_size=_BLOCK) for file in batch]
     try:
@@ -157,7 +157,7 @@ def _crc32c_of(blob: storage.Blob) -> bytes:
 
 
 def table(outcome: Outcome, *, left_out: int, seconds: float) -> str:
-    """What became of the files, as lines of text."""
+    """Returns what became of the files, as lines of text."""
 
     def row(name: str, files: Iterable[LibraryFile]) -> tuple[str, str, str]:
         sizes = [file.size for file in files]
