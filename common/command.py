@@ -18,8 +18,8 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from common import output
-from common.errors import UserFacingError, machine_error_in, user_error_in
-from common.interruption import Interruption
+from common.errors import UserFacingError, is_of_killed_worker, machine_error_in, user_error_in
+from common.interruption import Interruption, end_with_line
 from common.printable import printable
 
 _DEBUG = flags.DEFINE_bool(
@@ -29,6 +29,7 @@ _DEBUG = flags.DEFINE_bool(
 # What was kept back of stderr, for the log; the last of it where it is long.
 _kept_back = bytearray()
 _MOST_KEPT_BACK = 1 << 20
+_SECONDS_TO_KEEP = 0.5
 _LONGEST_LINE, _LONGEST_MESSAGE = 5_000, 400
 
 
@@ -80,28 +81,31 @@ def kept_back_stderr() -> Iterator[None]:
     if flags.FLAGS.is_parsed() and _DEBUG.value:
         yield
         return
-    with _unnamed_file() as kept:
-        sys.stderr.flush()
-        stderr = os.dup(2)
-        os.dup2(kept.fileno(), 2)
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):  # the disk is full
-                sys.stderr.flush()
-            os.dup2(stderr, 2)
-            os.close(stderr)
-            length = os.fstat(kept.fileno()).st_size
-            kept.seek(max(0, length - _MOST_KEPT_BACK))
-            _kept_back.extend(kept.read(_MOST_KEPT_BACK))
-            del _kept_back[:-_MOST_KEPT_BACK]
-
-
-def _unnamed_file() -> Any:
+    # A pipe, not a file: where the disk of temporary files is full, a worker of Beam that can't
+    # print what went wrong does not report it either, and the job waits for ever.
+    reading, writing = os.pipe()
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    os.dup2(writing, 2)
+    os.close(writing)
+    keeper = threading.Thread(target=_keep, args=(reading,), daemon=True)
+    keeper.start()
     try:
-        return tempfile.TemporaryFile()
-    except OSError:  # no folder for temporary files has room
-        return open(os.devnull, "w+b")
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        # Processes that were started inside may print on, which is kept as well.
+        keeper.join(timeout=_SECONDS_TO_KEEP)
+
+
+def _keep(reading: int) -> None:
+    with open(reading, "rb", buffering=0) as file:
+        while block := file.read(1 << 16):
+            _kept_back.extend(block)
+            del _kept_back[:-_MOST_KEPT_BACK]
 
 
 @contextlib.contextmanager
@@ -208,8 +212,12 @@ def _logged(error: BaseException) -> str:
 def _thread_failed(raised: threading.ExceptHookArgs, interruption: Interruption) -> None:
     """Says that a thread has died, unless all are to end."""
     error = raised.exc_value
-    if interruption.signal is None and error and not isinstance(error, output.OutputClosed):
-        _print_to_stderr(f"warning: {_line_of(error)}")
+    if interruption.signal is not None or error is None or isinstance(error, output.OutputClosed):
+        return
+    line = _line_of(error)
+    if is_of_killed_worker(error):  # for whom the main thread may wait for ever
+        end_with_line(f"error: {line}", exit_code=1)
+    _print_to_stderr(f"warning: {line}")
 
 
 def _keep_unraisable(raised: "sys.UnraisableHookArgs") -> None:

@@ -54,9 +54,14 @@ _PHRASE = re.compile(rf"(?:([^\s;:'\"]+)['\"]?[;:] )?({'|'.join(map(re.escape, _
 _NO_MEMORY = re.compile(r"\bMemoryError\b|std::bad_alloc|\bOOM when allocating")
 _NO_THREAD = re.compile(r"can't start new thread|pthread_create|Thread tf_\S* creation")
 _KILLED = re.compile(
-    r"exit code -9\b|Worker subprocess .* exited|SDK worker .* died|killed by signal 9"
+    r"\bexit code -9\b|Worker subprocess exited with return code -?\d+|killed by signal 9"
 )
 _USER_FACING = re.compile(r"\bUserFacingError: (.*?)(?: \[while running|\n|\\n|$)")
+
+
+def is_of_killed_worker(error: BaseException) -> bool:
+    """Whether it says that a worker process of this run has died."""
+    return any(_KILLED.search(str(inner)) for inner in _chain(error))
 
 
 def is_want_of_the_machine(error: OSError) -> bool:

@@ -115,6 +115,47 @@ def test_a_thread_that_dies_is_told(command_of, tmp_path):
     assert len(errors.splitlines()) == 1
 
 
+def test_what_is_kept_back_needs_no_disk(command_of, tmp_path):
+    """A worker that can't print its traceback on a full disk did not report it either."""
+    body = """
+        with command.kept_back_stderr():
+            code = os.system("head -c 3000000 /dev/zero >&2 && echo the last line >&2")
+        print(code)
+        raise KeyError("pitch")
+    """
+    limited = ["bash", "-c", 'ulimit -f 2000; exec "$@"', "bash", *command_of(body)]
+    code, out, errors = ended(limited, tmp_path)
+    assert (code, out) == (1, "0\n")
+    assert len(errors.splitlines()) == 1
+    (log,) = tmp_path.glob("*.log")
+    assert "the last line" in log.read_text()
+
+
+def test_a_process_that_prints_on_does_not_hold_the_command(command_of, tmp_path):
+    body = """
+        with command.kept_back_stderr():
+            child = subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL)
+        print("on")
+        child.kill()
+    """
+    code, out, errors = ended(command_of(body), tmp_path)
+    assert (code, out, errors) == (0, "on\n", "")
+
+
+def test_a_worker_that_dies_ends_the_command(command_of, tmp_path):
+    """Beam says so in a thread, and waits for what the worker was to answer."""
+    body = """
+        def watch():
+            raise RuntimeError("Worker subprocess exited with return code -9")
+        threading.Thread(target=watch).start()
+        time.sleep(600)
+    """
+    code, _, errors = ended(command_of(body), tmp_path)
+    assert code == 1
+    assert errors.startswith("error: a worker was killed, perhaps by the system, for want of mem")
+    assert len(errors.splitlines()) == 1
+
+
 # ---- signals
 
 
