@@ -38,7 +38,7 @@ _CANDIDATE = flags.DEFINE_string(
 
 
 class Songs(NamedTuple):
-    """What was found below --audio_dir.
+    """The songs below --audio_dir, and the records made of them.
 
     Attributes:
         pairs: a window float32 [num_samples] and the record that the job made of it.
@@ -54,7 +54,7 @@ class Songs(NamedTuple):
 
 
 def read_records(info: DatasetInfo, dataset_dir: str, count: int) -> list[Record]:
-    """The first `count` records of each split; UserFacingError where a shard can't be read."""
+    """Reads the first `count` records of each split; UserFacingError where a shard is damaged."""
     import tensorflow as tf
 
     height, width = info.config.spectrogram.shape
@@ -76,16 +76,22 @@ def read_records(info: DatasetInfo, dataset_dir: str, count: int) -> list[Record
 
 
 def read_songs(
-    info: DatasetInfo, records: list[Record], *, dataset_dir: str, audio_dir: str, tracks_csv: str
+    info: DatasetInfo,
+    records: list[Record],
+    *,
+    dataset_dir: str,
+    audio_dir: str,
+    tracks_csv: str | None,
 ) -> Songs:
-    """The windows of the songs of records, and what becomes of those that the job rejected."""
+    """Decodes the songs of records, and those that the job rejected."""
     from common import audio
 
     paths = paths_of(tracks_csv, info) if tracks_csv else {}
-    by_track = {}
+    by_track: dict[int, list[Record]] = {}
     for record in records:
         by_track.setdefault(record.track_id, []).append(record)
-    pairs, missing = [], 0
+    pairs: list[tuple[np.ndarray, Record]] = []
+    missing = 0
     for track_id, of_track in by_track.items():
         path = paths.get(track_id, catalogue.clip_path(track_id))
         try:
@@ -95,7 +101,8 @@ def read_songs(
             continue
         # A record that stands behind the last one read leaves a window over.
         pairs += zip(windows_of(data, info), of_track, strict=False)
-    rejected, taken = 0, []
+    rejected = 0
+    taken: list[str] = []
     for line in read_rejected(dataset_dir)[: len(records)]:
         try:
             data = files.read_bytes(path_below(audio_dir, line["path"]))
@@ -113,7 +120,7 @@ def read_songs(
 
 
 def windows_of(data: bytes, info: DatasetInfo) -> list[np.ndarray]:
-    """The windows that the job makes records of; ClipError where it makes none."""
+    """Cuts the windows that the job makes records of; ClipError where it makes none."""
     from common import audio
 
     with command.kept_back_stderr():  # what the mp3 decoder says of a damaged file
@@ -122,7 +129,7 @@ def windows_of(data: bytes, info: DatasetInfo) -> list[np.ndarray]:
 
 
 def paths_of(tracks_csv: str, info: DatasetInfo) -> dict[int, str]:
-    """The path of each track in a catalogue; UserFacingError unless the dataset was made of it."""
+    """Reads the path of each track in a catalogue; UserFacingError unless it is the dataset's."""
     import hashlib
     import io
 
@@ -139,7 +146,7 @@ def paths_of(tracks_csv: str, info: DatasetInfo) -> dict[int, str]:
 
 
 def path_below(audio_dir: str, path: str) -> str:
-    """The path of a track's audio: below the folder, or from anywhere if it is absolute."""
+    """Returns the path of a track's audio: below the folder, or anywhere if it is absolute."""
     return files.join(audio_dir, path)
 
 
@@ -156,7 +163,7 @@ def checks(
     songs: Songs | None,
     references: dict[str, list[float]] | None,
 ) -> Iterator[Check]:
-    """Every comparison in turn."""
+    """Makes every comparison in turn."""
     verifier = Verifier(model)
     random = np.random.default_rng(1)
     noise = random.normal(0, 0.1, (4, model.info.signal.num_samples)).astype(np.float32)
@@ -182,7 +189,7 @@ def checks(
 
 
 def table(found: list[Check]) -> str:
-    """The lines of the table."""
+    """Formats the table."""
     lines = [f"{'compared':<42}{'answers':>9}{'largest difference':>20}"]
     for line in found:
         difference = "failed" if np.isinf(line.difference) else f"{line.difference:.1e}"
@@ -238,13 +245,13 @@ def compared(path: str, dataset_dir: str) -> list[Check]:
 
 
 def problem_of(path: str, found: list[Check]) -> str | None:
-    """What is wrong with a version by its lines of the table, in words; None if nothing is."""
+    """Says which lines of the table a version failed; None if it failed none."""
     failed = [line.name for line in found if not line.passed]
     return f"{path} did not pass: {'; '.join(failed)}" if failed else None
 
 
 def report_of(found: list[Check], problem: str | None) -> dict[str, Any]:
-    """What is kept beside a candidate."""
+    """Returns the report that is kept beside a candidate."""
     rows = [line._asdict() | {"passed": line.passed} for line in found]
     for row in rows:  # JSON has no infinity
         row["difference"] = row["difference"] if np.isfinite(row["difference"]) else None

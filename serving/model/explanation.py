@@ -1,9 +1,9 @@
-"""Which seconds speak for an answer, by occlusion.
+"""Which seconds speak for a prediction, by occlusion.
 
 Each second is covered in turn, together with its two neighbours since a single one is little to
 cover: in every mel band the mean of the whole picture takes the place of what was heard. How far
-the answer's probability falls by that is how much the second speaks for it; a negative number
-speaks against it. (M. D. Zeiler and R. Fergus, "Visualizing and Understanding Convolutional
+the predicted class's probability falls by that is how much the second speaks for it; a negative
+number speaks against it. (M. D. Zeiler and R. Fergus, "Visualizing and Understanding Convolutional
 Networks", 2014.)
 """
 
@@ -24,7 +24,7 @@ class Span(NamedTuple):
 
 
 def spans(params: SpectrogramParams, seconds: float) -> list[Span]:
-    """The seconds of a window that holds so many of sound; the last one may be shorter."""
+    """Cuts the sound of a window into seconds; the last one may be shorter."""
     seconds = min(seconds, params.seconds)
     starts = range(max(1, round(seconds)))
     return [Span(float(s), float(min(s + 1, seconds) if s + 1 < len(starts) else seconds))
@@ -32,7 +32,7 @@ def spans(params: SpectrogramParams, seconds: float) -> list[Span]:
 
 
 def occluded(picture: np.ndarray, params: SpectrogramParams, parts: list[Span]) -> np.ndarray:
-    """Pictures uint8 [parts, height, width], each with one part and its neighbours covered."""
+    """Covers each part and its neighbours in a picture: uint8 [parts, height, width]."""
     columns_per_second = params.sample_rate / (params.hop * params.frames_per_column)
     mean = np.rint(picture.mean(axis=1, keepdims=True)).astype(np.uint8)
     pictures = np.repeat(picture[np.newaxis], len(parts), axis=0)
@@ -44,7 +44,7 @@ def occluded(picture: np.ndarray, params: SpectrogramParams, parts: list[Span]) 
 
 
 def weights(whole: np.ndarray, covered: np.ndarray) -> np.ndarray:
-    """How far the answer's probability falls: float [parts].
+    """Returns how far the predicted class's probability falls: float [parts].
 
     Args:
         whole: probabilities [classes] of the picture.

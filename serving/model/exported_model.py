@@ -38,22 +38,22 @@ class ExportedModel:
 
     @classmethod
     def newest(cls, export_dir: str) -> "ExportedModel":
-        """The highest version in an export folder, which is what TensorFlow Serving serves."""
+        """Loads the highest version in an export folder, which TensorFlow Serving serves."""
         version = export_folder.newest_version(export_dir)
         return cls(files.join(export_dir, str(version)))
 
     def probabilities_of_waveforms(self, waveforms: np.ndarray) -> np.ndarray:
-        """Probabilities float32 [batch, classes] of waveforms float32 [batch, samples]."""
+        """Predicts for waveforms float32 [batch, samples]: float32 [batch, classes]."""
         probabilities: np.ndarray = self._of_waveforms(waveform=waveforms)["probabilities"].numpy()
         return probabilities
 
     def probabilities_of_pictures(self, pictures: np.ndarray) -> np.ndarray:
-        """Probabilities float32 [batch, classes] of pictures uint8 [batch, height, width]."""
+        """Predicts for pictures uint8 [batch, height, width]: float32 [batch, classes]."""
         probabilities: np.ndarray = self._of_pictures(spectrogram=pictures)["probabilities"].numpy()
         return probabilities
 
     def warm_up_requests(self) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-        """(signature, inputs) of each warm-up request; UserFacingError if the file is damaged."""
+        """Yields (signature, inputs) of each warm-up request; UserFacingError if it is damaged."""
         import tensorflow as tf
         from google.protobuf.message import DecodeError
         from tensorflow_serving.apis import prediction_log_pb2

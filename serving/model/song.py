@@ -29,7 +29,7 @@ class Song(NamedTuple):
 
 
 def middle_waveform(data: bytes, info: ModelInfo) -> np.ndarray:
-    """The part of an audio file that the model was trained on: float32 [samples].
+    """Decodes the part of an audio file that the model was trained on: float32 [samples].
 
     Raises:
         audio.ClipError: the file can't be used.
@@ -45,7 +45,7 @@ def middle_waveform(data: bytes, info: ModelInfo) -> np.ndarray:
 
 
 def middle_picture(data: bytes, info: ModelInfo) -> np.ndarray:
-    """The picture uint8 [height, width] of `middle_waveform`; raises as it does."""
+    """Makes the picture uint8 [height, width] of `middle_waveform`; raises as it does."""
     return spectrogram.picture(middle_waveform(data, info), info.signal)
 
 

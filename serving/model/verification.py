@@ -6,10 +6,11 @@ Each check asks the same in two ways and gives the largest difference of the pro
 import io
 import math
 import wave
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from common import clips, spectrogram
 from common.errors import one_line
@@ -30,7 +31,7 @@ class Record(NamedTuple):
 
 
 class Check(NamedTuple):
-    """A line of the table: `difference` is inf where an answer failed, and `note` says how."""
+    """A line of the table: `difference` is inf where a request failed, and `note` says how."""
 
     name: str
     compared: int
@@ -43,7 +44,7 @@ class Check(NamedTuple):
 
 
 class Verifier:
-    """Asks a model, and keeps what is wrong with any answer: no distribution, another's label."""
+    """Asks a model, and counts the answers that are no distribution or have the wrong label."""
 
     def __init__(self, model: ExportedModel):
         self._model = model
@@ -53,7 +54,7 @@ class Verifier:
         self._wrong_labels = 0
 
     def ask(self, signature: str, values: Sequence[Any] | np.ndarray) -> np.ndarray:
-        """Probabilities float32 [batch, classes] by a signature, in batches."""
+        """Predicts by a signature, in batches: float32 [batch, classes]."""
         parts = [
             self._ask(signature, {SIGNATURES[signature]: values[start : start + _BATCH]})
             for start in range(0, len(values), _BATCH)
@@ -65,7 +66,7 @@ class Verifier:
 
         tensors = {name: tf.constant(value) for name, value in inputs.items()}
         answer = self._model.signatures[signature](**tensors)
-        probabilities = answer["probabilities"].numpy()
+        probabilities: np.ndarray = answer["probabilities"].numpy()
         off = np.abs(probabilities.sum(axis=1, dtype=np.float64) - 1)
         off[(probabilities < 0).any(axis=1)] = np.inf
         names = np.array(self._model.info.class_names)[probabilities.argmax(axis=1)]
@@ -93,13 +94,13 @@ class Verifier:
         return check("records: as the network before its export", answers, expected)
 
     def examples(self, records: list[Record]) -> Check:
-        """tf.Examples with the pictures that they hold."""
+        """Compares tf.Examples with the pictures that they hold."""
         answers = self.ask("examples", [record.serialized for record in records])
         expected = self.ask("spectrogram", np.stack([record.picture for record in records]))
         return check("records: tf.Example and spectrogram", answers, expected)
 
     def songs(self, pairs: list[tuple[np.ndarray, Record]], *, made_by: str) -> Check:
-        """Windows of songs with the records that the job made of them.
+        """Compares windows of songs with the records that the job made of them.
 
         Args:
             pairs: float32 [num_samples] and its record.
@@ -115,7 +116,7 @@ class Verifier:
         return check(names[made_by], answers, expected)
 
     def wavs(self, windows: list[np.ndarray], *, stereo: bool) -> Check:
-        """WAV files with the same 16-bit samples as waveforms."""
+        """Compares WAV files with the same 16-bit samples as waveforms."""
         rounded = [np.rint(np.clip(window, -1, 1) * 32_767) for window in windows]
         channels = [
             np.stack([left, right] if stereo else [left], axis=1).astype(np.int16)
@@ -127,13 +128,13 @@ class Verifier:
         return check(f"WAV {'stereo' if stereo else 'mono'} and waveform", answers, expected)
 
     def batches(self, windows: list[np.ndarray], records: list[Record]) -> Check:
-        """By every signature, all at once with one by one; the WAVs of several lengths."""
+        """Compares a batch with its single items, by every signature; WAVs of several lengths."""
         files = [
             wav(np.rint(np.clip(w[: len(w) - 999 * i], -1, 1) * 32_767).astype(np.int16)[:, None],
                 self._params.sample_rate)
             for i, w in enumerate(windows)
         ]  # fmt: skip
-        values = {
+        values: dict[str, Sequence[Any] | np.ndarray] = {
             "serving_default": np.stack(windows),
             "wav": files,
             "spectrogram": np.stack([record.picture for record in records[:_BATCH]]),
@@ -148,7 +149,7 @@ class Verifier:
         return check("batch and single", np.concatenate(together), np.concatenate(single))
 
     def lengths(self) -> Check:
-        """Noise of odd lengths with the pictures that the job would make of it."""
+        """Compares noise of odd lengths with the pictures that the job would make of it."""
         full, hop = self._params.num_samples, self._params.hop
         random = np.random.default_rng(0)
         lengths = [1, 2, hop - 1, hop + 1, 99_991, full - 1, full, full + 1, 2 * full + 17]
@@ -156,7 +157,7 @@ class Verifier:
         return self._waveforms_as_the_job("odd lengths: waveform and the job's picture", noise)
 
     def silence(self) -> Check:
-        """Silence with the picture that the job would make of it."""
+        """Compares silence with the picture that the job would make of it."""
         zeros = [np.zeros(length, np.float32) for length in (1, self._params.num_samples)]
         return self._waveforms_as_the_job("silence: waveform and the job's picture", zeros)
 
@@ -170,7 +171,7 @@ class Verifier:
         return check(name, np.concatenate(answers), self.ask("spectrogram", np.stack(pictures)))
 
     def warm_up_file(self) -> Check:
-        """The warm-up requests: every signature is asked, and within a request all is the same."""
+        """Sends the warm-up requests; every signature has one, and its items are all the same."""
         asked, count, difference = set(), 0, 0.0
         for signature, inputs in self._model.warm_up_requests():
             answers = self._ask(signature, inputs)
@@ -184,30 +185,30 @@ class Verifier:
         return Check("warm-up requests", count, difference)
 
     def stock_ops(self) -> Check:
-        """The ops of the graph with those of stock TensorFlow."""
+        """Compares the ops of the graph with those of stock TensorFlow."""
         foreign, count = foreign_ops(self._model.path)
         difference, note = (math.inf, ", ".join(sorted(foreign))) if foreign else (0.0, "")
         return Check("ops: all of stock TensorFlow", count, difference, note)
 
     def distributions(self) -> Check:
-        """Of all answers so far: probabilities that add up to 1."""
+        """Checks of all answers so far that probabilities add up to 1."""
         return Check("every answer adds up to 1", self._num_answers, self._worst_sum)
 
     def labels(self) -> Check:
-        """Of all answers so far: the label is the likeliest class."""
+        """Checks of all answers so far that the label is the likeliest class."""
         wrong = self._wrong_labels
         difference, note = (math.inf, f"{wrong} are not") if wrong else (0.0, "")
         return Check("every label is the likeliest class", self._num_answers, difference, note)
 
 
-def check(name: str, answers: Iterable, expected: Iterable) -> Check:
-    """The line about answers [batch, classes] and what they should be."""
+def check(name: str, answers: npt.ArrayLike, expected: npt.ArrayLike) -> Check:
+    """Compares answers [batch, classes] with what they should be."""
     answers, expected = np.asarray(answers, np.float64), np.asarray(expected, np.float64)
     return Check(name, len(answers), float(np.abs(answers - expected).max()))
 
 
 def guarded(name: str, ask: Callable[[], Check]) -> Check:
-    """The line of a check, or the one that says how it failed."""
+    """Makes a check; one that raises becomes a failed line of the table."""
     try:
         return ask()
     except Exception as error:  # whatever a damaged graph raises is what is wrong with it
@@ -216,7 +217,7 @@ def guarded(name: str, ask: Callable[[], Check]) -> Check:
 
 
 def foreign_ops(version_dir: str) -> tuple[set[str], int]:
-    """The ops of a SavedModel that TensorFlow Serving lacks, and how many ops there are in all."""
+    """Finds the ops of a SavedModel that TensorFlow Serving lacks, and counts all ops."""
     from tensorflow.core.protobuf import saved_model_pb2
     from tensorflow.python.framework import op_def_registry
 
@@ -236,7 +237,7 @@ def foreign_ops(version_dir: str) -> tuple[set[str], int]:
 
 
 def wav(samples: np.ndarray, sample_rate: int) -> bytes:
-    """A WAV file of int16 [samples, channels]."""
+    """Encodes int16 [samples, channels] as a WAV file."""
     file = io.BytesIO()
     with wave.open(file, "wb") as writer:
         writer.setnchannels(samples.shape[1])

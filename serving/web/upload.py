@@ -1,4 +1,4 @@
-"""The song in a request's body, read within bounds and counted while it is in memory.
+"""Reads the song in a request's body, within bounds, and counts it while it is in memory.
 
 Of the three kinds of body none is given to a parser that strangers could keep busy: a form is
 parsed as it comes in, and of JSON only the one shape is taken that the API describes.
@@ -37,7 +37,7 @@ class Uploads:
 
     @contextlib.asynccontextmanager
     async def song(self, request: Request) -> AsyncIterator[bytes | bytearray]:
-        """The song of a request, held inside the block.
+        """Reads the song of a request, and holds it inside the block.
 
         Raises:
             Refusal: 400, 408, 413, 415 for what the client sends, 503 if too much is held.
@@ -80,7 +80,7 @@ class Uploads:
         )
 
     async def _chunks(self, request: Request, share: "_Share") -> AsyncGenerator[bytes, None]:
-        """A request's body, in parts; each has been added to the share."""
+        """Yields a request's body in parts; each has been added to the share."""
         # A third more for base64, and a little for what is around a file.
         most = int(self._limits.max_upload * 4 / 3) + 10_000
         length = request.headers.get("content-length", "")
@@ -148,7 +148,7 @@ class _Share:
 
 
 def song_of_json(body: bytes | bytearray) -> bytes | bytearray:
-    r"""The audio in the JSON {"audio": base64}; Refusal where it is anything else.
+    r"""Decodes the audio in the JSON {"audio": base64}; Refusal where it is anything else.
 
     Not by a JSON parser: on nested lists of the size of a song one holds all threads up for
     seconds, and takes a gigabyte. Of JSON's escapes `\/`, `\n` and `\r` are taken, which encoders
