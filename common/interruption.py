@@ -23,6 +23,9 @@ SECONDS_TO_END = 20.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PR_SET_CHILD_SUBREAPER = 36  # of linux/prctl.h
 
+# Where the last line goes, while what others print to stderr may be kept back.
+_stderr = 2
+
 
 class Interruption:
     """Which signal has come, if any."""
@@ -32,6 +35,9 @@ class Interruption:
 
     def listen(self) -> None:
         """Takes the signals; those that the parent has ignored, as nohup does, stay ignored."""
+        global _stderr
+        with contextlib.suppress(OSError):  # it is closed
+            _stderr = os.dup(2)
         for number in _SIGNALS:
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._take)
@@ -84,7 +90,7 @@ def end_with_line(line: str, *, exit_code: int) -> NoReturn:
     """Says a line on stderr and ends this process, from whatever thread, and all below it."""
     kill_descendants()
     with contextlib.suppress(OSError):
-        os.write(2, f"{line}\n".encode(errors="backslashreplace"))
+        os.write(_stderr, f"{line}\n".encode(errors="backslashreplace"))
     os._exit(exit_code)
 
 

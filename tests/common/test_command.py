@@ -147,8 +147,9 @@ def test_a_worker_that_dies_ends_the_command(command_of, tmp_path):
     body = """
         def watch():
             raise RuntimeError("Worker subprocess exited with return code -9")
-        threading.Thread(target=watch).start()
-        time.sleep(600)
+        with command.kept_back_stderr():
+            threading.Thread(target=watch).start()
+            time.sleep(600)
     """
     code, _, errors = ended(command_of(body), tmp_path)
     assert code == 1
@@ -214,12 +215,13 @@ def test_ctrl_c_that_a_library_turns_into_another_error(command_of, tmp_path):
 def test_ctrl_c_twice_ends_at_once(command_of, tmp_path):
     body = """
         child = subprocess.Popen(["sleep", "60"], start_new_session=True)
-        try:
-            print("ready", flush=True)
-            time.sleep(60)
-        finally:
-            print("putting away", flush=True)
-            time.sleep(60)
+        with command.kept_back_stderr():
+            try:
+                print("ready", flush=True)
+                time.sleep(60)
+            finally:
+                print("putting away", flush=True)
+                time.sleep(60)
     """
     process = start(command_of(body), tmp_path)
     process.stdout.readline()
