@@ -8,6 +8,7 @@ from typing import Any
 
 from common.config import config_of
 from common.errors import UserFacingError
+from common.inputs import Inputs
 from common.spectrogram import SpectrogramParams
 
 FILE_NAME = "model_info.json"
@@ -25,6 +26,8 @@ class ModelInfo:
         silence_dbfs: a window whose peak lies below this level was kept from it.
         dataset_fingerprint: of the dataset that it was trained on.
         evaluation: on that dataset's test split, None where that is empty.
+        inputs: that it takes beside the picture; nothing, of a model from before there were any.
+        vocabularies: {category: the values that it knows}, the most frequent first.
     """
 
     class_names: tuple[str, ...]
@@ -34,6 +37,8 @@ class ModelInfo:
     silence_dbfs: float
     dataset_fingerprint: str
     evaluation: dict[str, Any] | None
+    inputs: Inputs = dataclasses.field(default_factory=Inputs)
+    vocabularies: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def from_json(cls, text: str | bytes, *, name: str = FILE_NAME) -> "ModelInfo":
@@ -44,7 +49,15 @@ class ModelInfo:
         """
         try:
             values = json.loads(text)
-            values = {field.name: values[field.name] for field in dataclasses.fields(cls)}
+            inputs = Inputs.from_dict(values.get("inputs", {}), name="inputs")
+            vocabularies = {
+                name: tuple(known) for name, known in values.get("vocabularies", {}).items()
+            }
+            values = {
+                field.name: values[field.name]
+                for field in dataclasses.fields(cls)
+                if field.name not in ("inputs", "vocabularies")
+            }
             signal = config_of(SpectrogramParams, values["signal"], name="signal")
             lists = {field: values[field] for field in ("class_names", "thresholds")}
         except UserFacingError as error:
@@ -55,7 +68,9 @@ class ModelInfo:
             if not isinstance(value, list):
                 raise UserFacingError(f"{name}: {field} is {value!r:.100}; it is a list")
         tuples = {field: tuple(value) for field, value in lists.items()}
-        info = cls(**values | {"signal": signal} | tuples)
+        info = cls(
+            **values | {"signal": signal} | tuples, inputs=inputs, vocabularies=vocabularies
+        )
         for field, problem in info._problems():
             given = repr(values[field])[:100]
             raise UserFacingError(f"{name}: {field} is {given}; it is {problem}")
