@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common import chroma, tempo
+from common import chroma, records, tempo
 from common.errors import UserFacingError
+from common.input_statistics import number_in
 from common.inputs import Inputs
 from common.spectrogram import SpectrogramParams
 
@@ -103,11 +104,16 @@ def input_name(feature: str) -> str:
     return feature.replace("/", "_")
 
 
-def unknown(inputs: Inputs, params: SpectrogramParams) -> dict[str, NDArray[Any]]:
-    """{named input: an array [1, …] that says unknown} of a signature that takes pictures.
+def unknown(
+    inputs: Inputs, params: SpectrogramParams, *, signature: str = "spectrogram"
+) -> dict[str, NDArray[Any]]:
+    """{named input: an array [1, …] that says unknown} of what a signature takes beside its own.
 
-    A string is empty, a number is not a number, what is heard is zeros.
+    A string is empty, a number is not a number, what is heard is zeros. A signature that takes
+    waveforms hears by itself, and a tf.Example has all in it.
     """
+    if signature == "examples":
+        return {}
     strings = [*inputs.category_features.values(), *inputs.text_features.values()]
     arrays: dict[str, NDArray[Any]] = {
         **{input_name(feature): np.array([b""], object) for feature in strings},
@@ -116,6 +122,8 @@ def unknown(inputs: Inputs, params: SpectrogramParams) -> dict[str, NDArray[Any]
             for feature in inputs.number_features.values()
         },
     }
+    if signature != "spectrogram":
+        return arrays
     if inputs.chroma:
         arrays["chroma"] = np.zeros((1, *chroma.shape(params)), np.uint8)
     if inputs.tempo:
@@ -133,4 +141,23 @@ def columns(rows: Sequence[Metadata], inputs: Inputs) -> dict[str, NDArray[Any]]
     for name, feature in inputs.number_features.items():
         numbers = [row.get(name, math.nan) for row in rows]
         found[input_name(feature)] = np.array(numbers, np.float32)
+    return found
+
+
+def of_record(
+    values: Mapping[str, records.Value], inputs: Inputs, params: SpectrogramParams
+) -> dict[str, NDArray[Any]]:
+    """{named input: array [1, …]} of what a record carries beside its picture."""
+    found = unknown(inputs, params)
+    for feature in [*inputs.category_features.values(), *inputs.text_features.values()]:
+        found[input_name(feature)][0] = values.get(feature, b"")
+    for feature in inputs.number_features.values():
+        # As the trainer's reader does, which takes no whole number below 0 for known.
+        value = values.get(feature)
+        if not (isinstance(value, int) and value < 0):
+            found[input_name(feature)][0] = number_in(values, feature)
+    for name in ("chroma", "tempo"):
+        levels = values.get(name)
+        if name in found and isinstance(levels, bytes):
+            found[name] = np.frombuffer(levels, np.uint8).reshape(found[name].shape)
     return found

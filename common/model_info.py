@@ -68,9 +68,7 @@ class ModelInfo:
             if not isinstance(value, list):
                 raise UserFacingError(f"{name}: {field} is {value!r:.100}; it is a list")
         tuples = {field: tuple(value) for field, value in lists.items()}
-        info = cls(
-            **values | {"signal": signal} | tuples, inputs=inputs, vocabularies=vocabularies
-        )
+        info = cls(**values | {"signal": signal} | tuples, inputs=inputs, vocabularies=vocabularies)
         for field, problem in info._problems():
             given = repr(values[field])[:100]
             raise UserFacingError(f"{name}: {field} is {given}; it is {problem}")

@@ -1,10 +1,11 @@
 """A version of an exported model in this process."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from common import command, export_folder, files
+from common import command, export_folder, files, metadata
 from common.errors import UserFacingError, one_line
 
 
@@ -30,8 +31,7 @@ class ExportedModel:
             with command.kept_back_stderr():
                 self._loaded = tf.saved_model.load(path)
             self.signatures = dict(self._loaded.signatures)
-            self._of_waveforms = self.signatures["serving_default"]
-            self._of_pictures = self.signatures["spectrogram"]
+            self.signatures["serving_default"], self.signatures["spectrogram"]
         except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
             message = one_line(error, at_most=200)
             raise UserFacingError(f"{path}: not a whole export ({message})") from None
@@ -42,14 +42,46 @@ class ExportedModel:
         version = export_folder.newest_version(export_dir)
         return cls(files.join(export_dir, str(version)))
 
-    def probabilities_of_waveforms(self, waveforms: np.ndarray) -> np.ndarray:
-        """Predicts for waveforms float32 [batch, samples]: float32 [batch, classes]."""
-        probabilities: np.ndarray = self._of_waveforms(waveform=waveforms)["probabilities"].numpy()
+    def ask(self, signature: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The outputs of a signature, as tensors.
+
+        Args:
+            signature: its name.
+            inputs: {name: array [batch, …]}; what is left out is unknown. TensorFlow Serving puts
+                the defaults of the SignatureDef in, and TensorFlow in Python does not.
+        """
+        import tensorflow as tf
+
+        unknown = metadata.unknown(self.info.inputs, self.info.signal, signature=signature)
+        tensors = {name: tf.constant(value) for name, value in {**unknown, **inputs}.items()}
+        outputs: dict[str, Any] = self.signatures[signature](**tensors)
+        return outputs
+
+    def probabilities_of_waveforms(
+        self, waveforms: np.ndarray, told: Sequence[metadata.Metadata] | None = None
+    ) -> np.ndarray:
+        """Probabilities float32 [batch, classes] of waveforms float32 [batch, samples].
+
+        Args:
+            waveforms: what is heard.
+            told: of each, what is known of it; nothing unless given.
+        """
+        beside = {} if told is None else metadata.columns(told, self.info.inputs)
+        answer = self.ask("serving_default", {"waveform": waveforms, **beside})
+        probabilities: np.ndarray = answer["probabilities"].numpy()
         return probabilities
 
-    def probabilities_of_pictures(self, pictures: np.ndarray) -> np.ndarray:
-        """Predicts for pictures uint8 [batch, height, width]: float32 [batch, classes]."""
-        probabilities: np.ndarray = self._of_pictures(spectrogram=pictures)["probabilities"].numpy()
+    def probabilities_of_pictures(
+        self, pictures: np.ndarray, beside: Mapping[str, np.ndarray] | None = None
+    ) -> np.ndarray:
+        """Probabilities float32 [batch, classes] of pictures uint8 [batch, height, width].
+
+        Args:
+            pictures: what is seen.
+            beside: further named inputs [batch, …] of the signature; unknown unless given.
+        """
+        answer = self.ask("spectrogram", {"spectrogram": pictures, **(beside or {})})
+        probabilities: np.ndarray = answer["probabilities"].numpy()
         return probabilities
 
     def warm_up_requests(self) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
@@ -80,7 +112,7 @@ class ExportedModel:
         for signature, inputs in self.warm_up_requests():
             if signature == asked:
                 try:
-                    self.signatures[signature](**inputs)
+                    self.ask(signature, inputs)
                 except (tf.errors.OpError, TypeError, ValueError) as error:
                     path = files.join(self.path, export_folder.WARM_UP_FILE)
                     raise _damaged(path, error) from None

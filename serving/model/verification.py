@@ -3,17 +3,19 @@
 Each check asks the same in two ways and gives the largest difference of the probabilities.
 """
 
+import hashlib
 import io
 import math
 import wave
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from common import clips, spectrogram
+from common import clips, hearing, metadata
 from common.errors import one_line
+from common.records import decode_example
 from common.signatures import SIGNATURES
 from serving.model.exported_model import ExportedModel
 
@@ -49,23 +51,39 @@ class Verifier:
     def __init__(self, model: ExportedModel):
         self._model = model
         self._params = model.info.signal
+        self._inputs = model.info.inputs
         self._num_answers = 0
         self._worst_sum = 0.0
         self._wrong_labels = 0
 
-    def ask(self, signature: str, values: Sequence[Any] | np.ndarray) -> np.ndarray:
-        """Predicts by a signature, in batches: float32 [batch, classes]."""
+    def ask(
+        self,
+        signature: str,
+        values: Sequence[Any] | np.ndarray,
+        beside: Mapping[str, np.ndarray] | None = None,
+    ) -> np.ndarray:
+        """Probabilities float32 [batch, classes] by a signature, in batches.
+
+        Args:
+            signature: its name.
+            values: [batch, …] of its own input.
+            beside: the same of its others, unknown unless given; what it does not take is left out.
+        """
+        inputs = {SIGNATURES[signature]: values}
+        for name in metadata.unknown(self._inputs, self._params, signature=signature):
+            if beside and name in beside:
+                inputs[name] = beside[name]
         parts = [
-            self._ask(signature, {SIGNATURES[signature]: values[start : start + _BATCH]})
+            self._ask(
+                signature,
+                {name: value[start : start + _BATCH] for name, value in inputs.items()},
+            )
             for start in range(0, len(values), _BATCH)
         ]
         return np.concatenate(parts)
 
     def _ask(self, signature: str, inputs: dict[str, Any]) -> np.ndarray:
-        import tensorflow as tf
-
-        tensors = {name: tf.constant(value) for name, value in inputs.items()}
-        answer = self._model.signatures[signature](**tensors)
+        answer = self._model.ask(signature, inputs)
         probabilities: np.ndarray = answer["probabilities"].numpy()
         off = np.abs(probabilities.sum(axis=1, dtype=np.float64) - 1)
         off[(probabilities < 0).any(axis=1)] = np.inf
@@ -76,6 +94,24 @@ class Verifier:
         self._wrong_labels += int(np.sum(names != np.array(labels)))
         return probabilities
 
+    def _of_records(self, records: Sequence[Record]) -> dict[str, np.ndarray]:
+        """{named input: array [records, …]} of what they carry beside their pictures."""
+        rows = [
+            metadata.of_record(decode_example(record.serialized), self._inputs, self._params)
+            for record in records
+        ]
+        return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+    def _heard(self, windows: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
+        """{`spectrogram`, and `chroma` and `tempo` where it takes them: array [windows, …]}."""
+        heard = [hearing.hear(window, self._params, self._inputs) for window in windows]
+        return {name: np.stack([each[name] for each in heard]) for name in heard[0]}
+
+    def _ask_heard(
+        self, heard: dict[str, np.ndarray], beside: Mapping[str, np.ndarray] | None = None
+    ) -> np.ndarray:
+        return self.ask("spectrogram", heard["spectrogram"], {**(beside or {}), **heard})
+
     # ---- what is compared
 
     def references(self, records: list[Record], references: dict[str, list[float]]) -> Check:
@@ -83,20 +119,31 @@ class Verifier:
 
         Args:
             records: of the dataset.
-            references: probabilities by the SHA-256 of a picture.
+            references: probabilities by the SHA-256 of a picture, of this alone; and, where the
+                model takes more, by the SHA-256 of a record, of all that is in it.
         """
-        import hashlib
-
-        keys = [hashlib.sha256(record.picture.tobytes()).hexdigest() for record in records]
-        known = [record for record, key in zip(records, keys, strict=True) if key in references]
-        expected = [references[key] for key in keys if key in references]
-        answers = self.ask("spectrogram", np.stack([record.picture for record in known]))
+        answers, expected = [], []
+        of_signature: dict[str, list[Any]] = {
+            "spectrogram": [record.picture for record in records],
+            "examples": [record.serialized for record in records],
+        }
+        for signature, values in of_signature.items():
+            keys = [
+                hashlib.sha256(v if isinstance(v, bytes) else v.tobytes()).hexdigest()
+                for v in values
+            ]
+            known = [value for value, key in zip(values, keys, strict=True) if key in references]
+            if known:
+                batch = known if signature == "examples" else np.stack(known)
+                answers += list(self.ask(signature, batch))
+                expected += [references[key] for key in keys if key in references]
         return check("records: as the network before its export", answers, expected)
 
     def examples(self, records: list[Record]) -> Check:
-        """Compares tf.Examples with the pictures that they hold."""
+        """tf.Examples with the pictures and all else that they hold."""
         answers = self.ask("examples", [record.serialized for record in records])
-        expected = self.ask("spectrogram", np.stack([record.picture for record in records]))
+        pictures = np.stack([record.picture for record in records])
+        expected = self.ask("spectrogram", pictures, self._of_records(records))
         return check("records: tf.Example and spectrogram", answers, expected)
 
     def songs(self, pairs: list[tuple[np.ndarray, Record]], *, made_by: str) -> Check:
@@ -106,12 +153,14 @@ class Verifier:
             pairs: float32 [num_samples] and its record.
             made_by: `graph`, the front end in the export; or `job`, the one of the dataset job.
         """
+        records = [record for _, record in pairs]
+        beside = self._of_records(records)
         if made_by == "graph":
-            answers = self.ask("serving_default", np.stack([window for window, _ in pairs]))
+            windows = np.stack([window for window, _ in pairs])
+            answers = self.ask("serving_default", windows, beside)
         else:
-            pictures = [spectrogram.picture(window, self._params) for window, _ in pairs]
-            answers = self.ask("spectrogram", np.stack(pictures))
-        expected = self.ask("spectrogram", np.stack([record.picture for _, record in pairs]))
+            answers = self._ask_heard(self._heard(window for window, _ in pairs), beside)
+        expected = self.ask("spectrogram", np.stack([r.picture for r in records]), beside)
         names = {"graph": "songs: waveform and record", "job": "songs: picture of now and record"}
         return check(names[made_by], answers, expected)
 
@@ -163,12 +212,12 @@ class Verifier:
 
     def _waveforms_as_the_job(self, name: str, waveforms: list[np.ndarray]) -> Check:
         answers = [self.ask("serving_default", waveform[np.newaxis]) for waveform in waveforms]
-        pictures = [
-            spectrogram.picture(window, self._params)
+        windows = (
+            window
             for waveform in waveforms
             for window in clips.even_windows(waveform, num_samples=self._params.num_samples)
-        ]
-        return check(name, np.concatenate(answers), self.ask("spectrogram", np.stack(pictures)))
+        )
+        return check(name, np.concatenate(answers), self._ask_heard(self._heard(windows)))
 
     def warm_up_file(self) -> Check:
         """Sends the warm-up requests; every signature has one, and its items are all the same."""

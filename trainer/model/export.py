@@ -7,6 +7,7 @@ of its own that knows nothing of the trainer.
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import os
 import subprocess
@@ -20,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from common import export_folder, files, records, spectrogram
+from common import export_folder, files, hearing, metadata, records
 from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError
 from common.inputs import Inputs
@@ -39,7 +40,9 @@ Outputs = dict[str, tf.Tensor]
 class ServedModel(tf.Module):
     """Wraps a network in the four signatures of the export.
 
-    Each returns `probabilities` float32 [batch, classes] and `label` string [batch].
+    Each returns `probabilities` float32 [batch, classes] and `label` string [batch]. What the
+    network takes beside the picture, they take by name (see `common.metadata`), and it may be left
+    out; chroma and tempo are heard in a waveform.
     """
 
     def __init__(self, model: keras.Model, info: DatasetInfo, inputs: Inputs):
@@ -55,25 +58,16 @@ class ServedModel(tf.Module):
         )
         # Keras 3 hides its variables from tf.Module.
         self._variables = model.variables
+        self._inputs = inputs
         self._params = info.config.spectrogram
         self._class_names = info.class_names
         height, width = self._params.shape
-
-        def signature(
-            function: Callable[[tf.Tensor], Outputs],
-            name: str,
-            shape: list[int | None],
-            dtype: tf.DType,
-        ) -> tf.types.experimental.PolymorphicFunction:
-            spec = tf.TensorSpec(shape, dtype, name=name)
-            return tf.function(function, input_signature=[spec])
-
-        self.waveform = signature(self._waveform, "waveform", [None, None], tf.float32)
-        self.wav = signature(self._wav, "wav", [None], tf.string)
-        self.spectrogram = signature(
-            self._spectrogram, "spectrogram", [None, height, width], tf.uint8
+        self.waveform = self._signature("serving_default", self._waveform, [None, None], tf.float32)
+        self.wav = self._signature("wav", self._wav, [None], tf.string)
+        self.spectrogram = self._signature(
+            "spectrogram", self._spectrogram, [None, height, width], tf.uint8
         )
-        self.examples = signature(self._examples, "examples", [None], tf.string)
+        self.examples = self._signature("examples", self._examples, [None], tf.string)
 
     @property
     def signatures(self) -> dict[str, Any]:
@@ -84,23 +78,54 @@ class ServedModel(tf.Module):
             "examples": self.examples,
         }
 
-    def _spectrogram(self, spectrogram: tf.Tensor) -> Outputs:
-        return self._answer({"spectrogram": spectrogram})
+    def _signature(
+        self,
+        name: str,
+        answer: Callable[[tf.Tensor, dict[str, tf.Tensor]], Outputs],
+        shape: list[int | None],
+        dtype: tf.DType,
+    ) -> tf.types.experimental.PolymorphicFunction:
+        """A function of the signature's own input and, by name, of those that may be left out.
 
-    def _answer(self, columns: dict[str, tf.Tensor]) -> Outputs:
-        columns = network.with_unknown(columns, self._model)
-        logits = self._model(network.arguments_of(columns, self._model), training=False)
-        probabilities = tf.nn.softmax(logits)
-        names = tf.constant(self._class_names)
-        return {
-            "probabilities": probabilities,
-            "label": tf.gather(names, tf.argmax(probabilities, axis=-1)),
+        Their defaults, which TensorFlow saves as the `defaults` of the SignatureDef, have one row;
+        an input of one row holds for the whole batch.
+        """
+        unknown = metadata.unknown(self._inputs, self._params, signature=name)
+        own = SIGNATURES[name]
+        specs = {own: tf.TensorSpec(shape, dtype, name=own)} | {
+            key: tf.TensorSpec([None, *value.shape[1:]], tf.as_dtype(value.dtype), name=key)
+            for key, value in unknown.items()
         }
 
-    def _waveform(self, waveform: tf.Tensor) -> Outputs:
-        return self._spectrogram(front_end.pictures(waveform, self._params))
+        def ask(*values: tf.Tensor) -> Outputs:
+            given = dict(zip(specs, values, strict=True))
+            value = given.pop(own)
+            batch_size = tf.shape(value)[:1]
+            beside = {
+                key: tf.broadcast_to(each, tf.concat([batch_size, tf.shape(each)[1:]], axis=0))
+                for key, each in given.items()
+            }
+            return answer(value, beside)
 
-    def _wav(self, wav: tf.Tensor) -> Outputs:
+        # What tf.function reads names and defaults from.
+        parameters = [
+            inspect.Parameter(
+                key,
+                inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                default=tf.constant(unknown[key]) if key in unknown else inspect.Parameter.empty,
+            )
+            for key in specs
+        ]
+        ask.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return tf.function(ask, input_signature=list(specs.values()))
+
+    # ---- what the signatures do
+
+    def _waveform(self, waveform: tf.Tensor, beside: dict[str, tf.Tensor]) -> Outputs:
+        heard = front_end.hear(waveform, self._params, self._inputs)
+        return self._spectrogram(heard.pop("spectrogram"), heard | beside)
+
+    def _wav(self, wav: tf.Tensor, beside: dict[str, tf.Tensor]) -> Outputs:
         def window_of(contents: tf.Tensor) -> tf.Tensor:
             samples, rate = tf.audio.decode_wav(contents)
             tf.debugging.assert_equal(
@@ -112,10 +137,28 @@ class ServedModel(tf.Module):
             return front_end.central_window(mono, self._params.num_samples)[0]
 
         spec = tf.TensorSpec([self._params.num_samples], tf.float32)
-        return self._waveform(tf.map_fn(window_of, wav, fn_output_signature=spec))
+        return self._waveform(tf.map_fn(window_of, wav, fn_output_signature=spec), beside)
 
-    def _examples(self, examples: tf.Tensor) -> Outputs:
+    def _spectrogram(self, spectrogram: tf.Tensor, beside: dict[str, tf.Tensor]) -> Outputs:
+        columns = {"spectrogram": spectrogram}
+        columns |= {name: beside[name] for name in network.arrays_of(self._inputs)}
+        if self._encoder is not None:
+            columns["metadata"] = self._encoder(
+                {name: beside[metadata.input_name(name)] for name in self._encoder.dtypes}
+            )
+        return self._answer(columns)
+
+    def _examples(self, examples: tf.Tensor, _: dict[str, tf.Tensor]) -> Outputs:
         return self._answer(self._parse(examples))
+
+    def _answer(self, columns: dict[str, tf.Tensor]) -> Outputs:
+        logits = self._model(network.arguments_of(columns, self._model), training=False)
+        probabilities = tf.nn.softmax(logits)
+        names = tf.constant(self._class_names)
+        return {
+            "probabilities": probabilities,
+            "label": tf.gather(names, tf.argmax(probabilities, axis=-1)),
+        }
 
 
 def export_model(
@@ -165,19 +208,20 @@ def write_candidate(
         built = network.build(config.network, info)
         model = built.model
         model.set_weights(weights)
-        references = reference_answers(model, info, dataset_dir)
+        references = reference_answers(model, info, dataset_dir, inputs=built.inputs)
     served = ServedModel(model, info, built.inputs)
     name = f"{export_folder.CANDIDATE}{uuid.uuid4().hex}"
     candidate = files.join(export_dir, name)
     tf.saved_model.save(served, candidate, signatures=served.signatures)
-    described = model_info(model, config, info, evaluation)
+    described = model_info(model, config, info, evaluation, inputs=built.inputs)
     for file_name, text in (
         (export_folder.INFO_FILE, json.dumps(described, indent=2) + "\n"),
         (export_folder.CARD_FILE, model_card.text(described, info)),
         (export_folder.REFERENCES_FILE, json.dumps(references, indent=1) + "\n"),
     ):
         export_folder.write_extra(candidate, file_name, text.encode())
-    warm_up = b"".join(records.frame(log.SerializeToString()) for log in warmup_requests(info))
+    requests = warmup_requests(info, built.inputs)
+    warm_up = b"".join(records.frame(log.SerializeToString()) for log in requests)
     export_folder.write_extra(candidate, export_folder.WARM_UP_FILE, warm_up)
     return name
 
@@ -216,35 +260,52 @@ def release(candidate: str, export_dir: str, dataset_dir: str) -> str:
 
 
 def reference_answers(
-    model: keras.Model, info: DatasetInfo, dataset_dir: str
+    model: keras.Model, info: DatasetInfo, dataset_dir: str, *, inputs: Inputs
 ) -> dict[str, list[float]]:
-    """Predicts the first pictures of each split: probabilities by SHA-256 of the picture alone."""
-    answers = {}
+    """Predicts the first records of each split.
+
+    Returns:
+        probabilities by the SHA-256 of a picture, of the picture alone; and where the network takes
+        more, by the SHA-256 of the serialized record, of all that is in it.
+    """
+    answers: dict[str, list[float]] = {}
+
+    def add(keys: list[bytes], columns: dict[str, tf.Tensor]) -> None:
+        logits = model(network.arguments_of(columns, model), training=False)
+        for key, values in zip(keys, tf.nn.softmax(logits).numpy(), strict=True):
+            answers[hashlib.sha256(key).hexdigest()] = [float(value) for value in values]
+
+    beside = reader.Beside(
+        encoder=input_encoder.encoder_of(inputs, info), arrays=network.arrays_of(inputs)
+    )
+    parse = reader.parser(info, names=(), beside=beside)
     for split in info.splits.values():
         if not split.num_examples:
             continue
         paths = [files.join(dataset_dir, shard.file) for shard in split.shards]
         serialized = list(tf.data.TFRecordDataset(paths).take(_REFERENCES))
-        feature = {"spectrogram": tf.io.FixedLenFeature([], tf.string)}
-        data = tf.io.parse_example(serialized, feature)["spectrogram"]
-        pictures = reader.decode_pictures(data, info.config.spectrogram.shape)
-        columns = network.with_unknown({"spectrogram": pictures}, model)
-        logits = model(network.arguments_of(columns, model), training=False)
-        probabilities = tf.nn.softmax(logits).numpy()
-        for picture, values in zip(data.numpy(), probabilities, strict=True):
-            answers[hashlib.sha256(picture).hexdigest()] = [float(value) for value in values]
+        columns = parse(serialized)
+        pictures = {"spectrogram": columns["spectrogram"]}
+        add(
+            [picture.tobytes() for picture in pictures["spectrogram"].numpy()],
+            network.with_unknown(pictures, model),
+        )
+        if inputs != Inputs():
+            add([record.numpy() for record in serialized], columns)
     return answers
 
 
-def warmup_requests(info: DatasetInfo) -> list[prediction_log_pb2.PredictionLog]:
+def warmup_requests(info: DatasetInfo, inputs: Inputs) -> list[prediction_log_pb2.PredictionLog]:
     """Makes the warm-up requests of TensorFlow Serving: every signature, every batch size.
 
     All hold the same faint noise. In the larger batches its waveform is cut short, since the graph
-    pads it and runs through the same shapes.
+    pads it and runs through the same shapes. What else the network takes is said to be unknown for
+    each row, except where a single row leaves it out: TensorFlow Serving puts the default in as it
+    is, and does not batch inputs of different lengths.
     """
     params = info.config.spectrogram
     noise = np.random.default_rng(0).normal(0, 0.1, params.num_samples).astype(np.float32)
-    picture = spectrogram.picture(noise, params)
+    picture = hearing.hear(noise, params, Inputs())["spectrogram"]
     feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[picture.tobytes()]))
     example = tf.train.Example(features=tf.train.Features(feature={"spectrogram": feature}))
     logs = []
@@ -262,6 +323,11 @@ def warmup_requests(info: DatasetInfo) -> list[prediction_log_pb2.PredictionLog]
             request.model_spec.signature_name = signature
             batch = [value] * size if isinstance(value, bytes) else np.stack([value] * size)
             request.inputs[SIGNATURES[signature]].CopyFrom(tf.make_tensor_proto(batch))
+            if size > 1:
+                unknown = metadata.unknown(inputs, params, signature=signature)
+                for name, row in unknown.items():
+                    rows = np.repeat(row, size, axis=0)
+                    request.inputs[name].CopyFrom(tf.make_tensor_proto(rows))
             logs.append(log)
     return logs
 
@@ -271,8 +337,11 @@ def model_info(
     config: TrainConfig,
     info: DatasetInfo,
     evaluation: dict[str, Any] | None,
+    *,
+    inputs: Inputs,
 ) -> dict[str, Any]:
     """Returns the contents of model_info.json: what serving the model needs."""
+    known = {} if info.statistics is None else info.statistics.categories
     return {
         "class_names": list(info.class_names),
         "thresholds": list(info.thresholds),
@@ -280,6 +349,10 @@ def model_info(
         "min_seconds": info.config.min_seconds,
         "silence_dbfs": info.config.silence_dbfs,
         "dataset_fingerprint": info.fingerprint,
+        "inputs": inputs.to_dict(),
+        "vocabularies": {
+            name: list(known[name][: input_encoder.MAX_VALUES]) for name in inputs.categories
+        },
         "training": config.to_dict(),
         "num_parameters": model.count_params(),
         "evaluation": evaluation,

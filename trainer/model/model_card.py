@@ -5,8 +5,9 @@ Its headings are those of M. Mitchell et al., "Model Cards for Model Reporting",
 
 from typing import Any
 
-from common import tables
+from common import metadata, tables
 from common.dataset_info import DatasetInfo
+from common.inputs import Inputs
 from trainer.network_config import network_config_of
 
 
@@ -35,6 +36,8 @@ def text(model_info: dict[str, Any], info: DatasetInfo) -> str:
         for name, split in info.splits.items()
     )
     signal = info.config.spectrogram
+    takes_more = Inputs.from_dict(model_info["inputs"]) != Inputs()
+    about = "audio and metadata say" if takes_more else "audio alone says"
     rejected = ", ".join(f"{count:,} {reason}" for reason, count in info.rejected.items())
     return f"""# Popularity of a song, from its audio
 
@@ -46,13 +49,13 @@ of music (mono, {signal.sample_rate:,} Hz) as a picture of {signal.shape[0]} × 
 answers with a probability for each class:
 
 {classes}
-
+{_inputs(model_info["inputs"])}
 {_origin(network)}
 `fma-popularity` trains it, and `model_info.json` beside this file holds every parameter.
 
 ## Intended use
 
-To show and to study what audio alone says about how often a song is listened to. Not to decide
+To show and to study what {about} about how often a song is listened to. Not to decide
 which music is published, promoted or paid for: see the limits.
 
 ## Training data
@@ -104,6 +107,21 @@ def _origin(network: dict[str, Any]) -> str:
     if "convolutions" in network:
         return "The architecture is that of a student project's poster (Stanford, on FMA);"
     return "The architecture is this project's own, beyond the poster that it began with;"
+
+
+def _inputs(values: dict[str, Any]) -> str:
+    """What it may be told beside the sound, if anything, as a paragraph."""
+    inputs = Inputs.from_dict(values)
+    told = ", ".join(f"`{name}` ({kind})" for name, kind in metadata.names(inputs).items())
+    heard = " and ".join(name for name in ("chroma", "tempo") if values[name])
+    parts = []
+    if heard:
+        parts.append(f"It also hears {heard} in the same music.")
+    if told:
+        parts.append(
+            f"It may be told {told}; each of them may be unknown, and the sound alone is enough."
+        )
+    return "\n" + "\n".join(parts) + "\n" if parts else ""
 
 
 def _evaluation(evaluation: dict[str, Any] | None) -> str:
