@@ -7,6 +7,7 @@ line, an interruption as one, and a mistake of ours as one that names the log wi
 import contextlib
 import errno
 import os
+import resource
 import sys
 import tempfile
 import threading
@@ -30,6 +31,13 @@ _DEBUG = flags.DEFINE_bool(
 _kept_back = bytearray()
 _MOST_KEPT_BACK = 1 << 20
 _SECONDS_TO_KEEP = 0.5
+
+# What no command does without: the limit, its letter in ulimit, how much it is at least.
+_LEAST = (
+    ("RLIMIT_NOFILE", "n", 256),
+    ("RLIMIT_NPROC", "u", 128),
+    ("RLIMIT_AS", "v", 2 << 30),
+)
 _LONGEST_LINE, _LONGEST_MESSAGE = 5_000, 400
 
 
@@ -151,6 +159,7 @@ def run(
     try:
         try:
             _require_text(sys.argv[1:])
+            _require_limits()
             app.run(main, flags_parser=parse)
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(bool(end.code))
@@ -181,6 +190,33 @@ def _require_text(arguments: Sequence[str]) -> None:
             if argument.startswith("-"):
                 shown = os.fsencode(argument).decode(errors="backslashreplace")
                 raise UserFacingError(f"{shown}: no UTF-8; rename what it names") from None
+
+
+def _require_limits() -> None:
+    """Raises UserFacingError where a shell's limits leave too little to work with.
+
+    The libraries beneath do not say so: gRPC waits for ever for a file that it can't open, and
+    aborts where it gets no memory or no thread.
+    """
+    for name, letter, least in _LEAST:
+        kind = getattr(resource, name, None)
+        if kind is None:
+            continue
+        soft, hard = resource.getrlimit(kind)
+        if soft == resource.RLIM_INFINITY or soft >= least:
+            continue
+        if hard == resource.RLIM_INFINITY or hard >= least:
+            resource.setrlimit(kind, (least, hard))
+            continue
+        raise UserFacingError(
+            f"ulimit -{letter}: the shell allows {_amount(letter, soft)}, and at least "
+            f"{_amount(letter, least)} are needed; raise that limit"
+        )
+
+
+def _amount(letter: str, limit: int) -> str:
+    unit = {"n": "open files", "u": "processes", "v": "kB of memory"}[letter]
+    return f"{limit // 1024 if letter == 'v' else limit:,} {unit}"
 
 
 def _line_of(error: BaseException) -> str:

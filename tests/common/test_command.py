@@ -157,6 +157,31 @@ def test_a_worker_that_dies_ends_the_command(command_of, tmp_path):
     assert len(errors.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("limit", "line"),
+    [
+        ("-n 40", "ulimit -n: the shell allows 40 open files, and at least 256 open files are"),
+        ("-u 20", "ulimit -u: the shell allows 20 processes, and at least 128 processes are"),
+        (
+            "-v 600000",
+            "ulimit -v: the shell allows 600,000 kB of memory, and at least 2,097,152 kB",
+        ),
+    ],
+)
+def test_limits_that_nothing_works_with(command_of, tmp_path, limit, line):
+    limited = ["bash", "-c", f'ulimit {limit}; exec "$@"', "bash", *command_of("print('done')")]
+    code, out, errors = ended(limited, tmp_path)
+    assert (code, out) == (1, "")
+    assert errors.startswith(f"error: {line}")
+    assert len(errors.splitlines()) == 1
+
+
+def test_a_soft_limit_is_raised(command_of, tmp_path):
+    body = "import resource; print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+    limited = ["bash", "-c", 'ulimit -S -n 40; exec "$@"', "bash", *command_of(body)]
+    assert ended(limited, tmp_path) == (0, "256\n", "")
+
+
 # ---- signals
 
 
