@@ -1,4 +1,4 @@
-"""The split and the shard of a track: pure functions of its row."""
+"""The split and the shard of a track: pure functions of its row, which `track_rows` applies."""
 
 import bisect
 import itertools

@@ -1,4 +1,4 @@
-"""What is wrong in the words of the user, on every path from a flag to a file."""
+"""Errors of the user's input and of their machine, each told in one line."""
 
 import errno
 import os

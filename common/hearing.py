@@ -1,4 +1,4 @@
-"""All that is heard in a window of a clip, from one short-time Fourier transform."""
+"""The audio features of a window (spectrogram, chroma, tempo), from one STFT."""
 
 import numpy as np
 from numpy.typing import NDArray

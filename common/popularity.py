@@ -1,4 +1,4 @@
-"""What the thresholds between the classes cut: the listens, or what is fair to a track's age."""
+"""What the thresholds cut into classes: the listens, or a measure adjusted for a track's age."""
 
 import bisect
 import datetime

@@ -1,4 +1,4 @@
-"""Names that strangers gave, as a terminal, a page and a picture may show them."""
+"""Escapes untrusted names, so that a terminal, a page or a picture can show them."""
 
 import unicodedata
 

@@ -1,4 +1,4 @@
-"""The signatures of an exported model: what whoever asks one gives, and gets."""
+"""The signatures of an exported model: the names of their inputs and outputs."""
 
 # {signature: the name of its input}
 SIGNATURES = {

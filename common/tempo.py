@@ -1,4 +1,4 @@
-"""Rhythm: after which times the onsets of a clip come again."""
+"""Rhythm: a tempogram averaged over time, which says at which lags a clip's onsets repeat."""
 
 import functools
 

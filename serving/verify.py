@@ -33,7 +33,7 @@ _TRACKS_CSV = flags.DEFINE_string(
 )  # fmt: skip
 _RECORDS = flags.DEFINE_integer("records", 16, "Records of each split that are compared.")
 _CANDIDATE = flags.DEFINE_string(
-    "candidate", None, "The name of a candidate in --export_dir, to be let go if it passes."
+    "candidate", None, "The name of a candidate in --export_dir, to be released if it passes."
 )
 
 
@@ -276,7 +276,7 @@ def main(argv: list[str]) -> int:
         problem = problem_of(path, found)
     except UserFacingError as error:
         problem = str(error)
-    except Exception as error:  # whatever it is, the candidate can't be let go
+    except Exception as error:  # whatever it is, the candidate can't be released
         problem = f"{path}: {type(error).__name__}: {one_line(error, at_most=300)}"
     export_folder.write_report(path, report_of(found, problem))
     if problem is not None:

@@ -1,4 +1,4 @@
-"""What a model says about a batch, wherever it runs."""
+"""The predictions of a model for a batch, wherever it runs."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""What is compared before an export is let go: its answers with each other and with the job's.
+"""The checks before an export is released: its answers against each other and the job's.
 
 Each check asks the same in two ways and gives the largest difference of the probabilities.
 """

@@ -1,4 +1,4 @@
-"""What a server takes from strangers, in one place; `serving.app` has a flag for each."""
+"""The server's limits, in one place: each field is a flag, with its help in `serving.app`."""
 
 import dataclasses
 

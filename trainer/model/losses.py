@@ -1,4 +1,4 @@
-"""What training makes small: for each answer of a network, how far it is from the label."""
+"""The training losses: one for each output of a network, and their sum."""
 
 from collections.abc import Mapping
 from typing import Any
