@@ -1,4 +1,4 @@
-r"""The network for audio and all else that is known of a track, of which each may be missing.
+r"""The network for audio and metadata of a track, any of which may be missing.
 
 python -m trainer.train --config=configs/fusion.py --dataset_dir=dataset --model_dir=model
 

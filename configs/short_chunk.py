@@ -3,7 +3,7 @@ r"""The best network for audio alone: normalised convolutions beside statistics 
 python -m trainer.train --config=configs/short_chunk.py --dataset_dir=dataset --model_dir=model
 
 What is not said here is as in `six_conv_rgb.py`. The values were chosen by cross-validation on
-3,607 real clips of FMA; docs has the figures.
+3,607 real clips of FMA.
 """
 
 from ml_collections import ConfigDict

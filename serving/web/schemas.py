@@ -23,7 +23,7 @@ class WindowAnswer(BaseModel):
 
 
 class SecondsWeight(BaseModel):
-    """How much a part of the song speaks for the predicted class."""
+    """How much a part of the song supports the predicted class."""
 
     start: float = Field(description="In seconds from the song's start.")
     end: float
