@@ -52,7 +52,9 @@ class DecoderPool:
                 max_samples=limits.max_samples,
             )
 
-        return cls(make_decoder, count=count, wait_seconds=limits.queue_seconds)
+        # One more song is admitted than there are processes, and it may wait for a whole other one.
+        wait_seconds = limits.decode_seconds + limits.queue_seconds
+        return cls(make_decoder, count=count, wait_seconds=wait_seconds)
 
     def start(self) -> None:
         """Starts all processes side by side; returns when they have loaded what they need.

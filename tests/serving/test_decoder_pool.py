@@ -82,6 +82,14 @@ def decoders() -> set[int]:
     return {pid for pid in there if "answer_requests" in processes.command_line(pid)}
 
 
+def kill_all():
+    """Returns when all decoders have ended."""
+    there = decoders()
+    for pid in there:
+        os.kill(pid, signal.SIGKILL)
+    processes.wait_until_ended(there, seconds=30)
+
+
 def wait_until(holds, seconds=60.0):
     end = time.monotonic() + seconds
     while not holds():
@@ -97,17 +105,14 @@ def assert_answers(pool, times=4):
 
 
 def test_idle_processes_that_are_killed_are_no_fault_of_the_next_songs(pool):
-    for pid in decoders():
-        os.kill(pid, signal.SIGKILL)
+    kill_all()
     assert_answers(pool)
     wait_until(lambda: pool.num_ready() == 2)
 
 
 def test_idle_processes_are_replaced_while_nobody_asks(pool):
     """Or a load balancer that asks whether it is ready would never send a song again."""
-    for pid in decoders():
-        os.kill(pid, signal.SIGKILL)
-    processes.wait_until_ended(decoders())
+    kill_all()
     wait_until(pool.is_ready)
     wait_until(lambda: pool.is_ready() and pool.num_ready() == 2)
 
@@ -137,7 +142,9 @@ def test_a_process_that_is_killed_while_it_starts_takes_no_songs(pool, start_fil
 
 def test_others_take_the_songs_meanwhile(pool, start_file):
     start_file.write_text("die")
-    os.kill(min(decoders()), signal.SIGKILL)
+    victim = min(decoders())
+    os.kill(victim, signal.SIGKILL)
+    processes.wait_until_ended({victim}, seconds=30)
     assert_answers(pool, 6)
     assert pool.is_ready() and pool.num_ready() == 1
     os.truncate(start_file, 0)
