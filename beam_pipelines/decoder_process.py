@@ -7,7 +7,7 @@ imports no Beam.
 import json
 import sys
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from common import clips
 from common.catalogue import Track
@@ -86,7 +86,7 @@ def main() -> None:
     config = DatasetConfig.from_dict(json.loads(sys.argv[1]))
     spectrogram.mel_filter_bank(config.spectrogram)
 
-    def answer(header, data):
+    def answer(header: Any, data: bytes) -> tuple[dict[str, Any], list[bytes]]:
         allow_processor_seconds(PROCESSOR_SECONDS)
         track, thresholds = header
         started = time.perf_counter()

@@ -11,8 +11,9 @@ import hashlib
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib import metadata
+from typing import Any
 
 import apache_beam as beam
 import soundfile
@@ -73,11 +74,11 @@ class PlanShards(beam.DoFn):
 
     def process(
         self,
-        _,
+        _: Any,
         rows_in_split: dict[str, int],
         thresholds: tuple[float, ...],
         known: dict[tuple[str, str], int],
-    ):
+    ) -> Iterator[Any]:
         job = self._job
         for kind, name in input_columns(job.config):
             if not known.get((kind, name)):
@@ -104,8 +105,8 @@ def shard_count(num_rows: int, config: DatasetConfig) -> int:
 
 
 def assign_to_shard(
-    row: tuple, rows_in_split: dict[str, int], *, config: DatasetConfig
-) -> tuple[str, tuple]:
+    row: tuple[Any, ...], rows_in_split: dict[str, int], *, config: DatasetConfig
+) -> tuple[str, tuple[Any, ...]]:
     """Turns (split, shuffle key, track) into (name of the shard, (shuffle key, track))."""
     split, shuffle_key, track = row
     num_shards = shard_count(rows_in_split[split], config)
@@ -120,7 +121,7 @@ def input_columns(config: DatasetConfig) -> list[tuple[str, str]]:
     return [(kind, name) for kind, names in kinds.items() for name in names]
 
 
-def known_inputs(row: tuple, config: DatasetConfig) -> list[tuple[str, str]]:
+def known_inputs(row: tuple[Any, ...], config: DatasetConfig) -> list[tuple[str, str]]:
     """Those of the `input_columns` that a row knows."""
     track = catalogue.Track(*row[2])
     known = [
@@ -144,7 +145,7 @@ class WriteShard(beam.DoFn):
         self._job = job
         self._decoders = Shared()
 
-    def setup(self):
+    def setup(self) -> None:
         self._decoder = self._decoders.acquire(self._start_decoder)
 
     def _start_decoder(self) -> Decoder:
@@ -152,7 +153,9 @@ class WriteShard(beam.DoFn):
         decoder.start()
         return decoder
 
-    def process(self, element: tuple[str, Iterable[tuple]], thresholds: tuple[float, ...]):
+    def process(
+        self, element: tuple[str, Iterable[tuple[Any, ...]]], thresholds: tuple[float, ...]
+    ) -> Iterator[Any]:
         name, rows = element
         # The empty row is PlanShards', so that a shard without tracks is written too.
         tracks = [catalogue.Track.unpacked(track) for _, track in sorted(filter(None, rows))]
@@ -254,15 +257,16 @@ class WriteShard(beam.DoFn):
         Metrics.counter("audio", "seconds").inc(round(decoded.audio_seconds))
         Metrics.distribution("milliseconds a track", "decode").update(decoded.decode_ms)
         Metrics.distribution("milliseconds a track", "picture").update(decoded.picture_ms)
-        return decoded.records
+        found: list[bytes] = decoded.records
+        return found
 
     def _records_there(self, name: str) -> dict[int, list[bytes]]:
         """Reads a shard that is there already: its records by track, none if it is not whole."""
-        by_track = {}
+        by_track: dict[int, list[bytes]] = {}
         try:
             with files.open_to_read(files.join(self._job.output_dir, name)) as file:
                 for record in records.read_records(file, name=name):
-                    track_id = records.decode_example(record)["track_id"]
+                    track_id = int(records.decode_example(record)["track_id"])
                     by_track.setdefault(track_id, []).append(record)
         except (FileNotFoundError, records.DamagedRecord):
             Metrics.counter("shards", "missing or damaged").inc()
@@ -288,17 +292,17 @@ class Finish(beam.DoFn):
 
     def process(
         self,
-        _,
-        shards,
-        rejected,
-        artists_in_split,
-        leaking_groups,
-        thresholds,
-        statistics,
-        most_frequent,
-    ):
+        _: Any,
+        packed: list[dict[str, Any]],
+        rejected: list[tuple[int, str]],
+        artists_in_split: dict[str, int],
+        leaking_groups: dict[str, int],
+        thresholds: tuple[float, ...],
+        statistics: list[tuple[str, str]],
+        most_frequent: dict[tuple[str, str], Any],
+    ) -> None:
         job = self._job
-        shards = [ShardSummary.unpacked(values) for values in shards]
+        shards = [ShardSummary.unpacked(values) for values in packed]
         # There may be millions; parsed, each would take ten times its text.
         output_folder.write_rejected(job.output_dir, rejected)
         info = dataclasses.replace(
@@ -468,7 +472,9 @@ def build_dataset(pipeline: beam.Pipeline, job: Job) -> None:
     )
 
 
-def class_thresholds(pipeline: beam.Pipeline, rows: beam.PCollection, config: DatasetConfig):
+def class_thresholds(
+    pipeline: beam.Pipeline, rows: beam.PCollection, config: DatasetConfig
+) -> beam.PCollection:
     """Returns a collection of one tuple: the thresholds of the config, or at its quantiles."""
     if not config.quantiles:
         return pipeline | "thresholds" >> beam.Create([config.thresholds])

@@ -10,6 +10,7 @@ import io
 import numpy as np
 import soundfile
 import soxr
+from numpy.typing import NDArray
 
 from common.errors import UserFacingError
 
@@ -59,7 +60,7 @@ def load_waveform(
     sample_rate: int,
     max_seconds: float = MAX_SECONDS,
     max_samples: int = MAX_SAMPLES,
-) -> np.ndarray:
+) -> NDArray[np.float32]:
     """Decodes an audio file to the mean of its channels at `sample_rate` Hz: float32 [samples].
 
     It reads and resamples (soxr HQ) block by block, which gives the same samples as all at once,
@@ -108,10 +109,11 @@ def load_waveform(
     return np.concatenate(parts)
 
 
-def to_mono(samples: np.ndarray) -> np.ndarray:
+def to_mono(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     """Returns the mean of the channels: float32 [samples] of float32 [samples, channels]."""
     # Column by column: `samples.mean(axis=1)` takes seven times as long on two channels.
     total = samples[:, 0].copy()
     for channel in range(1, samples.shape[1]):
         total += samples[:, channel]
-    return total / np.float32(samples.shape[1])
+    mean: NDArray[np.float32] = total / np.float32(samples.shape[1])
+    return mean

@@ -19,8 +19,8 @@ import io
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
-from typing import BinaryIO, NamedTuple
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, BinaryIO, NamedTuple
 
 from common.dataset_config import SPLITS, SUBSETS
 from common.errors import UserFacingError
@@ -102,12 +102,13 @@ class Track(NamedTuple):
         """Returns what the thresholds of the classes divide: popularity, by default the listens."""
         return self.listens if math.isnan(self.popularity) else self.popularity
 
-    def packed(self) -> tuple:
+    def packed(self) -> tuple[Any, ...]:
         """Returns a tuple that Beam encodes; its strings must be UTF-8, and paths need not be."""
-        return tuple(self._replace(path=os.fsencode(self.path)))
+        values = self._asdict() | {"path": os.fsencode(self.path)}
+        return tuple(values.values())
 
     @classmethod
-    def unpacked(cls, values: tuple) -> "Track":
+    def unpacked(cls, values: tuple[Any, ...]) -> "Track":
         """Returns the track of `packed`."""
         return cls(*values)._replace(path=os.fsdecode(cls(*values).path))
 
@@ -245,8 +246,9 @@ class _Ids:
     A plain set takes about 60, which one worker does not have for 100 million rows.
     """
 
-    def __init__(self):
-        self._rising, self._others = array.array("q"), set()
+    def __init__(self) -> None:
+        self._rising = array.array("q")
+        self._others: set[int] = set()
 
     def add(self, number: int) -> bool:
         """Adds an id and returns whether it is a new one."""
@@ -426,7 +428,7 @@ class _Row:
             raise self.error(field, "is not UTF-8")
         return text
 
-    def one_of(self, field: str, values) -> str:
+    def one_of(self, field: str, values: Collection[str]) -> str:
         if self.text(field) not in values:
             raise self.error(field, f"is none of {', '.join(values)}")
         return self.text(field)

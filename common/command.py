@@ -43,7 +43,10 @@ _LONGEST_LINE, _LONGEST_MESSAGE = 5_000, 400
 
 def define_config(example: str) -> "flags.FlagHolder[Any]":
     """The flag --config, a Python file with `get_config()`; --config.key=value overrides a key."""
-    return config_flags.DEFINE_config_file("config", None, f"A config, such as {example}.")
+    holder: flags.FlagHolder[Any] = config_flags.DEFINE_config_file(
+        "config", None, f"A config, such as {example}."
+    )
+    return holder
 
 
 def config_values(holder: "flags.FlagHolder[Any]") -> dict[str, Any]:
@@ -55,7 +58,8 @@ def config_values(holder: "flags.FlagHolder[Any]") -> dict[str, Any]:
     if holder.value is None:
         raise UserFacingError(f"--config is not given. {flags.FLAGS[holder.name].help}")
     try:
-        return holder.value.to_dict()
+        values: dict[str, Any] = holder.value.to_dict()
+        return values
     except OSError as error:
         problem = " ".join(str(error).split()).rpartition("[Errno")
         raise UserFacingError(f"--config can't be loaded: {problem[1]}{problem[2]}") from None
@@ -72,11 +76,12 @@ def config_file_values(path: str, arguments: Sequence[str]) -> dict[str, Any]:
         UserFacingError: the file can't be loaded, or a key or value is not possible.
     """
     argv = ["", f"--config={path}", *arguments]
-    there = flags.FlagValues()
+    there: Any = flags.FlagValues()  # type: ignore[no-untyped-call]
     holder = config_flags.DEFINE_config_file("config", flag_values=there, sys_argv=argv)
     with flag_mistakes():
         there(argv, known_only=True)
-    return holder.value.to_dict()
+    values: dict[str, Any] = holder.value.to_dict()
+    return values
 
 
 @contextlib.contextmanager

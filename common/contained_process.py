@@ -18,7 +18,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from common.audio import ClipError
 
@@ -76,12 +76,12 @@ class ContainedProcess:
         self._start_seconds = start_seconds
         self._stderr = subprocess.DEVNULL if quiet else None
         self._timeout_seconds = timeout_seconds
-        self._process = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._is_ready = False
         # Callers may have several threads; the process takes one file at a time.
         self._lock = threading.Lock()
 
-    def start(self) -> None:
+    def start(self) -> "subprocess.Popen[bytes]":
         """Starts the process, so that it loads its libraries while the caller does other things."""
         environment = {
             "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
@@ -101,6 +101,7 @@ class ContainedProcess:
             start_new_session=True,
         )
         self._is_ready = False
+        return self._process
 
     def ask(self, header: Any, data: bytes | bytearray) -> tuple[dict[str, Any], list[bytes]]:
         """Returns the header and the parts of the answer about a file.
@@ -116,16 +117,16 @@ class ContainedProcess:
             RuntimeError: the process has a bug, whose traceback is the message.
         """
         with self._lock:
-            self._make_ready()
-            timer = threading.Timer(self._timeout_seconds, self._process.kill)
+            process = self._make_ready()
+            timer = threading.Timer(self._timeout_seconds, process.kill)
             timer.start()
             started = time.monotonic()
             try:
-                _send(self._process.stdin, json.dumps(header).encode(), data)
-                answer = json.loads(_receive(self._process.stdout))
-                parts = [_receive(self._process.stdout) for _ in range(answer["num_parts"])]
+                _send(process.stdin, json.dumps(header).encode(), data)
+                answer = json.loads(_receive(process.stdout))
+                parts = [_receive(process.stdout) for _ in range(answer["num_parts"])]
             except (EOFError, BrokenPipeError):
-                code, took = self._end(), time.monotonic() - started
+                code, took = self._end(process), time.monotonic() - started
                 if code == -signal.SIGXCPU:
                     problem = "decoding took too much time of a processor"
                 elif took >= self._timeout_seconds:
@@ -136,7 +137,7 @@ class ContainedProcess:
                 message = f"{len(data):,} bytes: {problem}"
                 raise ClipError("undecodable", message, code="too_slow_to_decode") from None
             except BaseException:  # interrupted: its answer would be taken for the next one's
-                self._end()
+                self._end(process)
                 raise
             finally:
                 timer.cancel()
@@ -160,38 +161,38 @@ class ContainedProcess:
         """
         with self._lock:
             if self._process is not None and self._process.poll() is not None:
-                self._end()
+                self._end(self._process)
             self._make_ready()
 
-    def _make_ready(self) -> None:
-        """Waits for its first message, since loading its libraries is not the file's time."""
-        if self._process is None:
-            self.start()
+    def _make_ready(self) -> "subprocess.Popen[bytes]":
+        """Waits for its first message: loading its libraries is not the file's time."""
+        process = self._process or self.start()
         if self._is_ready:
-            return
-        timer = threading.Timer(self._start_seconds, self._process.kill)
+            return process
+        timer = threading.Timer(self._start_seconds, process.kill)
         timer.start()
         started = time.monotonic()
         try:
-            _receive(self._process.stdout)
+            _receive(process.stdout)
             self._is_ready = True
+            return process
         except EOFError:
-            code, took = self._end(), time.monotonic() - started
+            code, took = self._end(process), time.monotonic() - started
             problem = f"did not start (exit code {code})"
             if took >= self._start_seconds:
                 problem = f"did not start within {self._start_seconds:g} s"
             raise NotStartedError(f"the decoder process {problem}") from None
         except BaseException:
-            self._end()
+            self._end(process)
             raise
         finally:
             timer.cancel()
 
-    def _end(self) -> int:
+    def _end(self, process: "subprocess.Popen[bytes]") -> int:
         """Ends the process; its exit code, which is its own if it had ended already."""
-        self._process.kill()
-        code = self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
+        process.kill()
+        code = process.wait()
+        for pipe in filter(None, (process.stdin, process.stdout)):
             with contextlib.suppress(BrokenPipeError):  # what it has not read is still in stdin
                 pipe.close()
         self._process, self._is_ready = None, False
@@ -204,7 +205,8 @@ class ContainedProcess:
             process.kill()
         with self._lock:
             if self._process is not None:
-                self._process.stdin.close()
+                if self._process.stdin is not None:
+                    self._process.stdin.close()
                 self._process.wait()
                 self._process = None
 
@@ -253,14 +255,16 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _send(file: BinaryIO, *parts: bytes) -> None:
+def _send(file: IO[bytes] | None, *parts: bytes | bytearray) -> None:
+    assert file is not None  # it is a pipe that `start` asked for
     for part in parts:
         file.write(struct.pack("<Q", len(part)))
         file.write(part)
     file.flush()
 
 
-def _receive(file: BinaryIO) -> bytes:
+def _receive(file: IO[bytes] | None) -> bytes:
+    assert file is not None  # it is a pipe that `start` asked for
     header = file.read(8)
     if len(header) < 8:
         raise EOFError
