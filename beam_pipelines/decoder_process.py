@@ -81,10 +81,10 @@ def main() -> None:
     """Answers until stdin ends."""
     # Here, so that a worker that only starts this process does not load what it needs.
     from beam_pipelines import clip_record
-    from common import audio, spectrogram
+    from common import audio, hearing
 
     config = DatasetConfig.from_dict(json.loads(sys.argv[1]))
-    spectrogram.mel_filter_bank(config.spectrogram)
+    hearing.load_banks(config.spectrogram, config.inputs)
 
     def answer(header: Any, data: bytes) -> tuple[dict[str, Any], list[bytes]]:
         allow_processor_seconds(PROCESSOR_SECONDS)

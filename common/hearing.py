@@ -4,10 +4,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common import spectrogram
-from common.chroma import chroma
+from common.chroma import chroma, pitch_class_bank
 from common.inputs import Inputs
 from common.spectrogram import SpectrogramParams
 from common.tempo import tempo
+
+
+def load_banks(params: SpectrogramParams, inputs: Inputs) -> None:
+    """Loads the filter banks of `hear`, which takes seconds, before the first clip needs them."""
+    spectrogram.mel_filter_bank(params)
+    if inputs.chroma:
+        pitch_class_bank(params)
 
 
 def hear(
