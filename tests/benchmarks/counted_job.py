@@ -41,10 +41,11 @@ def shuffled(beam_pipeline: beam.Pipeline) -> dict[str, tuple[str, beam.coders.C
 def main(argv: list[str]) -> None:
     options = engines.options(argv[1:])
     beam_pipeline = beam.Pipeline(options=options)
-    pipeline.build_dataset(beam_pipeline, build_dataset.job_of_flags())
-    names = {collection: name for name, (collection, _) in shuffled(beam_pipeline).items()}
-    result = beam_pipeline.run()
-    result.wait_until_finish()
+    with build_dataset.job_of_flags() as job:
+        pipeline.build_dataset(beam_pipeline, job)
+        names = {collection: name for name, (collection, _) in shuffled(beam_pipeline).items()}
+        result = beam_pipeline.run()
+        result.wait_until_finish()
     counts, means = {}, {}
     for info in result.monitoring_infos():
         name = names.get(info.labels.get("PCOLLECTION"))
