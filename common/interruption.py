@@ -25,6 +25,8 @@ _PR_SET_CHILD_SUBREAPER = 36  # of linux/prctl.h
 
 # Where the last line goes, while what others print to stderr may be kept back.
 _stderr = 2
+# Held by the thread that ends the process.
+_ending = threading.Lock()
 
 
 class Interruption:
@@ -44,6 +46,10 @@ class Interruption:
         if sys.platform == "linux":
             # So that a process whose parent dies is still below this one, and is found.
             ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, args=(reading,), daemon=True).start()
 
     def end(self) -> NoReturn:
         """Ends this process, and all below it, as the signal that has come does."""
@@ -51,15 +57,25 @@ class Interruption:
         end_now(self.signal)
 
     def _take(self, number: int, _: types.FrameType | None) -> None:
-        if self.signal is not None:
-            end_now(self.signal)
-        self.signal = number
-        threading.Thread(target=self._end_later, daemon=True).start()
-        raise KeyboardInterrupt
+        if self.signal is None:  # else the watching thread ends all
+            self.signal = number
+            raise KeyboardInterrupt
 
-    def _end_later(self) -> None:
+    def _watch(self, reading: int) -> None:
+        """Sees the signals in a thread: the main one may be in a call that takes no notice."""
+        has_come: int | None = None
+        while numbers := os.read(reading, 100):
+            for number in numbers:
+                if signal.getsignal(number) != self._take:  # a command has its own way with it
+                    continue
+                if has_come is not None:
+                    end_now(has_come)
+                has_come = number
+                threading.Thread(target=self._end_later, args=(number,), daemon=True).start()
+
+    def _end_later(self, number: int) -> None:
         time.sleep(SECONDS_TO_END)
-        self.end()
+        end_now(number)
 
 
 def end_at_once_while_importing() -> None:
@@ -78,6 +94,7 @@ def end_now(number: int) -> NoReturn:
     """
     if number == signal.SIGINT:
         end_with_line(f"\n{LINE}", exit_code=128 + number)
+    _ending.acquire()
     kill_descendants()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
     if threading.current_thread() is threading.main_thread():
@@ -88,6 +105,7 @@ def end_now(number: int) -> NoReturn:
 
 def end_with_line(line: str, *, exit_code: int) -> NoReturn:
     """Says a line on stderr and ends this process, from whatever thread, and all below it."""
+    _ending.acquire()
     kill_descendants()
     with contextlib.suppress(OSError):
         os.write(_stderr, f"{line}\n".encode(errors="backslashreplace"))

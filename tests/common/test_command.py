@@ -259,6 +259,27 @@ def test_ctrl_c_twice_ends_at_once(command_of, tmp_path):
     processes.wait_until_ended(children)
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_main_thread_that_takes_no_notice(command_of, tmp_path, times):
+    """A call of C does not return for a signal, and Python's handlers wait for it."""
+    body = """
+        import ctypes
+        from common import interruption
+        interruption.SECONDS_TO_END = 1.0 if len(argv) == 1 else 600.0
+        mutex = ctypes.create_string_buffer(64)
+        print("ready", flush=True)
+        for _ in range(2):  # the second waits for the first, for ever
+            ctypes.CDLL(None).pthread_mutex_lock(mutex)
+    """
+    process = start([*command_of(body), *["patient"] * (times - 1)], tmp_path)
+    assert process.stdout.readline() == "ready\n"
+    for _ in range(times):
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (130, "\ninterrupted; the same command goes on\n")
+
+
 def test_a_way_out_that_hangs_is_cut_short(command_of, tmp_path):
     body = """
         from common import interruption
