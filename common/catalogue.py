@@ -92,9 +92,9 @@ class Track(NamedTuple):
     categories: tuple[str, ...] = ()
     numbers: tuple[float, ...] = ()
     texts: tuple[str, ...] = ()
-    artist_tracks: int = -1
+    artist_tracks: int = UNKNOWN
     artist_mean_log_listens: float = math.nan
-    counted_at: int = -1
+    counted_at: int = UNKNOWN
     popularity: float = math.nan
 
     @property
@@ -468,7 +468,7 @@ class _Row:
         """Returns a number of the inputs, a date in seconds since 1970 UTC; NaN if unknown."""
         if name == STANDING_NUMBER and self.has("date_created"):
             seconds = self.seconds_since_1970("date_created")
-            return math.nan if seconds == -1 else float(seconds)
+            return math.nan if seconds == UNKNOWN else float(seconds)
         field = _field(name)
         text = self.text(field)
         if not text or text.lower() == "nan":
