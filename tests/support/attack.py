@@ -80,6 +80,8 @@ def attack(
             stdout=out,
             stderr=errors,
             start_new_session=True,
+            # Shells ignore it for what they start in the background, and so would the command.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         try:
             end = time.monotonic() + seconds
