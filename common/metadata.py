@@ -131,6 +131,19 @@ def unknown(
     return arrays
 
 
+def completed(
+    beside: Mapping[str, NDArray[Any]], inputs: Inputs, params: SpectrogramParams, *, size: int
+) -> dict[str, NDArray[Any]]:
+    """All named inputs [size, …] of a signature that takes pictures; what is not given, unknown.
+
+    TensorFlow Serving puts a default in as it is, and can't batch it with more than one picture.
+    """
+    return {
+        name: beside[name] if name in beside else np.repeat(row, size, axis=0)
+        for name, row in unknown(inputs, params).items()
+    }
+
+
 def columns(rows: Sequence[Metadata], inputs: Inputs) -> dict[str, NDArray[Any]]:
     """{named input: array [rows]} of what was told, unknown where it was not."""
     found: dict[str, NDArray[Any]] = {}

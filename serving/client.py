@@ -19,13 +19,13 @@ import socket
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import grpc
 import numpy as np
 
-from common import audio, command
+from common import audio, command, metadata
 from common.errors import UserFacingError, require
 from common.model_info import ModelInfo
 from common.signatures import MAX_BATCH
@@ -33,6 +33,8 @@ from serving.model import song
 from serving.model.predictions import Predictions
 
 MODEL_NAME = "popularity"
+
+Decoded = TypeVar("Decoded")
 
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 2.0
 _SIGNATURE = "spectrogram"
@@ -112,8 +114,15 @@ class Client:
     def close(self) -> None:
         self._transport.close()
 
-    def predict(self, pictures: np.ndarray) -> Predictions:
+    def predict(
+        self, pictures: np.ndarray, beside: Mapping[str, np.ndarray] | None = None
+    ) -> Predictions:
         """Predicts for pictures uint8 [batch, height, width], MAX_BATCH in a request.
+
+        Args:
+            pictures: to ask about.
+            beside: further named inputs [batch, …] of the model, see `common.metadata.columns`;
+                what is not given is unknown.
 
         Raises:
             UserFacingError: there are no pictures.
@@ -121,26 +130,29 @@ class Client:
         """
         require(len(pictures) > 0, "no pictures to ask about")
         end = time.monotonic() + self._deadline_seconds
+        inputs = {_SIGNATURE: pictures} | metadata.completed(
+            beside or {}, self.info.inputs, self.info.signal, size=len(pictures)
+        )
         parts = [
-            self._ask(pictures[start : start + MAX_BATCH], end)
+            self._ask({name: rows[start : start + MAX_BATCH] for name, rows in inputs.items()}, end)
             for start in range(0, len(pictures), MAX_BATCH)
         ]
         return Predictions(
             np.concatenate([part.probabilities for part in parts]), parts[-1].version
         )
 
-    def _ask(self, pictures: np.ndarray, end: float) -> Predictions:
+    def _ask(self, inputs: dict[str, np.ndarray], end: float) -> Predictions:
         """Sends one request, again while there is no server, until the clock shows `end`."""
         for attempt in itertools.count(1):
             try:
-                predictions = self._transport.predict(pictures, timeout=end - time.monotonic())
+                predictions = self._transport.predict(inputs, timeout=end - time.monotonic())
                 break
             except _Unavailable as error:
                 pause = min(_FIRST_BACKOFF * 2 ** (attempt - 1), _LONGEST_BACKOFF)
                 if attempt == self._attempts or time.monotonic() + pause >= end:
                     raise ServerError(f"{error} (tried {attempt} times)", is_busy=True) from None
                 time.sleep(pause)
-        shape = (len(pictures), len(self.info.class_names))
+        shape = (len(inputs[_SIGNATURE]), len(self.info.class_names))
         if predictions.probabilities.shape != shape:
             raise OtherModelError(
                 f"{self._target}: no probabilities of {shape[1]} classes about each picture; is "
@@ -149,11 +161,20 @@ class Client:
         return predictions
 
     def predict_files(
-        self, paths: Iterable[str | os.PathLike[str]], *, batch_size: int = 16
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        *,
+        told: Mapping[str, metadata.Metadata] | None = None,
+        batch_size: int = 16,
     ) -> Iterator[FilePrediction]:
         """Predicts for each file (mp3, wav, flac or ogg), in order; a bad file stops no other.
 
         Files are decoded on all cores and sent `batch_size` at a time.
+
+        Args:
+            paths: of the files.
+            told: {path: what is known of the track} where something is.
+            batch_size: files in a request.
 
         Raises:
             UserFacingError: `batch_size` is less than 1.
@@ -163,20 +184,29 @@ class Client:
         remaining: Iterator[str] = (os.fspath(path) for path in paths)
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             while batch := list(itertools.islice(remaining, batch_size)):
-                decoded = list(pool.map(self._picture_of, batch))
-                good = [picture for picture in decoded if not isinstance(picture, str)]
-                rows = iter(self.predict(np.stack(good)).probabilities if good else ())
-                for path, picture in zip(batch, decoded, strict=True):
-                    if isinstance(picture, str):
-                        yield FilePrediction(path, error=picture)
+                decoded = list(pool.map(self._hear, batch))
+                good = {
+                    place: heard
+                    for place, heard in enumerate(decoded)
+                    if not isinstance(heard, str)
+                }
+                rows: Iterator[np.ndarray] = iter(())
+                if good:
+                    heard = song.stacked(list(good.values()))
+                    known = [(told or {}).get(batch[place], {}) for place in good]
+                    beside = heard | metadata.columns(known, self.info.inputs)
+                    rows = iter(self.predict(beside.pop(_SIGNATURE), beside).probabilities)
+                for path, result in zip(batch, decoded, strict=True):
+                    if isinstance(result, str):
+                        yield FilePrediction(path, error=result)
                     else:
                         yield file_prediction(path, next(rows), self.info)
 
-    def _picture_of(self, path: str) -> np.ndarray | str:
-        return decode_file(path, lambda data: song.middle_picture(data, self.info))
+    def _hear(self, path: str) -> dict[str, np.ndarray] | str:
+        return decode_file(path, lambda data: song.hear_middle(data, self.info))
 
 
-def decode_file(path: str, decode: Callable[[bytes], np.ndarray]) -> np.ndarray | str:
+def decode_file(path: str, decode: Callable[[bytes], Decoded]) -> Decoded | str:
     """Returns what `decode` makes of the bytes of a file, or what is wrong with the file."""
     try:
         with open(path, "rb") as file:
@@ -228,7 +258,7 @@ class _Grpc:
         self._channel = grpc.insecure_channel(target.removeprefix("grpc://"), options=options)
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
 
-    def predict(self, pictures: np.ndarray, *, timeout: float) -> Predictions:
+    def predict(self, inputs: dict[str, np.ndarray], *, timeout: float) -> Predictions:
         request = self._predict_pb2.PredictRequest()
         spec = request.model_spec
         spec.name, spec.signature_name = self._model_name, _SIGNATURE
@@ -236,7 +266,8 @@ class _Grpc:
             spec.version.value = self._version
         elif self._version:
             spec.version_label = self._version
-        request.inputs[_SIGNATURE].CopyFrom(self._tf.make_tensor_proto(pictures))
+        for name, rows in inputs.items():
+            request.inputs[name].CopyFrom(self._tf.make_tensor_proto(rows))
         try:
             response = self._stub.Predict(request, timeout=max(timeout, 1e-3))
         except grpc.RpcError as error:
@@ -286,8 +317,11 @@ class _Rest:
         self._connection = http.client.HTTPSConnection if secure else http.client.HTTPConnection
         self._version = version if isinstance(version, int) else None
 
-    def predict(self, pictures: np.ndarray, *, timeout: float) -> Predictions:
-        values = {"signature_name": _SIGNATURE, "inputs": {_SIGNATURE: pictures.tolist()}}
+    def predict(self, inputs: dict[str, np.ndarray], *, timeout: float) -> Predictions:
+        values: dict[str, Any] = {"signature_name": _SIGNATURE, "inputs": {}}
+        for name, rows in inputs.items():
+            rows = np.char.decode(rows.astype(bytes)) if rows.dtype == object else rows
+            values["inputs"][name] = rows.tolist()
         end = time.monotonic() + max(timeout, 1e-3)
         try:
             status, data = self._post(json.dumps(values).encode(), end)

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 import numpy as np
 from absl import flags
 
-from common import command, export_folder, files
+from common import command, export_folder, files, metadata
 from common.errors import UserFacingError, require
+from common.model_info import ModelInfo
 from serving import client
 from serving.client import Client, FilePrediction
 from serving.model import song
@@ -30,29 +31,59 @@ _TF_SERVING_VERSION = flags.DEFINE_string(
     "tf_serving_version", None, "The number or label (such as stable) of the version to ask there; "
     "without it the server takes its newest."
 )  # fmt: skip
+_INPUTS = flags.DEFINE_string(
+    "inputs", None, "A JSON file of what else is known, for a model that takes more than sound: "
+    '{"song.mp3": {"genre": "Rock"}}, or {"genre": "Rock"} of all the files.'
+)  # fmt: skip
+
+Told = dict[str, metadata.Metadata]
 
 
-def predict_here(export_dir: str, paths: list[str]) -> Iterator[FilePrediction]:
-    """Predicts for each file with the newest version, in this process."""
-    model = ExportedModel.newest(export_dir)
+def read_inputs(path: str, info: ModelInfo, paths: list[str]) -> Told:
+    """Reads what --inputs says of each file: {path: what is known of its track}.
+
+    Raises:
+        UserFacingError: it is not that, or the model does not take it.
+    """
+    try:
+        values = json.loads(files.read_bytes(path))
+    except OSError as error:
+        raise UserFacingError(f"{path}: {error.strerror or 'not found'}") from None
+    except (ValueError, RecursionError):
+        raise UserFacingError(f"{path}: not JSON") from None
+    require(isinstance(values, dict), f"{path}: not an object of inputs by file")
+    names = metadata.names(info.inputs)
+    if values and all(key in names for key in values):  # of all files
+        values = dict.fromkeys(paths, values)
+    told: Told = {}
+    for name, given in values.items():
+        require(name in paths, f"{path}: {name} is no file that is asked about")
+        try:
+            told[name] = metadata.checked(given, info.inputs)
+        except UserFacingError as error:
+            raise UserFacingError(f"{path}: {error}") from None
+    return told
+
+
+def predict_here(model: ExportedModel, paths: list[str], told: Told) -> Iterator[FilePrediction]:
+    """Predicts for each file with a version in this process."""
     for path in paths:
         with command.kept_back_stderr():
             window = client.decode_file(path, lambda data: song.middle_waveform(data, model.info))
         if isinstance(window, str):
             yield FilePrediction(path, error=window)
         else:
-            (probabilities,) = model.probabilities_of_waveforms(window[np.newaxis])
+            known = [told.get(path, {})]
+            (probabilities,) = model.probabilities_of_waveforms(window[np.newaxis], known)
             yield client.file_prediction(path, probabilities, model.info)
 
 
 def predict_there(
-    tf_serving: str, version: str | None, export_dir: str, paths: list[str]
+    tf_serving: str, version: str | None, info: ModelInfo, paths: list[str], told: Told
 ) -> Iterator[FilePrediction]:
     """Predicts for each file with a version on a server."""
-    newest = export_folder.newest_version(export_dir)
-    info = export_folder.load_info(files.join(export_dir, str(newest)))
     with Client(f"grpc://{tf_serving}", info, version=version) as server:
-        answers = server.predict_files(paths)
+        answers = server.predict_files(paths, told=told)
         while True:
             with command.kept_back_stderr():
                 answer = next(answers, None)
@@ -79,10 +110,13 @@ def main(argv: list[str]) -> int:
         "--tf_serving_version: of which server? --tf_serving names it",
     )
     export_dir, paths = _EXPORT_DIR.value, argv[1:]
+    path = files.join(export_dir, str(export_folder.newest_version(export_dir)))
+    info = export_folder.load_info(path)
+    told = read_inputs(_INPUTS.value, info, paths) if _INPUTS.value else {}
     if _TF_SERVING.value:
-        answers = predict_there(_TF_SERVING.value, _TF_SERVING_VERSION.value, export_dir, paths)
+        answers = predict_there(_TF_SERVING.value, _TF_SERVING_VERSION.value, info, paths, told)
     else:
-        answers = predict_here(export_dir, paths)
+        answers = predict_here(ExportedModel(path), paths, told)
     exit_code = 0
     for answer in answers:
         exit_code |= answer.error is not None

@@ -3,7 +3,7 @@
 import collections
 import concurrent.futures
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -11,9 +11,13 @@ import numpy as np
 from common.signatures import MAX_BATCH
 from serving.model.predictions import Predictions
 
+# {named input: array [batch, …]} that goes with pictures.
+Beside = Mapping[str, np.ndarray]
+
 
 class _Request(NamedTuple):
     pictures: np.ndarray
+    beside: Beside
     future: concurrent.futures.Future[Predictions]
 
 
@@ -21,12 +25,12 @@ class Batcher:
     """Joins the requests of many threads into batches for a model.
 
     Args:
-        ask: predictions pictures uint8 [batch, height, width].
+        ask: predicts for pictures uint8 [batch, height, width] and what is given beside them.
         threads: how many ask at once; one is enough for a model in this process, which uses all
             cores itself.
     """
 
-    def __init__(self, ask: Callable[[np.ndarray], Predictions], *, threads: int = 1):
+    def __init__(self, ask: Callable[[np.ndarray, Beside], Predictions], *, threads: int = 1):
         self._ask = ask
         self._requests: collections.deque[_Request] = collections.deque()
         self._closed = False
@@ -35,9 +39,16 @@ class Batcher:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, pictures: np.ndarray) -> concurrent.futures.Future[Predictions]:
-        """Queues pictures uint8 [batch, height, width]; the future has their predictions."""
-        request = _Request(pictures, concurrent.futures.Future())
+    def submit(
+        self, pictures: np.ndarray, beside: Beside | None = None
+    ) -> concurrent.futures.Future[Predictions]:
+        """Queues pictures uint8 [batch, height, width]; the future has their predictions.
+
+        Args:
+            pictures: to ask about.
+            beside: named inputs that go with them, the same names in each request.
+        """
+        request = _Request(pictures, beside or {}, concurrent.futures.Future())
         with self._changed:
             self._requests.append(request)
             self._changed.notify()
@@ -71,7 +82,13 @@ class Batcher:
         if not batch:
             return
         try:
-            predictions = self._ask(np.concatenate([request.pictures for request in batch]))
+            predictions = self._ask(
+                np.concatenate([request.pictures for request in batch]),
+                {
+                    name: np.concatenate([request.beside[name] for request in batch])
+                    for name in batch[0].beside
+                },
+            )
         except Exception as error:
             for request in batch:
                 request.future.set_exception(error)

@@ -3,12 +3,13 @@
 import concurrent.futures
 import contextlib
 import math
+from collections.abc import Mapping
 
 import grpc
 import numpy as np
 
-from common import audio, export_folder, files
-from common.errors import UserFacingError, one_line, require
+from common import audio, export_folder, files, metadata
+from common.errors import UserFacingError, require
 from serving.client import MODEL_NAME, Client, OtherModelError, ServerError
 from serving.model import verification
 from serving.model.batcher import Batcher
@@ -58,8 +59,8 @@ class ServedVersion:
                 model = ExportedModel(path)
                 model.warm_up("spectrogram")
                 self._batcher = Batcher(
-                    lambda pictures: Predictions(
-                        model.probabilities_of_pictures(pictures), model.name
+                    lambda pictures, beside: Predictions(
+                        model.probabilities_of_pictures(pictures, beside), model.name
                     )
                 )
             else:
@@ -89,7 +90,7 @@ class ServedVersion:
         except ServerError:
             return
         except Exception as error:  # whatever a graph raises
-            problem = one_line(error, at_most=200)
+            problem = " ".join(str(error).split())[:200]
             raise UserFacingError(f"{path}: it can't answer ({problem})") from None
         shape = (len(pictures), len(self.info.class_names))
         require(
@@ -127,9 +128,19 @@ class ServedVersion:
         """Whether there is a model that answers, here or in TensorFlow Serving."""
         return self._health is None or self._health.is_good()
 
-    def submit(self, pictures: np.ndarray) -> concurrent.futures.Future[Predictions]:
-        """Queues pictures uint8 [batch, height, width] for the model."""
-        return self._batcher.submit(pictures)
+    def submit(
+        self, pictures: np.ndarray, beside: Mapping[str, np.ndarray] | None = None
+    ) -> concurrent.futures.Future[Predictions]:
+        """Queues pictures uint8 [batch, height, width] for the model.
+
+        Args:
+            pictures: to ask about.
+            beside: further named inputs [batch, …]; unknown unless given.
+        """
+        all_of_them = metadata.completed(
+            beside or {}, self.info.inputs, self.info.signal, size=len(pictures)
+        )
+        return self._batcher.submit(pictures, all_of_them)
 
 
 class _Health:

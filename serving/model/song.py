@@ -3,21 +3,32 @@
 The decoder, the windows and the picture are those of the dataset job.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from common import audio, clips, spectrogram
+from common import audio, clips, hearing
 from common.model_info import ModelInfo
 
 MAX_WINDOWS = 9
 
 
 class Window(NamedTuple):
-    """A part of a song: where it starts, in seconds, and its picture uint8 [height, width]."""
+    """A part of a song.
+
+    Attributes:
+        start: in seconds.
+        heard: {`spectrogram`: uint8 [height, width]}, and `chroma` and `tempo` if it takes them.
+    """
 
     start: float
-    picture: np.ndarray
+    heard: dict[str, np.ndarray]
+
+    @property
+    def picture(self) -> np.ndarray:
+        """The spectrogram."""
+        return self.heard["spectrogram"]
 
 
 class Song(NamedTuple):
@@ -44,9 +55,17 @@ def middle_waveform(data: bytes, info: ModelInfo) -> np.ndarray:
     return window
 
 
-def middle_picture(data: bytes, info: ModelInfo) -> np.ndarray:
-    """Makes the picture uint8 [height, width] of `middle_waveform`; raises as it does."""
-    return spectrogram.picture(middle_waveform(data, info), info.signal)
+def hear_middle(data: bytes, info: ModelInfo) -> dict[str, np.ndarray]:
+    """Hears `middle_waveform`, see `Window.heard`; raises as it does."""
+    heard: dict[str, np.ndarray] = dict(
+        hearing.hear(middle_waveform(data, info), info.signal, info.inputs)
+    )
+    return heard
+
+
+def stacked(heard: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """{name: array [windows, …]} of what was heard in several windows."""
+    return {name: np.stack([each[name] for each in heard]) for name in heard[0]}
 
 
 def load_song(
@@ -84,6 +103,6 @@ def load_song(
         if place == count // 2:
             middle = len(windows)
         if not clips.is_silent(piece, info.silence_dbfs):
-            picture = spectrogram.picture(piece, params)
-            windows.append(Window(start / params.sample_rate, picture))
+            heard = dict(hearing.hear(piece, params, info.inputs))
+            windows.append(Window(start / params.sample_rate, heard))
     return Song(seconds, windows, middle)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from common import metadata
 from common.contained_process import START_SECONDS, ContainedProcess, answer_requests
 from common.model_info import ModelInfo
 from serving.model.song import Song, Window, load_song
@@ -44,15 +45,26 @@ class SongDecoder(ContainedProcess):
             start_seconds=start_seconds,
             quiet=True,
         )
-        self._shape = info.signal.shape
+        self._shapes = {"spectrogram": info.signal.shape} | {
+            name: row.shape[1:]
+            for name, row in metadata.unknown(info.inputs, info.signal).items()
+            if name in ("chroma", "tempo")
+        }
         self._bounds = {"max_seconds": max_seconds, "max_samples": max_samples}
 
     def decode(self, data: bytes | bytearray) -> Song:
         """Decodes as `song.load_song` does; ClipError also if the file crashes or hangs it."""
-        answer, pictures = self.ask(self._bounds, data)
+        answer, levels = self.ask(self._bounds, data)
+        rest = iter(levels)
         windows = [
-            Window(start, np.frombuffer(picture, np.uint8).reshape(self._shape))
-            for start, picture in zip(answer["starts"], pictures, strict=True)
+            Window(
+                start,
+                {
+                    name: np.frombuffer(next(rest), np.uint8).reshape(shape)
+                    for name, shape in self._shapes.items()
+                },
+            )
+            for start in answer["starts"]
         ]
         return Song(answer["seconds"], windows, answer["middle"])
 
@@ -66,9 +78,11 @@ def main() -> None:
 
     def answer(bounds: dict[str, Any], data: bytes) -> tuple[dict[str, Any], list[bytes]]:
         song = load_song(data, info, **bounds)
-        starts, pictures = zip(*song.windows, strict=True)
+        starts = [window.start for window in song.windows]
         header = {"seconds": song.seconds, "middle": song.middle, "starts": starts}
-        return header, [picture.tobytes() for picture in pictures]
+        return header, [
+            levels.tobytes() for window in song.windows for levels in window.heard.values()
+        ]
 
     answer_requests(answer)
 

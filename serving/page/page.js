@@ -8,6 +8,7 @@ const MAX_ATTEMPTS = 4;
 let limits = { max_upload_mb: Infinity }; // what /v1/model says
 let shown = null; // the prediction on the page
 let asking = new AbortController();
+let last = null; // the file that was asked about
 
 const percent = (value) => `${(100 * value).toFixed(1)} %`;
 const css = (share) => `${100 * share}%`;
@@ -34,6 +35,7 @@ function say(status, { error = "", busy = false } = {}) {
 // ---- ask
 
 async function take(file) {
+  last = file;
   asking.abort();
   asking = new AbortController();
   $("result").hidden = true;
@@ -59,6 +61,9 @@ async function ask(file, signal) {
     say(`Listening to ${file.name} …`, { busy: true });
     const body = new FormData();
     body.append("file", file);
+    for (const field of $("fields").querySelectorAll("input")) {
+      if (field.value.trim()) body.append(field.name, field.value.trim());
+    }
     let response;
     try {
       response = await fetch("v1/predict?explain=true", { method: "POST", body, signal });
@@ -95,11 +100,60 @@ function show(name, prediction) {
     }),
   );
   $("result").hidden = false;
+  $("again").hidden = false;
+  tellWhatAdds();
   drawPicture();
   drawRuler();
   drawWeights();
   tellSeconds();
   drawWindows();
+}
+
+/** The answer of the sound alone, and by how much each thing that was told moves the answer. */
+function tellWhatAdds() {
+  const { label, probabilities, sound_alone, inputs } = shown;
+  $("added").hidden = !inputs;
+  if (!inputs) return;
+  $("alone").textContent =
+    `With all of it, “${label}” has ${percent(probabilities[label])}; with the sound alone ` +
+    `${percent(sound_alone[label])}. Without one of them it would fall (+) or rise (−) by:`;
+  $("adds").replaceChildren(
+    ...inputs.flatMap(({ name, value, weight }) => {
+      const bar = element("div", "", "bar");
+      const part = element("i", "", color(0));
+      part.style.width = css(Math.min(1, Math.abs(weight)));
+      bar.append(part);
+      const sign = weight < 0 ? "−" : "+";
+      return [
+        element("dt", `${name}: ${value}`),
+        bar,
+        element("dd", `${sign}${percent(Math.abs(weight))}`),
+      ];
+    }),
+  );
+}
+
+/** A field for each thing that the model takes; the values that it knows are suggested. */
+function makeFields(inputs) {
+  $("told").hidden = !inputs.length;
+  $("fields").replaceChildren(
+    ...inputs.map(({ name, kind, values }) => {
+      const label = element("label", name.replaceAll("_", " "));
+      const field = element("input");
+      field.name = name;
+      field.autocomplete = "off";
+      if (kind === "number") field.placeholder = "a number, or a date such as 2015-03-31";
+      label.append(field);
+      if (values.length) {
+        const list = element("datalist");
+        list.id = `known-${name}`;
+        list.append(...values.map((value) => Object.assign(element("option"), { value })));
+        field.setAttribute("list", list.id);
+        label.append(list);
+      }
+      return label;
+    }),
+  );
 }
 
 const color = (place) => `class-${place % 3}`;
@@ -303,12 +357,15 @@ for (const event of ["dragover", "dragleave", "drop"]) {
     if (event === "drop" && drag.dataTransfer.files.length) take(drag.dataTransfer.files[0]);
   });
 }
+$("again").addEventListener("click", () => last && take(last));
+$("form").addEventListener("submit", (event) => event.preventDefault());
 $("highlight").addEventListener("change", () => shown && drawPicture());
 
 const response = await fetch("v1/model").catch(() => null);
 if (response?.ok) {
   const model = await response.json();
   limits = model;
+  makeFields(model.inputs);
   $("limits").textContent =
     `mp3, wav, flac or ogg, up to ${model.max_upload_mb} MB and ${duration(model.max_seconds)}`;
   const window = `${Math.round(model.window_seconds)} seconds`;

@@ -6,11 +6,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Upload(BaseModel):
-    """A song as JSON, with nothing beside it."""
+    """A song as JSON; the audio comes first."""
 
     model_config = ConfigDict(extra="forbid")
 
     audio: str = Field(description="An mp3, wav, flac or ogg file, base64.")
+    inputs: dict[str, str | float | None] = Field(
+        {},
+        description="What else is known of the track, by the names that `/v1/model` lists. A value "
+        "that the model never saw is as unknown as one that is not there.",
+    )
 
 
 class WindowAnswer(BaseModel):
@@ -30,6 +35,17 @@ class SecondsWeight(BaseModel):
     weight: float = Field(
         description="By how much the predicted class's probability falls when this part and the "
         "seconds beside it are covered; below 0 where it rises."
+    )
+
+
+class InputWeight(BaseModel):
+    """What one of the inputs adds to the answer."""
+
+    name: str
+    value: str | float
+    weight: float = Field(
+        description="By how much the predicted class's probability falls when this input alone is "
+        "left out; below 0 where it rises."
     )
 
 
@@ -54,6 +70,10 @@ class Prediction(BaseModel):
     explanation: list[SecondsWeight] | None = Field(
         None, description="Each second of the middle; with explain."
     )
+    sound_alone: dict[str, float] | None = Field(
+        None, description="The probabilities without what was told, where anything was."
+    )
+    inputs: list[InputWeight] | None = Field(None, description="What each that was told adds.")
 
 
 class Problem(BaseModel):
@@ -74,7 +94,7 @@ ERROR_DESCRIPTIONS = {
     408: "The upload took too long.",
     413: "The file is too large.",
     415: "Neither a file nor JSON.",
-    422: "The file is no song that can be used.",
+    422: "The file is no song that can be used, or an input is not of the model's.",
     429: "Too many songs of this client are waiting; `Retry-After` says how long.",
     503: "Too busy, or the model server is; `Retry-After` says how long.",
 }
@@ -87,6 +107,10 @@ PREDICT_BODY: dict[str, Any] = {
                 "type": "object",
                 "properties": {"file": _BINARY},
                 "required": ["file"],
+                "additionalProperties": {
+                    "type": "string",
+                    "description": "What else is known, a part for each name of /v1/model.",
+                },
             }
         },
         "application/octet-stream": {"schema": _BINARY},

@@ -9,12 +9,13 @@ import asyncio
 import base64
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from starlette.requests import Request
 
-from common import audio
+from common import audio, metadata
 from common.errors import UserFacingError
 from common.model_info import ModelInfo
 from serving.client import ServerError
@@ -23,15 +24,18 @@ from serving.model.decoder_pool import NoDecoderError
 from serving.model.model_host import ModelHost
 from serving.model.predictions import Predictions
 from serving.model.served_version import ServedVersion
-from serving.model.song import Song
+from serving.model.song import Song, Window, stacked
 from serving.web.admission import Admission
 from serving.web.limits import Limits, Refusal
-from serving.web.schemas import Prediction, SecondsWeight, Spectrogram, WindowAnswer
+from serving.web.schemas import InputWeight, Prediction, SecondsWeight, Spectrogram, WindowAnswer
 from serving.web.telemetry import Telemetry
-from serving.web.upload import Uploads
+from serving.web.upload import Uploaded, Uploads
 
 # Songs that are worked on beside those that are decoded: the model answers one meanwhile.
 _TURNS_FOR_THE_MODEL = 1
+
+# Inputs of which the answer says what each adds, so that a request is a batch or two.
+_MOST_WEIGHED = 24
 
 # How long an answer about being ready is good for.
 _READY_SECONDS = 1.0
@@ -77,7 +81,7 @@ class PredictionService:
     async def predict(self, request: Request, *, explain: bool) -> Prediction:
         """Predicts for the song of a request; Refusal where that can't be done."""
         started = time.perf_counter()
-        async with self._uploads.song(request) as data:
+        async with self._uploads.song(request) as uploaded:
             self._observe("upload", started)
             client = request.client.host if request.client else ""
             gone, started = asyncio.ensure_future(_disconnect(request)), time.perf_counter()
@@ -85,7 +89,7 @@ class PredictionService:
                 async with self._admission.turn(client, gone):
                     self._observe("queue", started)
                     with self.host.in_use() as version:
-                        prediction = await self._predict_song(version, data, explain=explain)
+                        prediction = await self._predict_song(version, uploaded, explain=explain)
             finally:
                 gone.cancel()
         self.telemetry.answers.labels(prediction.label).inc()
@@ -103,16 +107,24 @@ class PredictionService:
                 "max_upload_mb": self.limits.max_upload_mb,
                 "max_seconds": self.limits.max_seconds,
                 "evaluation": info.evaluation,
+                "inputs": [
+                    {"name": name, "kind": kind, "values": info.vocabularies.get(name, ())}
+                    for name, kind in metadata.names(info.inputs).items()
+                ],
             }
 
     # ---- the prediction
 
     async def _predict_song(
-        self, version: ServedVersion, data: bytes | bytearray, *, explain: bool
+        self, version: ServedVersion, uploaded: Uploaded, *, explain: bool
     ) -> Prediction:
+        try:
+            told = metadata.checked(uploaded.told, version.info.inputs)
+        except UserFacingError as error:
+            raise Refusal(422, "bad_input", f"{error}.") from None
         started = time.perf_counter()
         try:
-            song = await asyncio.to_thread(version.decoders.dispatch, data)
+            song = await asyncio.to_thread(version.decoders.dispatch, uploaded.song)
         except audio.ClipError as error:
             raise Refusal(422, error.code, f"{_ADVICE[error.code]} ({error})") from None
         except NoDecoderError as error:
@@ -120,18 +132,19 @@ class PredictionService:
             raise Refusal(503, "no_decoder", _NO_DECODER, retry_after=5) from None
         finally:
             self._observe("decode", started)
-        pictures = np.stack([window.picture for window in song.windows])
         started = time.perf_counter()
         try:
-            predictions = await asyncio.wrap_future(version.submit(pictures))
+            predictions = await _ask(version, song.windows, [told] * len(song.windows))
             prediction = _prediction(
                 version.info,
                 song,
                 predictions.probabilities,
                 version=predictions.version or str(version.number),
             )
+            if told:
+                await _weigh_inputs(version, song, told, prediction)
             if explain:
-                await _explain(version, song, predictions, prediction)
+                await _explain(version, song, told, predictions, prediction)
             self._observe("model", started)
         except ServerError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
@@ -208,17 +221,55 @@ def _prediction(
         windows=windows,
         spectrogram=None,
         explanation=None,
+        sound_alone=None,
+        inputs=None,
     )
 
 
+async def _ask(
+    version: ServedVersion, windows: Sequence[Window], told: Sequence[metadata.Metadata]
+) -> Predictions:
+    """Predicts for windows, with what is told of each."""
+    heard = stacked([window.heard for window in windows])
+    beside = heard | metadata.columns(told, version.info.inputs)
+    return await asyncio.wrap_future(version.submit(beside.pop("spectrogram"), beside))
+
+
+async def _weigh_inputs(
+    version: ServedVersion, song: Song, told: dict[str, str | float], prediction: Prediction
+) -> None:
+    """Adds what the sound alone says, and what each input that was told adds to the answer."""
+    names = list(told)[:_MOST_WEIGHED]
+    less = [{key: told[key] for key in told if key != name} for name in names]
+    window = song.windows[song.middle]
+    answers = await _ask(version, [window] * (1 + len(less)), [{}, *less])
+    classes = version.info.class_names
+    place = classes.index(prediction.label)
+    alone, *without = answers.probabilities
+    prediction.sound_alone = dict(zip(classes, map(float, alone), strict=True))
+    prediction.inputs = [
+        InputWeight(
+            name=name,
+            value=told[name],
+            weight=round(prediction.probabilities[prediction.label] - float(row[place]), 6),
+        )
+        for name, row in zip(names, without, strict=True)
+    ]
+
+
 async def _explain(
-    version: ServedVersion, song: Song, predictions: Predictions, prediction: Prediction
+    version: ServedVersion,
+    song: Song,
+    told: metadata.Metadata,
+    predictions: Predictions,
+    prediction: Prediction,
 ) -> None:
     """Adds the spectrogram and the weight of each second to a prediction."""
     params, window = version.info.signal, song.windows[song.middle]
     parts = explanation.spans(params, song.seconds - window.start)
     pictures = explanation.occluded(window.picture, params, parts)
-    covered = await asyncio.wrap_future(version.submit(pictures))
+    as_whole = [window._replace(heard=window.heard | {"spectrogram": each}) for each in pictures]
+    covered = await _ask(version, as_whole, [told] * len(pictures))
     weights = explanation.weights(predictions.probabilities[song.middle], covered.probabilities)
     height, width = window.picture.shape
     levels = base64.b64encode(window.picture.tobytes()).decode()

@@ -8,8 +8,10 @@ import asyncio
 import base64
 import binascii
 import contextlib
+import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any, NamedTuple
 
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers
@@ -24,6 +26,19 @@ _JSON_END = re.compile(rb'"[ \t\r\n]*\}[ \t\r\n]*')
 _BASE64_BLOCK = 1 << 20
 
 
+# Bytes of the JSON that is told beside a song.
+_MAX_TOLD = 64_000
+# Parts of a form beside the song.
+_MAX_FIELDS = 600
+
+
+class Uploaded(NamedTuple):
+    """A song, and what is told of it, unchecked."""
+
+    song: bytes | bytearray
+    told: Any
+
+
 class Uploads:
     """The songs that are in memory.
 
@@ -36,8 +51,8 @@ class Uploads:
         self.held = 0
 
     @contextlib.asynccontextmanager
-    async def song(self, request: Request) -> AsyncIterator[bytes | bytearray]:
-        """Reads the song of a request, and holds it inside the block.
+    async def song(self, request: Request) -> AsyncIterator[Uploaded]:
+        """Reads the song of a request and what is told of it, and holds it inside the block.
 
         Raises:
             Refusal: 400, 408, 413, 415 for what the client sends, 503 if too much is held.
@@ -46,7 +61,7 @@ class Uploads:
         share = _Share(self, self._limits.buffered_mb * 1e6)
         try:
             try:
-                song = await asyncio.wait_for(
+                uploaded = await asyncio.wait_for(
                     self._read(request, share), self._limits.upload_seconds
                 )
             except asyncio.TimeoutError:
@@ -55,23 +70,23 @@ class Uploads:
                     "too_slow",
                     f"The upload took longer than {self._limits.upload_seconds:g} s.",
                 ) from None
-            if len(song) > self._limits.max_upload:
+            if len(uploaded.song) > self._limits.max_upload:
                 raise self._too_large()
-            share.resize(len(song))
-            yield song
+            share.resize(len(uploaded.song))
+            yield uploaded
         finally:
             share.resize(0)
 
-    async def _read(self, request: Request, share: "_Share") -> bytes | bytearray:
+    async def _read(self, request: Request, share: "_Share") -> Uploaded:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == "multipart/form-data":
             return await self._file_of_form(request, share)
         if kind == "application/json":
             body = await self._body(request, share)
             share.resize(3 * len(body))  # while it is decoded
-            return await asyncio.to_thread(song_of_json, body)
+            return await asyncio.to_thread(uploaded_of_json, body)
         if kind in ("", "application/octet-stream") or kind.startswith("audio/"):
-            return await self._body(request, share)
+            return Uploaded(await self._body(request, share), {})
         raise Refusal(
             415,
             "unsupported",
@@ -98,9 +113,14 @@ class Uploads:
             body += chunk
         return body
 
-    async def _file_of_form(self, request: Request, share: "_Share") -> bytes:
+    async def _file_of_form(self, request: Request, share: "_Share") -> Uploaded:
         chunks = self._chunks(request, share)
-        parser = MultiPartParser(_without_charset(request), chunks, max_files=1, max_fields=8)
+        parser = MultiPartParser(
+            _without_charset(request),
+            chunks,
+            max_files=1,
+            max_fields=_MAX_FIELDS,
+        )
         parser.spool_max_size = 2 * self._limits.max_upload  # never to a disk
         try:
             form = await parser.parse()
@@ -112,8 +132,9 @@ class Uploads:
             raise Refusal(400, "unreadable", "The form has no part `file` with a file in it.")
         # A copy, but of one form at a time: none of this waits for anything.
         song = await file.read()
+        told = {name: value for name, value in form.items() if name != "file"}
         await form.close()
-        return song
+        return Uploaded(song, told)
 
     def _too_large(self) -> Refusal:
         most = self._limits.max_upload_mb
@@ -147,17 +168,22 @@ class _Share:
         self._uploads.held, self.size = held, size
 
 
-def song_of_json(body: bytes | bytearray) -> bytes | bytearray:
-    r"""Decodes the audio in the JSON {"audio": base64}; Refusal where it is anything else.
+def uploaded_of_json(body: bytes | bytearray) -> Uploaded:
+    r"""Decodes the JSON {"audio": base64} or {"audio": base64, "inputs": {…}}.
 
-    Not by a JSON parser: on nested lists of the size of a song one holds all threads up for
+    Refusal where it is anything else. What comes after the audio is given to a JSON parser if it is
+    short; the audio not: on nested lists of the size of a song one holds all threads up for
     seconds, and takes a gigabyte. Of JSON's escapes `\/`, `\n` and `\r` are taken, which encoders
     put into base64.
     """
-    start, end = _JSON_START.match(body), body.rfind(b'"')
+    start = _JSON_START.match(body)
+    end = body.find(b'"', start.end()) if start else -1
     try:
-        if not start or start.end() > end or not _JSON_END.fullmatch(body, end):
+        if not start or end < 0:
             raise ValueError
+        told = {}
+        if not _JSON_END.fullmatch(body, end):
+            told = _told_after_audio(bytes(body[end : end + _MAX_TOLD + 1]))
         encoded: bytes | memoryview = memoryview(body)[start.end() : end]
         if body.find(b"\\", start.end(), end) >= 0:
             escaped = bytes(encoded)
@@ -165,8 +191,28 @@ def song_of_json(body: bytes | bytearray) -> bytes | bytearray:
         song = bytearray()
         for place in range(0, len(encoded), _BASE64_BLOCK):
             song += base64.b64decode(encoded[place : place + _BASE64_BLOCK], validate=True)
-        return song
-    except (ValueError, binascii.Error):
+        return Uploaded(song, told)
+    except (ValueError, binascii.Error, RecursionError):
         raise Refusal(
-            400, "unreadable", 'The JSON is not {"audio": "<an audio file, base64>"}.'
+            400,
+            "unreadable",
+            'The JSON is not {"audio": "<an audio file, base64>"}, nor has it "inputs": {…} after '
+            "that and nothing else.",
         ) from None
+
+
+def _told_after_audio(tail: bytes) -> Any:
+    """Parses what follows the audio, from its closing quote on; ValueError or RecursionError."""
+    if len(tail) > _MAX_TOLD:
+        raise ValueError("it is too long")
+    pairs = json.loads(b'{"audio":"' + tail, object_pairs_hook=_Pairs)
+    if not isinstance(pairs, _Pairs) or [name for name, _ in pairs] != ["audio", "inputs"]:
+        raise ValueError("other keys")
+    (_, audio), (_, told) = pairs
+    if audio != "":
+        raise ValueError("another audio")
+    return dict(told) if isinstance(told, _Pairs) else told
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """An object of JSON as it was written, in order and with every key."""

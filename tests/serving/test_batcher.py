@@ -15,7 +15,7 @@ def test_everyone_gets_the_own_answer():
     """While the first batch runs, what comes waits, and goes together as the next ones."""
     sizes, first, go_on = [], threading.Event(), threading.Event()
 
-    def ask(pictures):
+    def ask(pictures, _beside):
         sizes.append(len(pictures))
         first.set()
         go_on.wait(20)
@@ -41,7 +41,7 @@ def test_everyone_gets_the_own_answer():
 
 
 def test_an_error_is_everyones_and_the_last_question_is_answered():
-    def ask(pictures):
+    def ask(pictures, _beside):
         if pictures.max() > 8:
             raise ValueError("too bright")
         return Predictions(pictures[:, 0].astype(np.float32), None)

@@ -27,7 +27,7 @@ import soundfile
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from common import clips
+from common import clips, export_folder
 from common.errors import UserFacingError
 from serving import predict
 from serving.client import Client, ServerError
@@ -402,7 +402,8 @@ def test_a_label_stays_with_its_version_while_a_newer_one_is_loaded(rolling, lib
     export_dir, model, address = rolling
     paths = [str(path) for path in songs(library, 1)]
     for version, expected in (("stable", 1), ("1", 1), ("canary", 2), (None, 2)):
-        (answer,) = predict.predict_there(address, version, str(export_dir), paths)
+        info = export_folder.load_info(str(export_dir / "1"))
+        (answer,) = predict.predict_there(address, version, info, paths, {})
         assert answer.error is None
         assert model.answered.pop() == expected
 

@@ -11,7 +11,7 @@ import pytest
 from starlette.requests import Request
 
 from serving.web.limits import Limits, Refusal
-from serving.web.upload import Uploads, song_of_json
+from serving.web.upload import Uploads, uploaded_of_json
 from tests.support.running_app import multipart
 
 SONG = np.random.default_rng(0).integers(0, 256, 3_000_001, np.uint8).tobytes()
@@ -32,16 +32,27 @@ TEXT = base64.b64encode(SONG).decode()
 )
 def test_a_song_in_json(body):
     assert json.loads(body).keys() == {"audio"}
-    assert song_of_json(bytearray(body.encode())) == SONG
+    assert uploaded_of_json(bytearray(body.encode())) == (SONG, {})
 
 
 def test_a_song_of_no_bytes():
-    assert song_of_json(b'{"audio": ""}') == b""
+    assert uploaded_of_json(b'{"audio": ""}') == (b"", {})
+
+
+def test_what_is_told_after_the_song():
+    body = json.dumps({"audio": TEXT, "inputs": {"genre": 'Rock "n" Roll', "year": 3}}).encode()
+    assert uploaded_of_json(body) == (SONG, {"genre": 'Rock "n" Roll', "year": 3})
+    assert uploaded_of_json(b'{"audio": "", "inputs": []}').told == []  # which is refused later
 
 
 @pytest.mark.parametrize(
     "body",
     [
+        b'{"audio": "QUFB", "inputs": {}, "inputs": {}}',
+        b'{"audio": "QUFB", "inputs": {}, "audio": ""}',
+        b'{"inputs": {}, "audio": "QUFB"}',
+        b'{"audio": "QUFB", "inputs": {"x": "' + b"x" * 70_000 + b'"}}',
+        b'{"audio": "QUFB", "inputs": ' + b"[" * 60_000 + b"}",
         b"",
         b"{",
         b"[]",
@@ -69,7 +80,7 @@ def test_a_song_of_no_bytes():
 )
 def test_any_other_json_is_refused(body):
     with pytest.raises(Refusal, match="The JSON is not") as refusal:
-        song_of_json(body)
+        uploaded_of_json(body)
     assert refusal.value.status == 400
 
 
@@ -90,11 +101,11 @@ def test_large_nonsense_takes_about_as_long_as_a_song(body):
     def seconds(body):
         started = time.thread_time()  # whatever else the machine does
         with contextlib.suppress(Refusal):
-            song_of_json(body)
+            uploaded_of_json(body)
         return time.thread_time() - started
 
     with pytest.raises(Refusal):
-        song_of_json(body)
+        uploaded_of_json(body)
     assert seconds(body) < 10 * seconds(b'{"audio": "' + b"QUFB" * 9_750_000 + b'"}')
 
 
@@ -110,7 +121,7 @@ def song_of(body: bytes, content_type: str) -> bytes:
         headers = [(b"content-type", content_type.encode("latin-1"))]
         request = Request({"type": "http", "method": "POST", "headers": headers}, receive)
         async with Uploads(Limits()).song(request) as song:
-            return bytes(song)
+            return bytes(song.song)
 
     return asyncio.run(read())
 

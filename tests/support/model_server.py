@@ -8,6 +8,7 @@ import base64
 import collections
 import concurrent.futures
 import contextlib
+import functools
 import http.server
 import json
 import pathlib
@@ -25,6 +26,7 @@ from typing import NamedTuple
 import grpc
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     predict_pb2,
@@ -95,6 +97,8 @@ class Model:
         function = signatures[signature]
         specs = function.structured_input_signature[1]
         try:
+            # As TensorFlow Serving: a default goes in as it is, whatever the batch's size.
+            inputs = {**self._defaults(number, signature), **inputs}
             tensors = {name: tf.constant(inputs[name], spec.dtype) for name, spec in specs.items()}
             (size,) = {len(tensor) for tensor in tensors.values()}
             if size > MAX_BATCH:
@@ -106,6 +110,14 @@ class Model:
             raise ValueError(str(error)[:500]) from None
         self.answered.append(number)
         return {name: value.numpy() for name, value in outputs.items()}, number
+
+    @functools.lru_cache(maxsize=64)  # noqa: B019 (a server lives as long as its test)
+    def _defaults(self, number: int, signature: str) -> dict:
+        """{input: value} of the SignatureDef."""
+        data = (self._export_dir / str(number) / "saved_model.pb").read_bytes()
+        (graph,) = saved_model_pb2.SavedModel.FromString(data).meta_graphs
+        defaults = graph.signature_def[signature].defaults
+        return {name: tf.make_ndarray(value) for name, value in defaults.items()}
 
     @contextlib.contextmanager
     def _beside_others(self, signature: str, inputs: dict) -> Iterator[None]:
