@@ -1,8 +1,11 @@
 """What is told of a track, from the client, the command and the API to the model and back."""
 
+import asyncio
 import base64
+import concurrent.futures
 import dataclasses
 import json
+import types
 
 import numpy as np
 import pytest
@@ -16,6 +19,9 @@ from configs import dataset_artist
 from serving import predict
 from serving.client import Client
 from serving.model.predictions import Predictions
+from serving.model.song import Song, Window
+from serving.web.service import PredictionService
+from serving.web.upload import Uploaded
 
 INPUTS = Inputs(categories=("genre",), numbers=("tempo",), texts=("title",), chroma=True)
 PARAMS = SpectrogramParams(**dataset_artist.get_config().spectrogram.to_dict())
@@ -105,3 +111,34 @@ def test_the_api_of_a_model_that_takes_sound_alone(model_dir, library):
         assert answer.status == 422 and answer.json["error"]["code"] == "bad_input"
         assert "it takes sound alone" in answer.json["error"]["message"]
         assert app.predict(mp3).status == 200
+
+
+def test_the_answer_says_what_each_input_adds():
+    class Version:
+        info = INFO
+
+        def submit(self, pictures, beside):
+            assert {len(rows) for rows in beside.values()} == {len(pictures)}
+            known = (beside["genre"] == b"Rock") * 0.5 + ~np.isnan(beside["number_tempo"]) * 0.25
+            future = concurrent.futures.Future()
+            rows = np.stack([1 - known, known], axis=1).astype(np.float32)
+            future.set_result(Predictions(rows, "1"))
+            return future
+
+    heard = {"spectrogram": np.zeros(PARAMS.shape, np.uint8), "chroma": np.zeros((12, 159))}
+    whole = Song(30.0, [Window(0.0, heard)], 0)
+    told = {"genre": "Rock", "tempo": 90.0}
+    service = object.__new__(PredictionService)
+    service._observe = lambda *_: None
+    version = Version()
+    version.number, version.decoders = 1, types.SimpleNamespace(dispatch=lambda _: whole)
+    answer = asyncio.run(
+        service._predict_song(version, Uploaded(b"", told), explain=True)
+    ).model_dump()
+    assert answer["label"] == "high" and answer["probabilities"]["high"] == 0.75
+    assert answer["sound_alone"] == {"low": 1.0, "high": 0.0}
+    assert answer["inputs"] == [
+        {"name": "genre", "value": "Rock", "weight": 0.5},
+        {"name": "tempo", "value": 90.0, "weight": 0.25},
+    ]
+    assert len(answer["explanation"]) == 30
