@@ -18,7 +18,7 @@ from typing import NoReturn
 
 LINE = "interrupted; the same command goes on"
 # For what is cleared away on the way out.
-SECONDS_TO_END = 20.0
+SECONDS_TO_END = 8.0
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PR_SET_CHILD_SUBREAPER = 36  # of linux/prctl.h
