@@ -273,3 +273,26 @@ def test_the_average_of_the_weights_answers(made):
         expected = [a + (1 - decay) * (w - a) for a, w in zip(expected, weights, strict=True)]
     for ours, theirs in zip(trainer.model.get_weights(), expected, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_a_training_resumed_within_an_epoch_ends_as_one_never_stopped(made):
+    """With averages, pairs mixed and inputs left out."""
+    dataset_dir, info = made
+    config = convolutions_alone(config_of(fusion, batch_size=16, time_crop=48, steps_per_call=2))
+
+    def new_trainer() -> loop.Trainer:
+        keras.backend.clear_session()  # as a new process would
+        keras.utils.set_random_seed(0)
+        return loop.Trainer(config, info, devices.strategy_for("one_device"))
+
+    whole, position, state = new_trainer(), loop.Position(), {}
+    for number, progress in enumerate(whole.run_epoch(dataset_dir, position)):
+        if number == 1:
+            state, position = whole.state(), progress.position
+    expected = whole.state()
+    resumed = new_trainer()
+    resumed.restore(state, name="state")
+    for _ in resumed.run_epoch(dataset_dir, position):
+        pass
+    for name, array in resumed.state().items():
+        np.testing.assert_allclose(array, expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
