@@ -128,7 +128,7 @@ def table_of(folder: pathlib.Path) -> dict[str, Any]:
 def embeddings(path: str) -> dict[int, NDArray[Any]]:
     """The VGGish embedding of each track of the pictures, float32 [128], where there is one."""
     place = pathlib.Path(path)
-    found = {}
+    found: dict[int, NDArray[Any]] = {}
     for file in sorted(place.glob("*.npz")) if place.is_dir() else [place]:
         with np.load(file, allow_pickle=False) as arrays:
             if "vggish" in arrays.files:

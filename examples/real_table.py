@@ -55,7 +55,9 @@ def measure(probabilities: NDArray[Any], asked: Asked) -> dict[str, float]:
     }
 
 
-def rows(predictions: Mapping[str, NDArray[Any]], asked: Asked, *, seed: int = 0) -> list[dict]:
+def rows(
+    predictions: Mapping[str, NDArray[Any]], asked: Asked, *, seed: int = 0
+) -> list[dict[str, Any]]:
     """A row for each of those asked: `name`, the measures, and `…_ci95` of each.
 
     The intervals are percentiles of a bootstrap over artists, whose tracks are alike, in which all
