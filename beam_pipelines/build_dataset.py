@@ -15,6 +15,7 @@ import logging
 import threading
 import uuid
 from collections.abc import Iterable, Iterator
+from typing import BinaryIO
 
 import apache_beam as beam
 from absl import flags
@@ -59,20 +60,25 @@ _SUBSET = flags.DEFINE_enum("subset", None, SUBSETS, "Short for --config.subset.
 _LOOKS_IN_A_BUCKET = 200
 
 
+@contextlib.contextmanager
+def opened(path: str, *, meaning: str) -> Iterator[BinaryIO]:
+    """Opens a file that a flag names; UserFacingError with the flag's meaning if it can't be."""
+    try:
+        with files.open_to_read(path) as file:
+            yield file
+    except FileNotFoundError:
+        raise UserFacingError(f"{path}: no such file; {meaning}") from None
+    except OSError as error:
+        raise UserFacingError(f"{path}: can't be read ({error.strerror or error})") from None
+
+
 def check_columns(tracks_csv: str, features_csv: tuple[str, ...], inputs: Inputs) -> None:
     """Raises UserFacingError unless each column that is an input is in one of the files."""
     with files.open_to_read(tracks_csv) as file:
         found = catalogue.inputs_of_catalogue(file, name=tracks_csv, inputs=inputs)
     for path in features_csv:
-        try:
-            with files.open_to_read(path) as file:
-                found |= catalogue.inputs_of_table(file, name=path, inputs=inputs)
-        except FileNotFoundError:
-            raise UserFacingError(
-                f"{path}: no such file; --features_csv are tables by track id"
-            ) from None
-        except OSError as error:
-            raise UserFacingError(f"{path}: can't be read ({error.strerror or error})") from None
+        with opened(path, meaning="--features_csv are tables by track id") as file:
+            found |= catalogue.inputs_of_table(file, name=path, inputs=inputs)
     for kind in ("categories", "numbers", "texts"):
         for name in getattr(inputs, kind):
             if name not in found:
@@ -82,19 +88,12 @@ def check_columns(tracks_csv: str, features_csv: tuple[str, ...], inputs: Inputs
 
 def check_inputs(*, tracks_csv: str, audio_dir: str, output_dir: str, subset: str) -> None:
     """Raises UserFacingError, before anything is changed, for what can be seen from here."""
-    try:
-        with files.open_to_read(tracks_csv) as file:
-            tracks = catalogue.read_tracks(file, name=tracks_csv, subset=subset)
-            first = next(tracks, None)
-            if first is None:
-                raise UserFacingError(f"{tracks_csv}: no tracks in subset {subset}")
-            check_audio(itertools.chain([first], tracks), audio_dir, example=first.path)
-    except FileNotFoundError:
-        raise UserFacingError(
-            f"{tracks_csv}: no such file; --tracks_csv is the catalogue"
-        ) from None
-    except OSError as error:
-        raise UserFacingError(f"{tracks_csv}: can't be read ({error.strerror or error})") from None
+    with opened(tracks_csv, meaning="--tracks_csv is the catalogue") as file:
+        tracks = catalogue.read_tracks(file, name=tracks_csv, subset=subset)
+        first = next(tracks, None)
+        if first is None:
+            raise UserFacingError(f"{tracks_csv}: no tracks in subset {subset}")
+        check_audio(itertools.chain([first], tracks), audio_dir, example=first.path)
     try:
         files.check_writable(output_dir)
     except OSError as error:

@@ -92,9 +92,9 @@ class Track(NamedTuple):
     categories: tuple[str, ...] = ()
     numbers: tuple[float, ...] = ()
     texts: tuple[str, ...] = ()
-    artist_tracks: int = -1
+    artist_tracks: int = UNKNOWN
     artist_mean_log_listens: float = math.nan
-    counted_at: int = -1
+    counted_at: int = UNKNOWN
     popularity: float = math.nan
 
     @property
@@ -103,14 +103,23 @@ class Track(NamedTuple):
         return self.listens if math.isnan(self.popularity) else self.popularity
 
     def packed(self) -> tuple[Any, ...]:
-        """Returns a tuple that Beam encodes; its strings must be UTF-8, and paths need not be."""
-        values = self._asdict() | {"path": os.fsencode(self.path)}
-        return tuple(values.values())
+        """Returns a tuple that Beam encodes by itself.
+
+        File names need not be UTF-8, its strings must. Without further inputs it ends with the
+        split: a catalogue may have 100 million rows.
+        """
+        values = tuple((self._asdict() | {"path": os.fsencode(self.path)}).values())
+        place = self._fields.index("categories")
+        return values[:place] if values[place:] == _NOTHING_MORE else values
 
     @classmethod
     def unpacked(cls, values: tuple[Any, ...]) -> "Track":
         """Returns the track of `packed`."""
         return cls(*values)._replace(path=os.fsdecode(cls(*values).path))
+
+
+# What a track ends with that has no further inputs.
+_NOTHING_MORE = tuple(Track._field_defaults.values())
 
 
 def clip_path(track_id: int) -> str:
@@ -468,7 +477,7 @@ class _Row:
         """Returns a number of the inputs, a date in seconds since 1970 UTC; NaN if unknown."""
         if name == STANDING_NUMBER and self.has("date_created"):
             seconds = self.seconds_since_1970("date_created")
-            return math.nan if seconds == -1 else float(seconds)
+            return math.nan if seconds == UNKNOWN else float(seconds)
         field = _field(name)
         text = self.text(field)
         if not text or text.lower() == "nan":

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from common import records
+from common.catalogue import UNKNOWN
 from common.hashing import stable_hash
 from common.inputs import (
     NUM_QUANTILES,
@@ -144,7 +145,7 @@ class Gatherer:
 def number_in(values: Mapping[str, records.Value], feature: str) -> float:
     """Returns a number of a record, NaN where it is unknown."""
     value = values.get(feature)
-    if not isinstance(value, (int, float)) or (feature == "date_created" and value == -1):
+    if not isinstance(value, (int, float)) or (feature == "date_created" and value == UNKNOWN):
         return math.nan
     return float(value)
 

@@ -26,7 +26,7 @@ _PR_SET_CHILD_SUBREAPER = 36  # of linux/prctl.h
 # Where the last line goes, while what others print to stderr may be kept back.
 _stderr = 2
 # Held by the thread that ends the process.
-_ending = threading.Lock()
+_ending = threading.RLock()
 
 
 class Interruption:

@@ -30,7 +30,7 @@ from common import (
     labels,
     records,
 )
-from common.catalogue import Track
+from common.catalogue import UNKNOWN, Track
 from common.dataset_config import SPLITS, DatasetConfig
 from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError, require
@@ -140,13 +140,15 @@ def _track(columns: dict[str, NDArray[Any]], row: int) -> Track:
         track_id=values["track_id"],
         path="",
         listens=values["listens"],
-        artist_id=hashing.stable_hash(values["artist"], salt="artist") if values["artist"] else -1,
+        artist_id=(
+            hashing.stable_hash(values["artist"], salt="artist") if values["artist"] else UNKNOWN
+        ),
         genre=values["genre"],
         date_created=values["date_created"],
         split="",
         categories=(values["genre"], values["location"]),
         numbers=(
-            *(float("nan") if date == -1 else float(date) for date in dates),
+            *(float("nan") if date == UNKNOWN else float(date) for date in dates),
             *columns["echonest"][row].tolist(),
         ),
         texts=(values["title"], values["location"]),
@@ -267,7 +269,7 @@ def write_dataset(pictures: Pictures, config: DatasetConfig, output_dir: str) ->
             spectrogram=config.spectrogram,
         ),
     )
-    files.write_atomically(output_dir, "rejected.jsonl", b"")
+    files.write_atomically(output_dir, dataset_info.REJECTED_FILE, b"")
     files.write_atomically(output_dir, dataset_info.FILE_NAME, info.to_json().encode())
     return info
 

@@ -69,12 +69,12 @@ def results_block(demo_dir: pathlib.Path) -> str | None:
 
 
 def real_block(path: pathlib.Path) -> str | None:
-    """Returns the table of `make real`, from its first row of cells to its last."""
+    """Returns the tables of `make real`, their headings one level below the page's."""
     if not path.exists():
         return None
-    rows = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
-    require(bool(rows), f"{path}: no table in it; run `make real` again")
-    return "\n".join(rows)
+    text = path.read_text(encoding="utf-8").strip()
+    require("|" in text, f"{path}: no table in it; run `make real` again")
+    return re.sub(r"^#+ ", "### ", text, flags=re.MULTILINE)
 
 
 def fill(text: str, name: str, content: str) -> str:

@@ -9,7 +9,7 @@ import grpc
 import numpy as np
 
 from common import audio, export_folder, files, metadata
-from common.errors import UserFacingError, require
+from common.errors import UserFacingError, one_line, require
 from serving.client import MODEL_NAME, Client, OtherModelError, ServerError
 from serving.model import verification
 from serving.model.batcher import Batcher
@@ -90,7 +90,7 @@ class ServedVersion:
         except ServerError:
             return
         except Exception as error:  # whatever a graph raises
-            problem = " ".join(str(error).split())[:200]
+            problem = one_line(error, at_most=200)
             raise UserFacingError(f"{path}: it can't answer ({problem})") from None
         shape = (len(pictures), len(self.info.class_names))
         require(

@@ -221,6 +221,18 @@ def test_ctrl_c_while_modules_are_imported(command_of, tmp_path):
     assert (process.returncode, errors) == (130, "\ninterrupted; the same command goes on\n")
 
 
+def test_ctrl_c_over_and_over_while_modules_are_imported(command_of, tmp_path):
+    command = command_of("pass", at_import="print('importing', flush=True); time.sleep(60)")
+    process = start(command, tmp_path)
+    assert process.stdout.readline() == "importing\n"
+    for _ in range(50):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.001)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert set(errors.split("\n")) == {"", "interrupted; the same command goes on"}
+
+
 def test_ctrl_c_that_a_library_turns_into_another_error(command_of, tmp_path):
     """As numpy does where its import is interrupted."""
     body = """

@@ -39,9 +39,11 @@ def test_figures_are_those_of_the_evaluation(tmp_path):
     assert fill_results.demo_block(tmp_path) == "```text\n  test accuracy  80 %\n```"
 
 
-def test_only_the_table_of_real_music_is_taken(tmp_path):
-    (tmp_path / "real.md").write_text("# Title\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\nmore\n")
-    assert fill_results.real_block(tmp_path / "real.md") == "| a | b |\n|---|---|\n| 1 | 2 |"
+def test_the_tables_of_real_music_are_taken_whole(tmp_path):
+    (tmp_path / "real.md").write_text("## Tracks\n\n| a |\n|---|\n\n## Artists\n\n| b |\n")
+    assert fill_results.real_block(tmp_path / "real.md") == (
+        "### Tracks\n\n| a |\n|---|\n\n### Artists\n\n| b |"
+    )
     assert fill_results.real_block(tmp_path / "none.md") is None
 
 

@@ -1,0 +1,274 @@
+"""What a user or a system does to a command at a bad moment: one line, and the same goes on.
+
+In make soak 200 signals and 200 faults; in make test-integration a few of each.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+
+import pytest
+
+from common import dataset_reader
+from examples import miniature_library
+from tests.support import processes
+from tests.support.attack import attack
+from tests.support.commands import files_of, run_module
+from tests.support.paths import ROOT
+
+pytestmark = pytest.mark.integration
+
+SIGNALS = int(os.environ.get("SOAK_SIGNALS", "4"))
+FAULTS = int(os.environ.get("SOAK_FAULTS", "4"))
+SEED = int(os.environ.get("SOAK_SEED", "14"))
+
+
+@pytest.fixture(scope="module")
+def small_library(tmp_path_factory):
+    return miniature_library.make_library(tmp_path_factory.mktemp("small"), num_clips=6, seed=2)
+
+
+def job(library, out) -> tuple[str, list[str]]:
+    return "beam_pipelines.build_dataset", [
+        "--config=configs/dataset_artist.py",
+        f"--tracks_csv={library.tracks_csv}",
+        f"--audio_dir={library.audio_dir}",
+        f"--output_dir={out}",
+        "--max_reject_fraction=0.9",
+        "--config.split_sizes=(0.5,0.25,0.25)",
+        "--direct_num_workers=2",
+    ]
+
+
+@pytest.fixture(scope="module")
+def small_dataset(small_library, tmp_path_factory):
+    """Of a run that nobody disturbs."""
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    module, arguments = job(small_library, out)
+    result = run_module(module, *arguments)
+    assert result.returncode == 0, result.stderr
+    return out
+
+
+def training(dataset, folder) -> list[str]:
+    return [
+        "--config=configs/two_conv_mono.py",
+        "--config.epochs=2",
+        "--config.batch_size=4",
+        f"--dataset_dir={dataset}",
+        f"--model_dir={folder}",
+    ]
+
+
+def commands(library, dataset, folder) -> dict[str, tuple[str, list[str]]]:
+    """What is attacked, by name."""
+    train = training(dataset, folder / "model")
+    return {
+        "job": job(library, folder / "out"),
+        "trainer": ("trainer.train", train),
+        "launch": ("trainer.launch", ["--workers=2", "--", *train]),
+        "sweep": (
+            "trainer.sweep",
+            [*training(dataset, "x")[:-1], f"--output_dir={folder}/sweep", "--trials=2"],
+        ),
+    }
+
+
+# How long each takes about, on a machine that has nothing else to do.
+SECONDS = {"job": 10, "trainer": 25, "launch": 40, "sweep": 40}
+
+
+def is_whole(folder: pathlib.Path) -> None:
+    """What is described is there as it is described."""
+    if (folder / "out" / "dataset_info.json").exists():
+        info = dataset_reader.load_dataset_info(str(folder / "out"))
+        assert not dataset_reader.damage(info, str(folder / "out"))
+    for path in folder.rglob("*.json"):
+        json.loads(path.read_text())
+    for version in folder.glob("**/export/[0-9]*"):
+        assert (version / "saved_model.pb").exists()
+        assert (version / "assets.extra" / "model_info.json").exists()
+
+
+def scripts() -> list[tuple[str, list[tuple[float, int]]]]:
+    """Of a seed: which command is sent what after how many seconds."""
+    rng = random.Random(SEED)
+    found = []
+    for number in range(SIGNALS):
+        name = ("job", "trainer", "launch", "sweep")[number % 4]
+        kind = rng.choice([signal.SIGINT, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, "twice"])
+        moment = rng.uniform(0.3, 1.2 * SECONDS[name])
+        if kind == "twice":
+            found.append((name, [(moment, signal.SIGINT), (rng.uniform(0, 2), signal.SIGINT)]))
+        else:
+            found.append((name, [(moment, kind)]))
+    return found
+
+
+@pytest.mark.parametrize(("name", "signals"), scripts())
+def test_signals_at_random_moments(small_library, small_dataset, tmp_path, name, signals):
+    module, arguments = commands(small_library, small_dataset, tmp_path)[name]
+    outcome = attack(module, arguments, signals=signals)
+    outcome.check()
+    is_whole(tmp_path)
+    if name == "job":
+        again = attack(module, arguments)
+        again.check()
+        assert again.code == 0
+        assert files_of(tmp_path / "out") == files_of(small_dataset)
+
+
+@pytest.fixture(scope="module")
+def shim(tmp_path_factory):
+    """The library that has calls of the system fail."""
+    if shutil.which("cc") is None:
+        pytest.skip("there is no C compiler")
+    library = tmp_path_factory.mktemp("shim") / "faults.so"
+    source = ROOT / "tests" / "support" / "faults.c"
+    subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", library, source, "-ldl"], check=True)
+    return library
+
+
+def faults() -> list[tuple[str, str, int, int, int]]:
+    """Of a seed: (command, call, errno, calls that go well before, how many then fail)."""
+    rng = random.Random(SEED)
+    found = []
+    for number in range(FAULTS):
+        name = ("job", "trainer")[number % 2]
+        call = rng.choice(["write", "open", "fsync", "rename", "read"])
+        codes = [errno.EIO, errno.EINTR] if call == "read" else [errno.ENOSPC, errno.EIO, 0]
+        found.append((name, call, rng.choice(codes), rng.randrange(40), rng.choice([1, 10**9])))
+    return found
+
+
+@pytest.mark.parametrize(("name", "call", "code", "after", "times"), faults())
+def test_calls_of_the_system_that_fail(
+    small_library, small_dataset, shim, tmp_path, name, call, code, after, times
+):
+    module, arguments = commands(small_library, small_dataset, tmp_path)[name]
+    if code == errno.EINTR:
+        times = min(times, 5)  # who is always interrupted tries for ever
+    env = {
+        "LD_PRELOAD": str(shim),
+        "FAULT_BELOW": str(tmp_path),
+        "FAULT_CALL": call,
+        "FAULT_ERRNO": str(int(code)),
+        "FAULT_AFTER": str(after),
+        "FAULT_TIMES": str(times),
+        "FAULT_SLEEP": "0" if code else "20000",
+    }
+    outcome = attack(module, arguments, env=env)
+    outcome.check()
+    assert code not in (0, errno.EINTR) or outcome.code == 0, outcome
+    is_whole(tmp_path)
+    again = attack(module, arguments)
+    again.check()
+    assert again.code == 0, again
+    if name == "job":
+        assert files_of(tmp_path / "out") == files_of(small_dataset)
+
+
+@pytest.mark.parametrize("name", ["job", "trainer"])
+@pytest.mark.parametrize(
+    "limit",
+    ["ulimit -f 8", "ulimit -n 40", "ulimit -v 600000"],
+)
+def test_limits_of_a_shell(small_library, small_dataset, tmp_path, name, limit):
+    module, arguments = commands(small_library, small_dataset, tmp_path)[name]
+    outcome = attack(module, arguments, limit=limit)
+    outcome.check()
+    is_whole(tmp_path)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mounts a disk of so many bytes, or of so many files."""
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("only root may mount a small disk")
+    with contextlib.ExitStack() as stack:
+
+        def mount(options: str) -> pathlib.Path:
+            folder = tmp_path / "disk"
+            folder.mkdir()
+            command = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
+            if subprocess.run(command, capture_output=True, check=False).returncode:
+                pytest.skip("nothing may be mounted here")
+            stack.callback(subprocess.run, ["umount", "-l", str(folder)], check=True)
+            return folder
+
+        yield mount
+
+
+@pytest.mark.parametrize("name", ["job", "trainer"])
+@pytest.mark.parametrize("options", ["size=48k", "size=1m,nr_inodes=6"])
+def test_a_full_disk(small_library, small_dataset, small_disk, name, options):
+    disk = small_disk(options)
+    module, arguments = commands(small_library, small_dataset, disk)[name]
+    outcome = attack(module, arguments)
+    outcome.check()
+    assert outcome.code == 1
+    assert "No space left on device" in outcome.errors
+    is_whole(disk)
+    subprocess.run(["mount", "-o", "remount,size=1g,nr_inodes=10k", str(disk)], check=True)
+    again = attack(module, arguments)
+    again.check()
+    assert again.code == 0, again
+
+
+def test_a_folder_that_is_removed_under_the_job(small_library, tmp_path):
+    module, arguments = job(small_library, tmp_path / "out")
+
+    def removed() -> bool:
+        if not (tmp_path / "out" / ".plan.json").exists():
+            return False
+        (tmp_path / "out").rename(tmp_path / "elsewhere")
+        return True
+
+    outcome = attack(module, arguments, ready=removed)
+    outcome.check()
+    assert outcome.code == 1
+    assert str(tmp_path / "out") in outcome.errors
+
+
+def test_a_worker_that_the_system_kills(small_library, small_dataset, tmp_path):
+    """As it does for want of memory."""
+    module, arguments = job(small_library, tmp_path / "out")
+
+    def kill_one() -> bool:
+        if not (tmp_path / "out" / ".plan.json").exists():
+            return False
+        own = f"--output_dir={tmp_path}/out"
+        (run,) = [pid for pid in processes.descendants(os.getpid()) if own in command_line(pid)]
+        for pid in processes.descendants(run):
+            if command_line(pid).endswith("python -m apache_beam.runners.worker.sdk_worker_main"):
+                os.kill(pid, signal.SIGKILL)
+        return True
+
+    outcome = attack(module, arguments, ready=kill_one, seconds=120)
+    outcome.check()
+    assert outcome.code == 1 and "a worker was killed" in outcome.errors, outcome
+    again = attack(module, arguments)
+    again.check()
+    assert again.code == 0
+    assert files_of(tmp_path / "out") == files_of(small_dataset)
+
+
+def command_line(pid: int) -> str:
+    return processes.command_line(pid).strip()
+
+
+def test_a_run_that_is_stopped_for_a_while(small_library, small_dataset, tmp_path):
+    """SIGSTOP, as of a laptop that sleeps."""
+    module, arguments = job(small_library, tmp_path / "out")
+    seconds = float(os.environ.get("SOAK_STOPPED_SECONDS", "5"))
+    signals = [(4.0, signal.SIGSTOP), (seconds, signal.SIGCONT)]
+    outcome = attack(module, arguments, signals=signals, seconds=120)
+    outcome.check()
+    assert outcome.code == 0
+    assert files_of(tmp_path / "out") == files_of(small_dataset)

@@ -1,0 +1,137 @@
+"""Runs a command, does something to it, and looks at what it leaves."""
+
+import dataclasses
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+
+from tests.support.paths import ROOT
+
+# How long a command may take to end once it is told to.
+SECONDS_TO_END = 30.0
+_MARK = "TEST_ATTACK"
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a command ended.
+
+    Attributes:
+        code: its exit code, of a signal as Popen has it.
+        out, errors: what it printed.
+        seconds: how long it took to end, from the last signal on.
+        left: the command lines of processes that it left behind.
+    """
+
+    code: int
+    out: str
+    errors: str
+    seconds: float
+    left: list[str]
+
+    def check(self) -> None:
+        """Raises AssertionError for a traceback, several lines of errors, or what is left."""
+        text = f"exit code {self.code}\n{self.out}\n{self.errors}"
+        assert "Traceback" not in text, text
+        assert not self.left, f"left behind: {self.left}\n{text}"
+        lines = [line for line in self.errors.splitlines() if line]
+        assert len(lines) <= 1, text
+        # An error that is not told, or a line without one.
+        assert (self.code == 1) == any(line.startswith("error: ") for line in lines), text
+
+
+def attack(
+    module: str,
+    arguments: Sequence[str],
+    *,
+    signals: Sequence[tuple[float, int]] = (),
+    env: Mapping[str, str] | None = None,
+    limit: str = "",
+    ready: Callable[[], bool] | None = None,
+    seconds: float = 600.0,
+) -> Outcome:
+    """Runs `python -m module` to its end.
+
+    Args:
+        module: of the command.
+        arguments: its flags.
+        signals: (seconds to wait, signal) one after the other, each for the first process alone.
+        env: added to the environment.
+        limit: a shell's command before it, such as `ulimit -n 64`.
+        ready: waited for before the first signal.
+        seconds: how long it may take where there is no signal.
+    """
+    mark = uuid.uuid4().hex
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    if limit:
+        command = ["bash", "-c", f'{limit}; exec "$@"', "bash", *command]
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=os.environ | dict(env or {}) | {_MARK: mark},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=errors,
+            start_new_session=True,
+            # Shells ignore it for what they start in the background, and so would the command.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        try:
+            end = time.monotonic() + seconds
+            while ready and not ready() and process.poll() is None and time.monotonic() < end:
+                time.sleep(0.02)
+            for delay, number in signals:
+                _wait(process, delay)
+                process.send_signal(number)
+            started = time.monotonic()
+            process.wait(timeout=SECONDS_TO_END if signals else seconds)
+            took = time.monotonic() - started
+            end = time.monotonic() + SECONDS_TO_END
+            while (left := _marked(mark)) and time.monotonic() < end:
+                time.sleep(0.1)
+        finally:
+            for pid in _marked(mark):
+                os.kill(pid, signal.SIGKILL)
+            process.kill()
+            process.wait()
+        out.seek(0)
+        errors.seek(0)
+        return Outcome(
+            process.returncode, out.read(), errors.read(), took, [_command_line(p) for p in left]
+        )
+
+
+def _wait(process: subprocess.Popen, seconds: float) -> None:
+    try:
+        process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return
+
+
+def _marked(mark: str) -> list[int]:
+    """The processes that have a mark in their environment, wherever they hang."""
+    found = []
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            environ = (folder / "environ").read_bytes()
+            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if f"{_MARK}={mark}".encode() in environ.split(b"\0") and state != "Z":
+            found.append(int(folder.name))
+    return found
+
+
+def _command_line(pid: int) -> str:
+    try:
+        line = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return "ended"
+    return line.replace(b"\0", b" ").decode(errors="replace")
