@@ -87,8 +87,10 @@ def check_candidate(export_dir: str, candidate: str) -> None:
         candidate.startswith(CANDIDATE) and "/" not in candidate,
         f"{candidate}: no candidate's name; they start with {CANDIDATE}",
     )
+    path = files.join(export_dir, candidate)
     require(
-        files.has_files(files.join(export_dir, candidate)), f"{export_dir}: no {candidate} in it"
+        files.exists(path) or files.has_files(path),  # a bucket has no folders
+        f"{export_dir}: no {candidate} in it",
     )
 
 

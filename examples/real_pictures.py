@@ -36,15 +36,6 @@ from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError, require
 from configs import dataset_artist
 
-_PICTURES = flags.DEFINE_string(
-    "pictures", None, "An .npz of pictures, or a folder of such.", required=True
-)
-_OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Where the dataset goes.", required=True)
-_SPLIT_BY = flags.DEFINE_enum(
-    "split_by", "artist", ("artist", "track"), "What may not be torn apart by the split."
-)
-_SALT = flags.DEFINE_string("salt", "fma", "Another gives another split and order.")
-
 _KEYS = {
     "levels": (np.uint8, 3),
     "track_id": (np.int64, 1),
@@ -307,14 +298,28 @@ def _torn(artists: list[int], splits: list[str]) -> int:
     return sum(count > 1 for count in Counter(artist for artist, _ in pairs).values())
 
 
+def define_flags() -> None:
+    """Defines the command's flags; not at import, since others take this module as a library."""
+    flags.DEFINE_string(
+        "pictures", None, "An .npz of pictures, or a folder of such.", required=True
+    )
+    flags.DEFINE_string("output_dir", None, "Where the dataset goes.", required=True)
+    flags.DEFINE_enum(
+        "split_by", "artist", ("artist", "track"), "What may not be torn apart by the split."
+    )
+    flags.DEFINE_string("salt", "fma", "Another gives another split and order.")
+
+
 def main(_: list[str]) -> None:
-    pictures = read(_PICTURES.value)
-    config = config_of(pictures, split_by=_SPLIT_BY.value, salt=_SALT.value)
-    info = write_dataset(pictures, config, _OUTPUT_DIR.value.rstrip("/"))
+    values = flags.FLAGS
+    pictures = read(values.pictures)
+    config = config_of(pictures, split_by=values.split_by, salt=values.salt)
+    info = write_dataset(pictures, config, values.output_dir.rstrip("/"))
     for name, split in info.splits.items():
         shares = ", ".join(f"{count:,} {label}" for label, count in split.class_counts.items())
         print(f"{name}: {split.num_examples:,} clips of {split.num_artists:,} artists ({shares})")
 
 
 if __name__ == "__main__":
+    define_flags()
     command.run(main)

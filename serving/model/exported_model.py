@@ -54,7 +54,14 @@ class ExportedModel:
 
         unknown = metadata.unknown(self.info.inputs, self.info.signal, signature=signature)
         tensors = {name: tf.constant(value) for name, value in {**unknown, **inputs}.items()}
-        outputs: dict[str, Any] = self.signatures[signature](**tensors)
+        function = self.signatures[signature]
+        # A network that pools may well compute something from another shape.
+        for name, spec in function.structured_input_signature[1].items():
+            if name in tensors and not spec.shape.is_compatible_with(tensors[name].shape):
+                raise ValueError(
+                    f"{name}: shape {tensors[name].shape}, the model takes {spec.shape}"
+                )
+        outputs: dict[str, Any] = function(**tensors)
         return outputs
 
     def probabilities_of_waveforms(

@@ -69,10 +69,11 @@ def start_file(tmp_path):
 
 @pytest.fixture
 def pool(start_file):
+    others = processes.descendants(os.getpid())  # of the process that runs the tests
     pool = make_pool(start_file)
     pool.start()
     yield pool
-    there = processes.descendants(os.getpid())
+    there = processes.descendants(os.getpid()) - others
     pool.close()
     processes.wait_until_ended(there)
 

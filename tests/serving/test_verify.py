@@ -7,7 +7,7 @@ import shutil
 import keras
 import pytest
 
-from common import dataset_reader, export_folder
+from common import dataset_reader, export_folder, files
 from tests.support.commands import assert_refused, run_module
 from trainer.model import export
 from trainer.model.poster import build_network
@@ -62,7 +62,7 @@ def test_songs_of_a_plain_catalogue_that_were_mixed_up(
     other = tmp_path / "dataset"
     shutil.copytree(dataset_dir, other)
     values = json.loads((other / "dataset_info.json").read_text())
-    values["catalog_sha256"] = dataset_reader.storage.sha256(str(catalog))
+    values["catalog_sha256"] = files.sha256(str(catalog))
     (other / "dataset_info.json").write_text(json.dumps(values))
     (other / "rejected.jsonl").unlink()
     shutil.copy(last, first)

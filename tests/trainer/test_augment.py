@@ -124,8 +124,8 @@ def checksum(batches) -> int:
 IN_A_PROCESS = """
 import pathlib, sys
 import tensorflow as tf
+from common import dataset_reader
 from tests.trainer.test_augment import batches, checksum
-from trainer.data import reader
 tf.random.set_seed(0)
 folder = pathlib.Path(sys.argv[1])
 print(checksum(batches((folder, dataset_reader.load_dataset_info(str(folder))))))

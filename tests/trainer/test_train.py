@@ -57,6 +57,12 @@ def test_what_a_training_leaves(model_dir, dataset_dir):
         "ece",
         "spearman",
         "baselines",
+        # Beside what the contract names.
+        "ndcg",
+        "top_tenth_recall",
+        "spearman_age",
+        "by_genre",
+        "baseline_scores",
     }
     page = (model_dir / "report.html").read_text()
     assert f"{100 * evaluation['accuracy']:.1f} % of {evaluation['num_examples']} test clip" in page

@@ -33,7 +33,7 @@ def is_for_this_worker(strategy: str) -> bool:
     Raises:
         UserFacingError: TF_CONFIG is not one that it can train by.
     """
-    if not devices.is_multi_worker(strategy):
+    if not devices.is_multi_worker(strategy) or not devices.num_all_workers():
         return True
     values = json.loads(os.environ["TF_CONFIG"])
     task = values["task"]
