@@ -19,6 +19,8 @@ from typing import NoReturn
 LINE = "interrupted; the same command goes on"
 # For what is cleared away on the way out.
 SECONDS_TO_END = 8.0
+# A process in an uninterruptible call of the kernel does not die while that lasts.
+SECONDS_TO_KILL = 2.0
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PR_SET_CHILD_SUBREAPER = 36  # of linux/prctl.h
@@ -113,22 +115,33 @@ def end_with_line(line: str, *, exit_code: int) -> NoReturn:
 
 
 def kill_descendants() -> None:
-    """Kills every process below this one, where Linux tells which they are."""
+    """Kills every process below this one, where Linux tells which they are.
+
+    Looks again until none is left: one that was starting another while it was killed leaves a
+    child that the first look did not find, and that is this process's own from then on.
+    """
     own = os.getpid()
-    for pid in _descendants(own):
-        with contextlib.suppress(OSError):
-            os.kill(pid, signal.SIGKILL)
+    give_up_at = time.monotonic() + SECONDS_TO_KILL
+    while (found := _descendants(own)) and time.monotonic() < give_up_at:
+        for pid in found:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.005)
 
 
 def _descendants(pid: int) -> list[int]:
+    """Process IDs below `pid`, without those that are dead and only wait to be reaped."""
     children: dict[int, list[int]] = {}
+    dead = set()
     for folder in pathlib.Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, ValueError, IndexError):
-            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
             children.setdefault(int(parent), []).append(int(folder.name))
+            if state in "ZX":
+                dead.add(int(folder.name))
     found, waiting = [], [pid]
     while waiting:
         new = children.get(waiting.pop(), [])
         found += new
         waiting += new
-    return found
+    return [pid for pid in found if pid not in dead]
