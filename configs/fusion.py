@@ -21,6 +21,16 @@ def get_config() -> ConfigDict:
     # What the picture counts for beside them where the artist's other tracks are known, and where
     # they are not; alone it counts for all.
     config.network.picture_weight = (0.15, 0.35)
-    # Each input is left out of so many training examples.
-    config.input_dropout = 0.15
+    # Inputs are left out of so many training examples, so that none is relied on alone: most often
+    # those that a new artist has not, and those that name few artists.
+    config.input_dropout = ConfigDict(
+        dict(
+            genre=0.1,
+            artist_history=0.5,
+            date_created=0.5,
+            date_released=0.5,
+            location=0.7,
+            others=0.3,
+        )
+    )
     return config

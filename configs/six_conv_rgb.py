@@ -54,12 +54,12 @@ def get_config() -> ConfigDict:
     config.listens_loss = 0.0
     # Of the examples: pictures begin anywhere, of which so many columns are left (0: all), with a
     # level of this deviation added, mixed in pairs (the beta distribution's parameter; 0: none);
-    # and each input beside the picture is left out so often.
+    # and inputs beside the picture are left out so often, by name and `others`.
     config.time_roll = False
     config.time_crop = 0
     config.level_shift = 0.0
     config.mixup = 0.0
-    config.input_dropout = 0.0
+    config.input_dropout = ConfigDict()
 
     # `float32`, or halves where they do no harm: `mixed_bfloat16` (devices that have it) or
     # `mixed_float16` (GPUs; the loss is scaled so that small gradients don't vanish).

@@ -52,7 +52,7 @@ class TrainConfig:
     time_roll: bool = False
     time_crop: int = 0
     level_shift: float = 0.0
-    input_dropout: float = 0.0
+    input_dropout: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "batch_size", "epochs", "shuffle_buffer", "steps_per_call"):
@@ -81,10 +81,11 @@ class TrainConfig:
             "dropout",
             "weight_average",
             "label_smoothing",
-            "input_dropout",
         ):
             value = getattr(self, name)
             require(0 <= value < 1, f"config.{name}: {value} is not in 0 ≤ … < 1")
+        for name, value in self.input_dropout:
+            require(0 <= value < 1, f"config.input_dropout.{name}: {value} is not in 0 ≤ … < 1")
         require(
             self.warmup_epochs < self.epochs,
             f"config.warmup_epochs: {self.warmup_epochs:g} leave none of {self.epochs} epochs",
@@ -114,6 +115,8 @@ class TrainConfig:
             if field.default is not dataclasses.MISSING
         }
         values = defaults | values
+        if isinstance(values["input_dropout"], dict):
+            values["input_dropout"] = tuple(sorted(values["input_dropout"].items()))
         if isinstance(values.get("network"), dict):
             values["network"] = network_config_of(values["network"])
         return config_of(cls, values)
@@ -125,5 +128,7 @@ class TrainConfig:
             for field in dataclasses.fields(self)
             if getattr(self, field.name) != field.default
         }
+        if self.input_dropout:
+            values["input_dropout"] = dict(self.input_dropout)
         plain: dict[str, Any] = json.loads(json.dumps(values | {"network": self.network.to_dict()}))
         return plain

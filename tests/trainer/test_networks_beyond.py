@@ -164,17 +164,17 @@ def test_words_are_found_whatever_surrounds_them(made):
 
 def test_inputs_are_left_out_as_wholes_by_index_alone():
     groups = (0, 0, 1, 1, 1, 2)
-    augmentation = Augmentation(input_dropout=0.3, groups=groups)
+    augmentation = Augmentation(input_dropout=(0.3, 0.7, 0.0), groups=groups)
     indices = tf.range(400, dtype=tf.int64)
     values = {
         "spectrogram": tf.zeros([400, 4, 6], tf.uint8),
         "metadata": tf.ones([400, len(groups)]),
     }
     left = augment.augment(values, indices, augmentation, seed=3)["metadata"].numpy()
-    for group in range(3):
+    for group, rate in enumerate(augmentation.input_dropout):
         mine = left[:, np.array(groups) == group]
         assert (mine == mine[:, :1]).all()
-        assert 0.6 < mine.mean() < 0.8
+        assert mine.mean() == pytest.approx(1 - rate, abs=0.1)
     later = {name: value[100:] for name, value in values.items()}
     again = augment.augment(later, indices[100:], augmentation, seed=3)["metadata"]
     np.testing.assert_array_equal(again, left[100:])
@@ -182,9 +182,12 @@ def test_inputs_are_left_out_as_wholes_by_index_alone():
 
 def test_pairs_are_mixed_with_each_other():
     pictures = tf.constant(np.random.default_rng(0).integers(0, 256, (6, 4, 8), np.uint8))
-    values = {"spectrogram": pictures}
+    values = {"spectrogram": pictures, "metadata": tf.eye(6)}
     indices = tf.range(6, dtype=tf.int64)
-    mixed = augment.augment(values, indices, Augmentation(mixup=0.4), seed=1)
+    augmentation = Augmentation(mixup=0.4, keep_whole=True)
+    mixed = augment.augment(values, indices, augmentation, seed=1)
+    np.testing.assert_array_equal(mixed["whole"], pictures)
+    np.testing.assert_array_equal(mixed["metadata"], tf.eye(6))
     share = mixed["own_share"].numpy()
     assert ((share >= 0.5) & (share <= 1)).all() and len(set(share)) > 3
     levels = pictures.numpy().astype(float)

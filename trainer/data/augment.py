@@ -31,8 +31,8 @@ class Augmentation:
         time_crop: how many columns are left of it; 0 leaves all.
         level_shift: deviation of what is added to the levels of a picture.
         mixup: both parameters of the beta distribution that pairs are mixed by; 0 mixes none.
-        input_dropout: how likely each input beside the picture is left out.
-        groups: which input each place of the metadata belongs to.
+        input_dropout: how likely each input beside the picture is left out, by its number.
+        groups: which input, by its number, each place of the metadata belongs to.
         keep_whole: whether the pictures as they are stored stay beside those that are changed.
     """
 
@@ -43,7 +43,7 @@ class Augmentation:
     time_crop: int = 0
     level_shift: float = 0.0
     mixup: float = 0.0
-    input_dropout: float = 0.0
+    input_dropout: tuple[float, ...] = ()
     groups: tuple[int, ...] = ()
     keep_whole: bool = False
 
@@ -57,7 +57,6 @@ class Augmentation:
             time_crop=config.time_crop,
             level_shift=config.level_shift,
             mixup=config.mixup,
-            input_dropout=config.input_dropout,
             **more,
         )
 
@@ -76,7 +75,7 @@ class Augmentation:
     @property
     def changes(self) -> bool:
         """Whether anything is changed."""
-        return self.changes_pictures or bool(self.input_dropout and self.groups)
+        return self.changes_pictures or any(self.input_dropout)
 
 
 def augment(
@@ -92,8 +91,8 @@ def augment(
         seed: of the epoch, below 2³¹.
 
     Returns:
-        the columns; with mixup also `own_share` float32 [batch], how much of each example is its
-        own and not the other's of its pair; and `whole` where it is asked for.
+        the columns; with mixup also `own_share` float32 [batch], how much of each picture is its
+        own and not the other's of its pair; and `whole`, the stored picture, where it is asked for.
     """
     values = dict(values)
     pictures = values["spectrogram"]
@@ -120,18 +119,16 @@ def augment(
             fill=augmentation.fill,
         )
     values["spectrogram"] = pictures
-    if augmentation.input_dropout and "metadata" in values:
-        groups = np.asarray(augmentation.groups)
-        draws = drawn(indices, seed=_of_its_own(seed, 2), count=int(groups.max()) + 1)
-        kept = tf.cast(draws >= augmentation.input_dropout, tf.float32)
-        values["metadata"] *= tf.gather(kept, groups, axis=1)
+    if any(augmentation.input_dropout) and "metadata" in values:
+        rates = np.asarray(augmentation.input_dropout)
+        draws = drawn(indices, seed=_of_its_own(seed, 2), count=len(rates))
+        kept = tf.cast(draws >= rates, tf.float32)
+        values["metadata"] *= tf.gather(kept, np.asarray(augmentation.groups), axis=1)
     if augmentation.mixup:
         values["own_share"] = own_shares(
             indices, alpha=augmentation.mixup, seed=_of_its_own(seed, 3)
         )
-        for name in ("spectrogram", "whole", "metadata", "chroma", "tempo"):
-            if name in values:
-                values[name] = mixed(values[name], values["own_share"])
+        values["spectrogram"] = mixed(values["spectrogram"], values["own_share"])
     return values
 
 

@@ -9,7 +9,7 @@ input is a stretch of one vector: zeros where it is unknown, and else a 1 and wh
 - a text: which of the training split's most frequent words are in it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -107,6 +107,20 @@ class InputEncoder(tf.Module):
     def groups(self) -> np.ndarray:
         """Which input, counted from 0, each of the vector's places belongs to: int32 [size]."""
         return np.repeat(np.arange(len(self._widths), dtype=np.int32), list(self._widths.values()))
+
+    def rates(self, by_name: Sequence[tuple[str, float]]) -> tuple[float, ...]:
+        """A rate for each input, in the order of `groups`.
+
+        Args:
+            by_name: (name, rate) pairs: an input's feature or its name without its kind, and
+                `others`, 0 if it is missing. Names that are no inputs count for nothing.
+        """
+        rates = dict(by_name)
+        others = rates.get("others", 0.0)
+        return tuple(
+            rates.get(feature, rates.get(feature.rpartition("/")[2], others))
+            for feature in self._widths
+        )
 
     @property
     def dtypes(self) -> dict[str, tf.DType]:

@@ -10,8 +10,11 @@ from trainer.train_config import TrainConfig
 
 def losses(
     outputs: Mapping[str, Any], targets: Mapping[str, tf.Tensor], config: TrainConfig
-) -> tf.Tensor:
-    """The loss of each example, float32 [batch]; of several answers the sum.
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The losses of each example, float32 [batch] each: of what is augmented, and of what is not.
+
+    With mixup the first is asked for the other example of a pair, too; what sees the records as
+    they are stored is not.
 
     Args:
         outputs: of `Network.learner`. Heads of their own are trained instead of what is put
@@ -21,19 +24,28 @@ def losses(
         config: whose `label_smoothing`, `ordinal_loss`, `genre_loss`, `listens_loss` are looked at.
     """
     label = targets["label"]
-    if "joint" not in outputs:
-        return of_classes(outputs["logits"], label, config)
-    total = tf.zeros(tf.shape(label)[:1])
+    of_stored = tf.zeros(tf.shape(label)[:1])
+    if "augmented" not in outputs:
+        return of_classes(outputs["logits"], label, config), of_stored
     for logits in outputs["classes"]:
-        total += of_classes(logits, label, config)
-    for joint, log_listens in zip(outputs["joint"], outputs["log_listens"], strict=True):
-        total += of_classes(tf.reduce_logsumexp(joint, axis=1), label, config)
-        if config.genre_loss and joint.shape[1] > 1:
-            total += config.genre_loss * of_genre_and_class(
-                joint, targets["genre_index"], label, config.label_smoothing
-            )
-        if config.listens_loss:
-            total += config.listens_loss * huber(log_listens - targets["log_listens"])
+        of_stored += of_classes(logits, label, config)
+    for head in outputs["stored"]:
+        of_stored += of_head(head, targets, config)
+    return of_head(outputs["augmented"], targets, config), of_stored
+
+
+def of_head(
+    head: tuple[tf.Tensor, tf.Tensor], targets: Mapping[str, tf.Tensor], config: TrainConfig
+) -> tf.Tensor:
+    """The loss [batch] of a joint head: logits [batch, genres, classes] and log listens [batch]."""
+    joint, log_listens = head
+    total = of_classes(tf.reduce_logsumexp(joint, axis=1), targets["label"], config)
+    if config.genre_loss and joint.shape[1] > 1:
+        total += config.genre_loss * of_genre_and_class(
+            joint, targets["genre_index"], targets["label"], config.label_smoothing
+        )
+    if config.listens_loss:
+        total += config.listens_loss * huber(log_listens - targets["log_listens"])
     return total
 
 

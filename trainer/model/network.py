@@ -30,8 +30,9 @@ class Network:
             `input_encoder`), `chroma` and `tempo` uint8, to logits float32 [batch, classes].
         learner: what is trained: the same, which may also take `whole`, the picture as it is
             stored, to a dict of `logits` and, where the network has heads that are trained on their
-            own, the lists `joint` [batch, genres, classes] and `log_listens` [batch] of their
-            answers, and `classes` [batch, classes].
+            own, their answers (logits [batch, genres, classes], log listens [batch]): `augmented`
+            of the one that sees `spectrogram`, the list `stored` of those that see the rest, and
+            the list `classes` [batch, classes] each.
         inputs: that it takes beside the picture.
     """
 
@@ -161,7 +162,7 @@ def _build_towers(
     joint, joint_in_training = (
         mean_answer([logits for logits, _ in answers]) for answers in (of_answer, of_training)
     )
-    trained = list(of_training)
+    augmented, *trained = of_training
     if arrays_of(inputs):
         parts = [beside[name] for name in arrays_of(inputs)]
         answer, known = fusion.harmony_tower(
@@ -219,8 +220,8 @@ def _build_towers(
         taken | {"whole": whole} | beside,
         {
             "logits": logits_in_training,
-            "joint": [logits for logits, _ in trained],
-            "log_listens": [listens for _, listens in trained],
+            "augmented": augmented,
+            "stored": trained,
             "classes": classes,
         },
     )

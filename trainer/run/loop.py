@@ -141,6 +141,7 @@ class Trainer:
             config,
             fill=fill_levels(info) if has_heads else (),
             groups=() if encoder is None else tuple(encoder.groups.tolist()),
+            input_dropout=() if encoder is None else encoder.rates(config.input_dropout),
             keep_whole=has_heads,
         )
 
@@ -244,16 +245,17 @@ class Trainer:
     def _objective(self, outputs: Mapping[str, Any], batch: Batch) -> tf.Tensor:
         """The weighted sum over a batch of what the gradients make smaller."""
 
-        def of(targets: Batch) -> tf.Tensor:
+        def of(targets: Batch) -> tuple[tf.Tensor, tf.Tensor]:
             weights = tf.gather(tf.constant(self._class_weights), targets["label"])
-            return weights * losses(outputs, targets, self.config)
+            of_augmented, of_stored = losses(outputs, targets, self.config)
+            return weights * of_augmented, weights * of_stored
 
         targets = {name: batch[name] for name in network.TARGETS if name in batch}
-        each = of(targets)
+        of_augmented, of_stored = of(targets)
         if "own_share" in batch:
-            others = of({name: other_of_pair(values) for name, values in targets.items()})
-            each = batch["own_share"] * each + (1 - batch["own_share"]) * others
-        return tf.reduce_sum(batch["weight"] * each)
+            others, _ = of({name: other_of_pair(values) for name, values in targets.items()})
+            of_augmented = batch["own_share"] * of_augmented + (1 - batch["own_share"]) * others
+        return tf.reduce_sum(batch["weight"] * (of_augmented + of_stored))
 
     def _update_averages(self) -> None:
         """Draws the averages towards the weights, at first faster, from where they began."""
