@@ -23,7 +23,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines import counters, engines, output_folder, pipeline
 from beam_pipelines.card import summary
-from common import catalogue, command, dataset_reader, files, lock
+from common import catalogue, command, dataset_reader, files, generations, lock
 from common.dataset_config import SUBSETS, DatasetConfig
 from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError
@@ -187,19 +187,32 @@ def job_of_flags() -> Iterator[pipeline.Job]:
         catalog_sha256 = hashlib.sha256("".join(parts).encode()).hexdigest()
     output_dir = paths["output_dir"]
     with lock.hold(output_dir, force=_FORCE_UNLOCK.value):
+        work = output_folder.work(
+            output_dir,
+            output_folder.identity(config, catalog_sha256, pipeline.library_versions()),
+            overwrite=_OVERWRITE.value,
+            retry_rejected=_RETRY_REJECTED.value,
+        )
+        if work.mode is not output_folder.Mode.FINISHED:
+            refuse_grown(output_dir)
         yield pipeline.Job(
             config=config,
             catalog_sha256=catalog_sha256,
             run_id=uuid.uuid4().hex,
-            work=output_folder.work(
-                paths["output_dir"],
-                output_folder.identity(config, catalog_sha256, pipeline.library_versions()),
-                overwrite=_OVERWRITE.value,
-                retry_rejected=_RETRY_REJECTED.value,
-            ),
+            work=work,
             max_reject_fraction=_MAX_REJECT_FRACTION.value,
             features_csv=features_csv,
             **paths,
+        )
+
+
+def refuse_grown(output_dir: str) -> None:
+    """Raises UserFacingError for a dataset that has grown: what was written never changes."""
+    if generations.numbers_in(generations.sizes_below(output_dir)):
+        raise UserFacingError(
+            f"{output_dir}: has grown by {generations.FOLDER}/ since it was made, whose thresholds "
+            f"and tracks would no longer fit; take another --output_dir, or delete "
+            f"{files.join(output_dir, generations.FOLDER)} first"
         )
 
 

@@ -53,6 +53,8 @@ class DatasetInfo:
         split_check: `by`, and counted in what was written `groups_in_two_splits` and, whatever
             the split was by, `artists_in_two_splits`.
         statistics: of the training split; None of a dataset from before there were any.
+        generations: those that it is the list of, from 0 on; () of a dataset that has no others,
+            whose file does not have the field.
     """
 
     format_version: int
@@ -68,6 +70,7 @@ class DatasetInfo:
     catalog_sha256: str
     versions: dict[str, str]
     statistics: InputStatistics | None = None
+    generations: tuple[int, ...] = ()
 
     @property
     def num_examples(self) -> int:
@@ -77,6 +80,8 @@ class DatasetInfo:
         values = dataclasses.asdict(self) | {"config": self.config.to_dict()}
         if self.statistics is None:
             del values["statistics"]
+        if not self.generations:
+            del values["generations"]
         return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
@@ -96,6 +101,7 @@ class DatasetInfo:
             values["config"] = DatasetConfig.from_dict(values["config"])
             for field in ("class_names", "thresholds"):
                 values[field] = tuple(values[field])
+            values["generations"] = tuple(values.get("generations", ()))
             values["splits"] = {
                 split: Split(**v | {"shards": tuple(Shard(**shard) for shard in v["shards"])})
                 for split, v in values["splits"].items()

@@ -2,41 +2,45 @@
 
 import hashlib
 import io
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from common import dataset_info, files, records
+from common import dataset_info, files, generations, records
 from common.dataset_config import SPLITS
 from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError, require
 
 
 def load_dataset_info(
-    dataset_dir: str, *, check_shards_of: Collection[str] = SPLITS
+    dataset_dir: str,
+    *,
+    check_shards_of: Collection[str] = SPLITS,
+    pinned: Sequence[int] | None = None,
 ) -> DatasetInfo:
-    """Reads the description of the dataset in a folder, local or gs://.
+    """Reads the description of the dataset in a folder, local or gs://, with all its generations.
 
     Args:
         dataset_dir: the folder.
         check_shards_of: the splits each of whose shards must be there and as long as it was
             written.
+        pinned: the generations to take beside 0; those that are there now unless given.
 
     Raises:
-        UserFacingError: there is no such folder, the dataset in it is unfinished, or a shard is not
-            what the description says.
+        UserFacingError: there is no such folder, the dataset in it is unfinished, a shard is not
+            what the description says, or a generation is missing or damaged.
     """
-    path = files.join(dataset_dir, dataset_info.FILE_NAME)
-    try:
-        info = DatasetInfo.from_json(files.read_bytes(path), name=path)
-    except FileNotFoundError:
-        problem = "no such folder; --dataset_dir is what build_dataset made"
-        if files.folder_exists(dataset_dir):
-            problem = (
-                f"no {dataset_info.FILE_NAME}, so the dataset is unfinished; run "
-                "beam_pipelines.build_dataset again"
-            )
-        raise UserFacingError(f"{dataset_dir}: {problem}") from None
-    sizes = files.sizes_in(dataset_dir) if check_shards_of else {}
+    info = first_info(dataset_dir)
+    below: dict[str, int] = {}
+    if pinned is None:
+        below = generations.sizes_below(dataset_dir)
+        manifests = generations.load(dataset_dir, generations.numbers_in(below))
+        manifests = generations.current(manifests, name=dataset_dir)
+    else:
+        manifests = generations.load(dataset_dir, set(pinned) - {0})
+        if manifests and check_shards_of:
+            below = generations.sizes_below(dataset_dir)
+    info = generations.info_of_list(info, manifests, name=dataset_dir)
+    sizes = files.sizes_in(dataset_dir) | below if check_shards_of else {}
     for split in check_shards_of:
         for shard in info.splits[split].shards:
             shard_path, size = files.join(dataset_dir, shard.file), sizes.get(shard.file)
@@ -45,6 +49,21 @@ def load_dataset_info(
                 size == shard.bytes, f"{shard_path}: {size:,} bytes, {shard.bytes:,} were written"
             )
     return info
+
+
+def first_info(dataset_dir: str) -> DatasetInfo:
+    """Reads `dataset_info.json`, generation 0 of a dataset that grows; raises as that does."""
+    path = files.join(dataset_dir, dataset_info.FILE_NAME)
+    try:
+        return DatasetInfo.from_json(files.read_bytes(path), name=path)
+    except FileNotFoundError:
+        problem = "no such folder; --dataset_dir is what build_dataset made"
+        if files.folder_exists(dataset_dir):
+            problem = (
+                f"no {dataset_info.FILE_NAME}, so the dataset is unfinished; run "
+                "beam_pipelines.build_dataset again"
+            )
+        raise UserFacingError(f"{dataset_dir}: {problem}") from None
 
 
 def read_examples(info: DatasetInfo, dataset_dir: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -75,5 +94,8 @@ def damage(info: DatasetInfo, dataset_dir: str) -> list[str]:
                 if count != shard.num_examples:
                     found.append(f"{shard.file}: {count} records, not {shard.num_examples}")
                 elif hashlib.sha256(data).hexdigest() != shard.sha256:
-                    found.append(f"{shard.file}: its SHA-256 is not the one in dataset_info.json")
+                    described = dataset_info.FILE_NAME
+                    if "/" in shard.file:
+                        described = generations.MANIFEST_FILE
+                    found.append(f"{shard.file}: its SHA-256 is not the one in {described}")
     return found

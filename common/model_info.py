@@ -28,6 +28,8 @@ class ModelInfo:
         evaluation: on that dataset's test split, None where that is empty.
         inputs: that it takes beside the picture; nothing, of a model from before there were any.
         vocabularies: {category: the values that it knows}, the most frequent first.
+        dataset_generations: those of the dataset that it was trained on, from 0 on; () where that
+            had no others.
     """
 
     class_names: tuple[str, ...]
@@ -39,6 +41,7 @@ class ModelInfo:
     evaluation: dict[str, Any] | None
     inputs: Inputs = dataclasses.field(default_factory=Inputs)
     vocabularies: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    dataset_generations: tuple[int, ...] = ()
 
     @classmethod
     def from_json(cls, text: str | bytes, *, name: str = FILE_NAME) -> "ModelInfo":
@@ -53,10 +56,12 @@ class ModelInfo:
             vocabularies = {
                 name: tuple(known) for name, known in values.get("vocabularies", {}).items()
             }
+            generations = tuple(values.get("dataset_generations", ()))
+            optional = {"inputs", "vocabularies", "dataset_generations"}
             values = {
                 field.name: values[field.name]
                 for field in dataclasses.fields(cls)
-                if field.name not in ("inputs", "vocabularies")
+                if field.name not in optional
             }
             signal = config_of(SpectrogramParams, values["signal"], name="signal")
             lists = {field: values[field] for field in ("class_names", "thresholds")}
@@ -68,9 +73,14 @@ class ModelInfo:
             if not isinstance(value, list):
                 raise UserFacingError(f"{name}: {field} is {value!r:.100}; it is a list")
         tuples = {field: tuple(value) for field, value in lists.items()}
-        info = cls(**values | {"signal": signal} | tuples, inputs=inputs, vocabularies=vocabularies)
+        info = cls(
+            **values | {"signal": signal} | tuples,
+            inputs=inputs,
+            vocabularies=vocabularies,
+            dataset_generations=generations,
+        )
         for field, problem in info._problems():
-            given = repr(values[field])[:100]
+            given = repr(values.get(field, generations))[:100]
             raise UserFacingError(f"{name}: {field} is {given}; it is {problem}")
         return info
 
@@ -94,6 +104,8 @@ class ModelInfo:
                 yield field, "a number"
         if not isinstance(self.dataset_fingerprint, str):
             yield "dataset_fingerprint", "a text"
+        if not all(type(number) is int and number >= 0 for number in self.dataset_generations):
+            yield "dataset_generations", "a list of numbers"
         if not (self.evaluation is None or isinstance(self.evaluation, dict)):
             yield "evaluation", "an object or null"
 

@@ -7,6 +7,7 @@ newest version that is asked; with it, a candidate, which gets its number if it 
 aside if it does not. Without --audio_dir the songs are left out.
 """
 
+import contextlib
 import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from absl import flags
 from common import catalogue, clips, command, dataset_info, dataset_reader, export_folder, files
 from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError, one_line, require
+from common.model_info import ModelInfo
 from serving.model.exported_model import ExportedModel
 from serving.model.verification import LIMIT, Check, Record, Verifier, guarded
 
@@ -198,14 +200,29 @@ def table(found: list[Check]) -> str:
     return "\n".join(lines)
 
 
+def info_of(dataset_dir: str, model: ModelInfo) -> DatasetInfo:
+    """Returns the description of the generations that a model was trained on, if they are there.
+
+    Else of all that are there now.
+    """
+    info = dataset_reader.load_dataset_info(dataset_dir)
+    if info.generations and info.fingerprint != model.dataset_fingerprint:
+        trained_on = model.dataset_generations or (0,)
+        with contextlib.suppress(UserFacingError):
+            pinned = dataset_reader.load_dataset_info(dataset_dir, pinned=trained_on)
+            if pinned.fingerprint == model.dataset_fingerprint:
+                return pinned
+    return info
+
+
 def compared(path: str, dataset_dir: str) -> list[Check]:
     """Asks a version or candidate, and prints the table.
 
     Raises:
         UserFacingError: it can't be loaded, or the dataset or the audio is not its own.
     """
-    info = dataset_reader.load_dataset_info(dataset_dir)
     model = ExportedModel(path)
+    info = info_of(dataset_dir, model.info)
     require(
         model.info.signal == info.config.spectrogram,
         f"{dataset_dir}: its pictures are not made as those that {path} was trained on",

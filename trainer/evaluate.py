@@ -28,7 +28,10 @@ def main(argv: list[str]) -> None:
         from trainer.data import damaged_records
         from trainer.evaluation import metrics, report
         from trainer.run import devices, loop, model_folder, split_evaluation
-    with damaged_records.open_dataset(dataset_dir, skip_damaged=_SKIP_DAMAGED.value) as dataset:
+    pinned = model_folder.pinned_generations(model_dir)
+    with damaged_records.open_dataset(
+        dataset_dir, skip_damaged=_SKIP_DAMAGED.value, pinned=pinned
+    ) as dataset:
         if _SKIP_DAMAGED.value:
             print(dataset.list_of_damaged())
         info, folder = dataset.info, dataset.folder

@@ -6,7 +6,7 @@ import hashlib
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -31,20 +31,24 @@ class OpenDataset:
 
 
 @contextlib.contextmanager
-def open_dataset(dataset_dir: str, *, skip_damaged: bool) -> Iterator[OpenDataset]:
+def open_dataset(
+    dataset_dir: str, *, skip_damaged: bool, pinned: Sequence[int] | None = None
+) -> Iterator[OpenDataset]:
     """Opens a dataset, on demand a temporary copy without its damaged records.
 
     Args:
         dataset_dir: the folder.
         skip_damaged: whether to look for them first and leave them out.
+        pinned: the generations to take; those that are there now unless given.
 
     Raises:
         UserFacingError: the dataset is not whole in another way (`load_dataset_info`).
     """
     if not skip_damaged:
-        yield OpenDataset(info=dataset_reader.load_dataset_info(dataset_dir), folder=dataset_dir)
+        info = dataset_reader.load_dataset_info(dataset_dir, pinned=pinned)
+        yield OpenDataset(info=info, folder=dataset_dir)
         return
-    info = dataset_reader.load_dataset_info(dataset_dir, check_shards_of=())
+    info = dataset_reader.load_dataset_info(dataset_dir, check_shards_of=(), pinned=pinned)
     with tempfile.TemporaryDirectory() as copies:
         left, damaged = left_out(info, dataset_dir, copies)
         yield OpenDataset(info=left, folder=copies, damaged=tuple(damaged))
@@ -127,6 +131,7 @@ def left_out(
         shards, labels = [], Counter[Any]()
         for shard in split.shards:
             path = files.join(dataset_dir, shard.file)
+            os.makedirs(os.path.dirname(os.path.join(folder, shard.file)), exist_ok=True)
             require(files.exists(path), f"{path}: the shard is missing")
             damaged = []
             for record in scan_shard(info, dataset_dir, shard):

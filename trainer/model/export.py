@@ -349,6 +349,7 @@ def model_info(
         "min_seconds": info.config.min_seconds,
         "silence_dbfs": info.config.silence_dbfs,
         "dataset_fingerprint": info.fingerprint,
+        **({"dataset_generations": list(info.generations)} if info.generations else {}),
         "inputs": inputs.to_dict(),
         "vocabularies": {
             name: list(known[name][: input_encoder.MAX_VALUES]) for name in inputs.categories

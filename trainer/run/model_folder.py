@@ -103,6 +103,18 @@ def claim(model_dir: str, config: TrainConfig, info: DatasetInfo) -> None:
         raise UserFacingError(f"{model_dir}: can't be written ({one_line(error)})") from None
 
 
+def pinned_generations(model_dir: str) -> tuple[int, ...] | None:
+    """Returns the generations of the dataset that the training in a folder began with.
+
+    None where none has begun; (0,) where the dataset had no others.
+    """
+    text = read_text(model_dir, _TRAINING)
+    if text is None or not newest_checkpoints(model_dir).numbers():
+        return None
+    found = _of_json(model_dir, _TRAINING, text).get("dataset", {}).get("generations", [0])
+    return tuple(found)
+
+
 def load_config(model_dir: str, info: DatasetInfo) -> TrainConfig:
     """Returns the config of the network in a folder.
 
@@ -130,6 +142,7 @@ def _identity(config: TrainConfig, info: DatasetInfo) -> dict[str, Any]:
             "fingerprint": info.fingerprint,
             "shape": list(info.config.spectrogram.shape),
             "class_names": list(info.class_names),
+            **({"generations": list(info.generations)} if info.generations else {}),
         },
     }
 

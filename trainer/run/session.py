@@ -54,7 +54,11 @@ def train(
         with stop.blocked():
             distribution = devices.strategy_for(strategy)
         console = Console(silent=not devices.is_chief(distribution))
-        with damaged_records.open_dataset(dataset_dir, skip_damaged=skip_damaged) as dataset:
+        # A dataset may have grown since this training began, which goes on with what it began with.
+        pinned = model_folder.pinned_generations(model_dir)
+        with damaged_records.open_dataset(
+            dataset_dir, skip_damaged=skip_damaged, pinned=pinned
+        ) as dataset:
             if skip_damaged:
                 console.print(dataset.list_of_damaged())
             require(
