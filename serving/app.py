@@ -16,18 +16,11 @@ from absl import flags
 
 from common import command, export_folder
 from common.errors import UserFacingError, require
+from serving import model_flags
+from serving.model_flags import EXPORT_DIR, TF_SERVING, TF_SERVING_VERSION
 from serving.web.limits import Limits
 
-_EXPORT_DIR = flags.DEFINE_string(
-    "export_dir", None, "Where trainer.train put the export.", required=True
-)
-_TF_SERVING = flags.DEFINE_string(
-    "tf_serving", None, "host:port of TensorFlow Serving's gRPC, which serves the same export."
-)
-_TF_SERVING_VERSION = flags.DEFINE_string(
-    "tf_serving_version", None, "The number or label (such as stable) of the version to ask there; "
-    "without it the server takes its newest."
-)  # fmt: skip
+flags.adopt_module_key_flags(model_flags)
 _HOST = flags.DEFINE_string(
     "host", "127.0.0.1", "The address to listen on; 0.0.0.0 lets other machines in."
 )
@@ -87,12 +80,12 @@ def num_cores() -> int:
 def main(argv: list[str]) -> int:
     require(len(argv) == 1, f"{' '.join(argv[1:])}: flags only, such as --export_dir=export")
     require(
-        bool(_TF_SERVING.value) or not _TF_SERVING_VERSION.value,
+        bool(TF_SERVING.value) or not TF_SERVING_VERSION.value,
         "--tf_serving_version: of which server? --tf_serving names it",
     )
     limits = Limits(**{name: holder.value for name, holder in _LIMITS.items()})
     allow_connections(limits.connections)
-    export_folder.newest_version(_EXPORT_DIR.value)  # before TensorFlow takes its time
+    export_folder.newest_version(EXPORT_DIR.value)  # before TensorFlow takes its time
     sock = bound(_HOST.value, _PORT.value)
 
     import uvicorn
@@ -104,9 +97,9 @@ def main(argv: list[str]) -> int:
 
     decoders = num_cores()
     host = model_host.ModelHost(
-        _EXPORT_DIR.value,
-        tf_serving=_TF_SERVING.value,
-        tf_serving_version=_TF_SERVING_VERSION.value,
+        EXPORT_DIR.value,
+        tf_serving=TF_SERVING.value,
+        tf_serving_version=TF_SERVING_VERSION.value,
         count=decoders,
         limits=limits,
     )
@@ -130,7 +123,7 @@ def main(argv: list[str]) -> int:
     address = f"[{address}]" if ":" in address else address
     sock.listen(limits.connections)
     print(
-        f"serving version {host.version} of {_EXPORT_DIR.value} at http://{address}:{port}/ "
+        f"serving version {host.version} of {EXPORT_DIR.value} at http://{address}:{port}/ "
         "(Ctrl-C stops)",
         flush=True,
     )

@@ -16,21 +16,13 @@ from absl import flags
 from common import command, export_folder, files, metadata
 from common.errors import UserFacingError, require
 from common.model_info import ModelInfo
-from serving import client
+from serving import client, model_flags
 from serving.client import Client, FilePrediction
 from serving.model import song
 from serving.model.exported_model import ExportedModel
+from serving.model_flags import EXPORT_DIR, TF_SERVING, TF_SERVING_VERSION
 
-_EXPORT_DIR = flags.DEFINE_string(
-    "export_dir", None, "Where trainer.train put the export.", required=True
-)
-_TF_SERVING = flags.DEFINE_string(
-    "tf_serving", None, "host:port of TensorFlow Serving's gRPC, which serves the same export."
-)
-_TF_SERVING_VERSION = flags.DEFINE_string(
-    "tf_serving_version", None, "The number or label (such as stable) of the version to ask there; "
-    "without it the server takes its newest."
-)  # fmt: skip
+flags.adopt_module_key_flags(model_flags)
 _INPUTS = flags.DEFINE_string(
     "inputs", None, "A JSON file of what else is known, for a model that takes more than sound: "
     '{"song.mp3": {"genre": "Rock"}}, or {"genre": "Rock"} of all the files.'
@@ -106,15 +98,15 @@ def main(argv: list[str]) -> int:
             "no file is named; python -m serving.predict --export_dir=export song.mp3"
         )
     require(
-        bool(_TF_SERVING.value) or not _TF_SERVING_VERSION.value,
+        bool(TF_SERVING.value) or not TF_SERVING_VERSION.value,
         "--tf_serving_version: of which server? --tf_serving names it",
     )
-    export_dir, paths = _EXPORT_DIR.value, argv[1:]
+    export_dir, paths = EXPORT_DIR.value, argv[1:]
     path = files.join(export_dir, str(export_folder.newest_version(export_dir)))
     info = export_folder.load_info(path)
     told = read_inputs(_INPUTS.value, info, paths) if _INPUTS.value else {}
-    if _TF_SERVING.value:
-        answers = predict_there(_TF_SERVING.value, _TF_SERVING_VERSION.value, info, paths, told)
+    if TF_SERVING.value:
+        answers = predict_there(TF_SERVING.value, TF_SERVING_VERSION.value, info, paths, told)
     else:
         answers = predict_here(ExportedModel(path), paths, told)
     exit_code = 0

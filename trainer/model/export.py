@@ -161,7 +161,7 @@ class ServedModel(tf.Module):
         }
 
 
-def export_model(
+def write_candidate(
     weights: list[np.ndarray],
     config: TrainConfig,
     info: DatasetInfo,
@@ -170,7 +170,7 @@ def export_model(
     *,
     dataset_dir: str,
 ) -> str:
-    """Writes the next version `<export_dir>/<version>/`, whole and verified when it has that name.
+    """Writes `<export_dir>/.candidate-<id>/`, which nothing serves before `release`.
 
     Args:
         weights: of the network, as `keras.Model.get_weights` gives them.
@@ -181,27 +181,8 @@ def export_model(
         dataset_dir: where the dataset lies.
 
     Returns:
-        The path of the version.
-
-    Raises:
-        UserFacingError: it did not pass; it lies beside the versions, and the message says where.
+        Its name, `.candidate-<id>`.
     """
-    candidate = write_candidate(
-        weights, config, info, evaluation, export_dir, dataset_dir=dataset_dir
-    )
-    return release(candidate, export_dir, dataset_dir)
-
-
-def write_candidate(
-    weights: list[np.ndarray],
-    config: TrainConfig,
-    info: DatasetInfo,
-    evaluation: dict[str, Any] | None,
-    export_dir: str,
-    *,
-    dataset_dir: str,
-) -> str:
-    """Writes `<export_dir>/.candidate-<id>/`, which nothing serves yet, and returns its name."""
     # A network outside of any strategy, so that no device of the trainer is named in the graph.
     # On the CPU, since a GPU may convolve in TensorFloat-32 and its answers are references.
     with tf.device("CPU"):
@@ -227,10 +208,13 @@ def write_candidate(
 
 
 def release(candidate: str, export_dir: str, dataset_dir: str) -> str:
-    """Has serving.verify release a candidate under a number; returns the path of the version.
+    """Has serving.verify release a candidate as the next version `<export_dir>/<version>/`.
+
+    Returns:
+        The path of the version.
 
     Raises:
-        UserFacingError: it did not pass.
+        UserFacingError: it did not pass; it lies beside the versions, and the message says where.
     """
     result = subprocess.run(
         [

@@ -334,7 +334,7 @@ class Session:
             self._console.print("stopped as asked, before the export; the same command goes on")
             return False
         trainer = self.trainer
-        exported = export.export_model(
+        candidate = export.write_candidate(
             trainer.model.get_weights(),
             trainer.config,
             trainer.info,
@@ -342,6 +342,7 @@ class Session:
             export_dir,
             dataset_dir=self._dataset_dir,
         )
+        exported = export.release(candidate, export_dir, self._dataset_dir)
         self._console.print(f"exported: {exported}")
         return True
 
