@@ -24,7 +24,7 @@ from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.integration
 
-SIGNALS = int(os.environ.get("SOAK_SIGNALS", "3"))
+SIGNALS = int(os.environ.get("SOAK_SIGNALS", "4"))
 FAULTS = int(os.environ.get("SOAK_FAULTS", "4"))
 SEED = int(os.environ.get("SOAK_SEED", "14"))
 

@@ -1,6 +1,7 @@
 """Runs a command, does something to it, and looks at what it leaves."""
 
 import dataclasses
+import math
 import os
 import pathlib
 import signal
@@ -13,8 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tests.support.paths import ROOT
 
-# How long a command may take to end once it is told to.
+# How long a command may take to end once it is told to, on a machine that has time for it.
 SECONDS_TO_END = 30.0
+# Python itself takes a fifth of this to start. Ctrl-C before that meets no line of the project, and
+# Python answers it with a traceback of its own.
+CPU_SECONDS_TO_BEGIN = 0.15
 _MARK = "TEST_ATTACK"
 
 
@@ -61,7 +65,8 @@ def attack(
     Args:
         module: of the command.
         arguments: its flags.
-        signals: (seconds to wait, signal) one after the other, each for the first process alone.
+        signals: (seconds to wait, signal) one after the other, each for the first process alone,
+            from when Python has started on.
         env: added to the environment.
         limit: a shell's command before it, such as `ulimit -n 64`.
         ready: waited for before the first signal.
@@ -80,20 +85,22 @@ def attack(
             stdout=out,
             stderr=errors,
             start_new_session=True,
-            # Shells ignore it for what they start in the background, and so would the command.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=_take_signals,
         )
         try:
             end = time.monotonic() + seconds
             while ready and not ready() and process.poll() is None and time.monotonic() < end:
                 time.sleep(0.02)
+            while signals and _cpu_seconds(process.pid) < CPU_SECONDS_TO_BEGIN:
+                time.sleep(0.01)
             for delay, number in signals:
                 _wait(process, delay)
                 process.send_signal(number)
             started = time.monotonic()
-            process.wait(timeout=SECONDS_TO_END if signals else seconds)
+            to_end = SECONDS_TO_END * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+            process.wait(timeout=to_end if signals else seconds)
             took = time.monotonic() - started
-            end = time.monotonic() + SECONDS_TO_END
+            end = time.monotonic() + to_end
             while (left := _marked(mark)) and time.monotonic() < end:
                 time.sleep(0.1)
         finally:
@@ -106,6 +113,27 @@ def attack(
         return Outcome(
             process.returncode, out.read(), errors.read(), took, [_command_line(p) for p in left]
         )
+
+
+def _take_signals() -> None:
+    """Takes them as in a terminal.
+
+    Shells ignore SIGINT for what they start in the background, nohup SIGHUP, and so would a command
+    of a test that was started so.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _cpu_seconds(pid: int) -> float:
+    """How much processor time a process has had; infinite if it has ended."""
+    try:
+        stat = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return math.inf
+    if stat[0] == "Z":
+        return math.inf
+    return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _wait(process: subprocess.Popen, seconds: float) -> None:
