@@ -30,7 +30,7 @@ import numpy as np
 import soundfile
 from absl import app, flags
 
-VERSION = 1  # Goes up when the same parameters give other bytes, so that old libraries are rebuilt.
+VERSION = 2  # Goes up when the same parameters give other bytes, so that old libraries are rebuilt.
 
 # Log-normal listens with FMA small's class shares: 17 % below 1000, 36 % from 3500 on.
 LISTENS_MEDIAN = 2486
@@ -358,6 +358,8 @@ FIRST_NAMES = "Ada Zoë Miro Nadia Łukasz Ines Björn Tomás Ayşe Đorđe Kofi
 BAND_WORDS = "Static Paper Velvet Northern Salt Copper Ночной Quiet Plastic Été Glass Low"
 NOUNS = "Harbour Parade Motel Rivers Satellites Orchard Café Engine Winter Mirrors Lanterns"
 LICENSE = "Attribution-NonCommercial-ShareAlike 3.0 International"
+TOWNS = ("Łódź, Poland", "Malmö, Sweden", "Lisboa, Portugal", "Oakland, CA", "Kyoto, Japan")
+TAGS = ("live", "lo-fi", "home recording", "remix")
 
 
 def csv_row(track: Track, *, seed: int) -> list[str | int]:
@@ -372,9 +374,16 @@ def csv_row(track: Track, *, seed: int) -> list[str | int]:
     # FMA's ids and dates rise together.
     created = datetime.datetime(2008, 11, 26, 1, 42) + datetime.timedelta(hours=8 * track.track_id)
     genres = f"[{GENRES[track.genre].fma_id}]"
+    # What only some artists and tracks have.
+    of_artist = np.random.default_rng([seed, track.artist_id, 8])
+    location = of_artist.choice(TOWNS) if of_artist.random() < 0.7 else ""
+    of_track = np.random.default_rng([seed, track.track_id, 9])
+    released = created - datetime.timedelta(days=int(of_track.integers(1, 900)))
+    tags = [str(tag) for tag in TAGS if of_track.random() < 0.2]
     cells = {
         ("album", "comments"): 0,
         ("album", "date_created"): created - datetime.timedelta(minutes=3),
+        ("album", "date_released"): released if of_track.random() < 0.7 else "",
         ("album", "id"): track.artist_id,
         ("album", "tags"): "[]",
         ("album", "title"): f"{noun}, Vol. {track.artist_id % 4 + 1}",
@@ -386,6 +395,7 @@ def csv_row(track: Track, *, seed: int) -> list[str | int]:
         ("artist", "comments"): 0,
         ("artist", "date_created"): datetime.datetime(2008, 11, 26, 1, 42, 32),
         ("artist", "id"): track.artist_id,
+        ("artist", "location"): location,
         ("artist", "name"): name,
         ("artist", "members"): f"{first}, {artist_rng.choice(FIRST_NAMES.split())}",
         ("artist", "tags"): f"['{name.lower()}']",
@@ -404,7 +414,7 @@ def csv_row(track: Track, *, seed: int) -> list[str | int]:
         ("track", "license"): LICENSE,
         ("track", "listens"): track.listens,
         ("track", "number"): rng.integers(1, 13),
-        ("track", "tags"): "[]",
+        ("track", "tags"): str(tags),
         ("track", "title"): f"{rng.choice(BAND_WORDS.split())} {rng.choice(NOUNS.split())}",
     }
     return [track.track_id, *(cells.get(column, "") for column in COLUMNS)]
@@ -453,6 +463,39 @@ def write_tracks_csv(catalog: list[Track], path: pathlib.Path, *, seed: int) -> 
         writer.writerow(["", *(name for _, name in COLUMNS)])
         writer.writerow(["track_id", *([""] * len(COLUMNS))])
         writer.writerows(csv_row(track, seed=seed) for track in catalog)
+
+
+# Of FMA's echonest.csv, all between 0 and 1 but the tempo.
+AUDIO_FEATURES = (
+    "acousticness",
+    "danceability",
+    "energy",
+    "instrumentalness",
+    "liveness",
+    "speechiness",
+    "tempo",
+    "valence",
+)
+ECHONEST_SHARE = 0.6
+
+
+def write_echonest_csv(catalog: list[Track], path: pathlib.Path, *, seed: int) -> None:
+    """Writes Echo Nest's features of some of the tracks in FMA's format: four header lines.
+
+    The tempo is that of the sound; the others say nothing.
+    """
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["", *["echonest"] * len(AUDIO_FEATURES)])
+        writer.writerow(["", *["audio_features"] * len(AUDIO_FEATURES)])
+        writer.writerow(["", *AUDIO_FEATURES])
+        writer.writerow(["track_id", *([""] * len(AUDIO_FEATURES))])
+        for track in catalog:
+            rng = np.random.default_rng([seed, track.track_id, 7])
+            if rng.random() < ECHONEST_SHARE:
+                cells = {name: round(float(rng.random()), 10) for name in AUDIO_FEATURES}
+                cells["tempo"] = GENRES[track.genre].bpm
+                writer.writerow([track.track_id, *(cells[name] for name in AUDIO_FEATURES)])
 
 
 def describe(catalog: list[Track], output_dir: pathlib.Path) -> Library:
@@ -516,6 +559,7 @@ def make_library(
         folder.mkdir()
 
     write_tracks_csv(catalog, library.tracks_csv, seed=seed)
+    write_echonest_csv(catalog, library.tracks_csv.with_name("echonest.csv"), seed=seed)
     with_audio = [track for track in catalog if track.kind != "missing_audio"]
     for track in with_audio:
         audio_path(library.audio_dir, track.track_id).parent.mkdir(exist_ok=True)
