@@ -57,9 +57,13 @@ _DEV = [
     *_PIPELINE,
     *_TRAINER,
     *_SERVING,
+    # No wheel for Python 3.10 nor for other systems; tests.fuzz.run does without it there.
+    "atheris>=3; python_version >= '3.11' and sys_platform == 'linux' "
+    "and platform_machine == 'x86_64'",
     "check-jsonschema>=0.30",
     "gcp-storage-emulator>=2024.8.3",
     "google-cloud-aiplatform>=1.70",
+    "hypothesis>=6.100",
     "import-linter>=2.3",
     "ipykernel>=6",
     "kubernetes-validate>=1.34",

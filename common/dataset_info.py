@@ -3,11 +3,13 @@
 import dataclasses
 import hashlib
 import json
+import re
 from typing import Any
 
 from common import chroma, tempo
-from common.dataset_config import DatasetConfig
-from common.errors import UserFacingError
+from common.config import misfit
+from common.dataset_config import SPLITS, DatasetConfig
+from common.errors import UserFacingError, require
 from common.inputs import ARTIST_TRACKS, InputStatistics
 
 # What the label was cut from, where that is not the listens.
@@ -16,6 +18,9 @@ POPULARITY = "popularity"
 FILE_NAME = "dataset_info.json"
 REJECTED_FILE = "rejected.jsonl"
 FORMAT_VERSION = 1
+
+# What a shard may be called: nothing hidden, in no folder but that of a generation.
+_SHARD = re.compile(r"(generations/[0-9]{6}/)?[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,13 +98,14 @@ class DatasetInfo:
         """
         try:
             values = json.loads(text)
-            if values["format_version"] != FORMAT_VERSION:
-                raise UserFacingError(
-                    f"{name}: format {values['format_version']}, this version reads "
-                    f"{FORMAT_VERSION}; build the dataset again"
-                )
+            require(
+                values["format_version"] == FORMAT_VERSION,
+                f"format {values['format_version']!r:.100}, this version reads "
+                f"{FORMAT_VERSION}; build the dataset again",
+            )
             values["config"] = DatasetConfig.from_dict(values["config"])
             for field in ("class_names", "thresholds"):
+                require(isinstance(values[field], list), f"{field}: not a list")
                 values[field] = tuple(values[field])
             values["generations"] = tuple(values.get("generations", ()))
             values["splits"] = {
@@ -108,11 +114,35 @@ class DatasetInfo:
             }
             if values.get("statistics") is not None:
                 values["statistics"] = InputStatistics.from_dict(values["statistics"])
-            return cls(**values)
-        except UserFacingError:
-            raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserFacingError(f"{name}: not a dataset_info.json ({error!r})") from None
+            info = cls(**values)
+            info._check()
+        except UserFacingError as error:
+            raise UserFacingError(f"{name}: {error}") from None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise UserFacingError(f"{name}: not a {FILE_NAME} ({error!r:.200})") from None
+        return info
+
+    def _check(self) -> None:
+        """Raises UserFacingError for a value of another type, or a shard of another folder."""
+        wrong = misfit(self, DatasetInfo, name="")
+        require(wrong is None, f"{str(wrong)[1:]}: not a value of a {FILE_NAME}")
+        for name in SPLITS:
+            require(name in self.splits, f"splits.{name}: is missing")
+        for feature, described in self.features.items():
+            shape = described.get("shape")
+            require(
+                isinstance(described.get("dtype"), str)
+                and isinstance(shape, list)
+                and all(type(size) is int and size > 0 for size in shape),
+                f"features.{feature}: not a dtype and a shape",
+            )
+        for split in self.splits.values():
+            for shard in split.shards:
+                # Whoever made the dataset must not choose what else is read.
+                require(
+                    _SHARD.fullmatch(shard.file) is not None,
+                    f"{shard.file!r:.100}: not the name of a file in this folder",
+                )
 
 
 def fingerprint(config: DatasetConfig, splits: dict[str, Split]) -> str:

@@ -72,8 +72,15 @@ def read_examples(info: DatasetInfo, dataset_dir: str) -> Iterator[tuple[str, di
         for shard in split.shards:
             try:
                 with files.open_to_read(files.join(dataset_dir, shard.file)) as file:
-                    for record in records.read_records(file, name=shard.file):
-                        yield name, records.decode_example(record)
+                    read = records.read_records(file, name=shard.file)
+                    for index, record in enumerate(read):
+                        try:
+                            values = records.decode_example(record)
+                        except records.DamagedRecord as error:
+                            raise UserFacingError(
+                                f"{shard.file}, record {index}: {error}"
+                            ) from None
+                        yield name, values
             except FileNotFoundError:
                 raise UserFacingError(f"{dataset_dir}: the shard {shard.file} is missing") from None
 

@@ -94,7 +94,7 @@ class Manifest:
         """
         try:
             values = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserFacingError(f"{name}: not a {MANIFEST_FILE} ({error})") from None
         if not isinstance(values, dict):
             raise UserFacingError(f"{name}: not a {MANIFEST_FILE} (no object)")

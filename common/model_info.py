@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from common.config import config_of
-from common.errors import UserFacingError
+from common.errors import UserFacingError, require
 from common.inputs import Inputs
 from common.spectrogram import SpectrogramParams
 
@@ -53,10 +53,19 @@ class ModelInfo:
         try:
             values = json.loads(text)
             inputs = Inputs.from_dict(values.get("inputs", {}), name="inputs")
-            vocabularies = {
-                name: tuple(known) for name, known in values.get("vocabularies", {}).items()
-            }
-            generations = tuple(values.get("dataset_generations", ()))
+            vocabularies = dict(values.get("vocabularies", {}))
+            for category, known in vocabularies.items():
+                require(
+                    isinstance(known, list) and all(isinstance(value, str) for value in known),
+                    f"vocabularies.{category}: not a list of texts",
+                )
+                vocabularies[category] = tuple(known)
+            generations = values.get("dataset_generations", [])
+            require(
+                isinstance(generations, list)
+                and all(type(number) is int and number >= 0 for number in generations),
+                f"dataset_generations is {generations!r:.100}; it is a list of whole numbers",
+            )
             optional = {"inputs", "vocabularies", "dataset_generations"}
             values = {
                 field.name: values[field.name]
@@ -67,8 +76,8 @@ class ModelInfo:
             lists = {field: values[field] for field in ("class_names", "thresholds")}
         except UserFacingError as error:
             raise UserFacingError(f"{name}: {error}") from None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserFacingError(f"{name}: not a {FILE_NAME} ({error!r})") from None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise UserFacingError(f"{name}: not a {FILE_NAME} ({error!r:.200})") from None
         for field, value in lists.items():
             if not isinstance(value, list):
                 raise UserFacingError(f"{name}: {field} is {value!r:.100}; it is a list")
@@ -77,7 +86,7 @@ class ModelInfo:
             **values | {"signal": signal} | tuples,
             inputs=inputs,
             vocabularies=vocabularies,
-            dataset_generations=generations,
+            dataset_generations=tuple(generations),
         )
         for field, problem in info._problems():
             given = repr(values.get(field, generations))[:100]

@@ -13,10 +13,14 @@ from typing import Any, BinaryIO
 
 import google_crc32c
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
 
 from common.errors import UserFacingError
 
 Value = bytes | int | float
+
+# What is read at once, in bytes.
+_BLOCK = 1 << 20
 
 
 class DamagedRecord(UserFacingError):
@@ -94,12 +98,19 @@ def encode_example(values: Mapping[str, Value]) -> bytes:
 
 
 def decode_example(data: bytes) -> dict[str, Value]:
-    """Returns the values of a serialized tf.Example that `encode_example` wrote."""
-    features = _Example.FromString(data).features.feature
-    return {
-        name: (f.bytes_list.value or f.int64_list.value or f.float_list.value)[0]
-        for name, f in features.items()
-    }
+    """Returns the values of a serialized tf.Example that `encode_example` wrote.
+
+    Raises:
+        DamagedRecord: it is none, or has a feature that is not one value.
+    """
+    try:
+        features = _Example.FromString(data).features.feature
+        return {
+            name: (f.bytes_list.value or f.int64_list.value or f.float_list.value)[0]
+            for name, f in features.items()
+        }
+    except (DecodeError, UnicodeDecodeError, IndexError):
+        raise DamagedRecord("not a tf.Example of one value a feature") from None
 
 
 def frame(record: bytes) -> bytes:
@@ -133,12 +144,23 @@ def scan_records(file: BinaryIO, *, name: str) -> Iterator["bytes | DamagedRecor
             yield DamagedRecord(f"{name}, record {index}: its length is damaged")
             return
         size = struct.unpack("<Q", length)[0]
-        data, crc = file.read(size), file.read(4)
+        data, crc = _read(file, size), file.read(4)
         if len(data) < size or crc != _masked_crc(data):
             yield DamagedRecord(f"{name}, record {index}: its data is damaged")
         else:
             yield data
         index += 1
+
+
+def _read(file: BinaryIO, size: int) -> bytes:
+    """Reads so many bytes, or all there are: whatever size is said, memory is taken for those."""
+    if size <= _BLOCK:
+        return file.read(size)
+    blocks = []
+    while size > 0 and (block := file.read(min(size, _BLOCK))):
+        blocks.append(block)
+        size -= len(block)
+    return b"".join(blocks)
 
 
 def _masked_crc(data: bytes) -> bytes:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from common import dataset_info, inputs, records
-from common.dataset_config import DatasetConfig
+from common.dataset_config import SPLITS, DatasetConfig
 from common.errors import UserFacingError
 from common.inputs import Inputs, InputStatistics, NumberStatistics, SpectrogramStatistics
 from configs import dataset_artist
@@ -114,7 +114,10 @@ def test_the_description_carries_inputs_and_statistics():
         features=features,
         class_names=config.class_names,
         thresholds=config.thresholds,
-        splits={},
+        splits={
+            name: dataset_info.Split(num_examples=0, class_counts={}, num_artists=0, shards=())
+            for name in SPLITS
+        },
         rejected={},
         missing_audio=0,
         split_check={},

@@ -63,3 +63,27 @@ def test_a_file_that_is_cut_off_is_found():
         if length not in whole:
             with pytest.raises(records.DamagedRecord):
                 list(records.read_records(io.BytesIO(data[:length]), name="x"))
+
+
+def test_a_length_beyond_the_file_is_damage():
+    """However much it says, and with a right checksum: memory is taken for what is there."""
+    for size in (4, 2**40, 2**63, 2**64 - 1):
+        length = size.to_bytes(8, "little")
+        data = length + records._masked_crc(length) + b"abc"
+        (found,) = records.scan_records(io.BytesIO(data), name="some shard")
+        assert str(found) == "some shard, record 0: its data is damaged"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xff",
+        b"abc",
+        b"\x0a\x05\x0a\x03\x0a\x01a",  # a feature without a kind
+        b"\x0a\x09\x0a\x07\x0a\x01a\x12\x02\x0a\x00",  # a list without a value
+        b"\x0a\x07\x0a\x05\x0a\x01\xff\x12\x00",  # a name that is not UTF-8
+    ],
+)
+def test_what_is_no_example(data):
+    with pytest.raises(records.DamagedRecord, match=r"not a tf\.Example"):
+        records.decode_example(data)

@@ -96,7 +96,7 @@ def scan_shard(
                     picture = values["spectrogram"]
                     whole = isinstance(picture, bytes) and len(picture) == height * width
                     whole = whole and values.keys() >= required
-                except Exception:  # protobuf has one of its own for each implementation
+                except (records.DamagedRecord, KeyError):
                     whole = False
                 if not whole:
                     record = records.DamagedRecord(f"{path}, record {index}: not an example")
