@@ -38,6 +38,7 @@ _TRAINER = [
     "scipy>=1.13",
     "tensorboard>=2.18",
     "tensorflow-serving-api>=2.18,<3",
+    "threadpoolctl>=3.1",
 ]
 _SERVING = [
     *_TENSORFLOW,

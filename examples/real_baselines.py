@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import HistGradientBoostingClassifier
 
 from common import dataset_reader
 from common.dataset_info import DatasetInfo
+from trainer.evaluation.boosting import boosted
 
 # Of the metadata: what the fusion network takes too.
 INPUTS = ("genre", "date_created", "date_released", "artist_history")
@@ -93,49 +93,26 @@ def predictions(train: Split, asked: Split, *, num_classes: int) -> dict[str, ND
         return mel_statistics(split.levels)
 
     found = {"majority": np.tile(shares, (len(asked.label), 1))}
-    for name, features, has_genre, size in (
-        ("genre alone", of_genre, True, _LARGE),
-        ("mel statistics", mel, False, _SMALL),
-        ("VGGish, frozen", lambda split: split.vggish, False, _SMALL),
-        ("genre + mel statistics", genre_and_mel, True, _SMALL),
-        ("metadata alone", table, True, _LARGE),
+    for name, features, categorical, size in (
+        ("genre alone", of_genre, (0,), {}),
+        ("mel statistics", mel, (), _SMALL),
+        ("VGGish, frozen", lambda split: split.vggish, (), _SMALL),
+        ("genre + mel statistics", genre_and_mel, (0,), _SMALL),
+        ("metadata alone", table, (0,), {}),
     ):
         found[name] = boosted(
-            features(train), train.label, features(asked), has_genre=has_genre, **size
+            features(train),
+            train.label,
+            features(asked),
+            num_classes=num_classes,
+            categorical=categorical,
+            **size,
         )
     return found
 
 
-# Chosen by cross-validation on the real clips.
-_LARGE = {"max_iter": 150, "max_leaf_nodes": 15}
+# Of many columns, in which more leaves would find what is not there.
 _SMALL = {"max_iter": 80, "max_leaf_nodes": 8}
-
-
-def boosted(
-    features: NDArray[Any],
-    label: NDArray[Any],
-    asked: NDArray[Any],
-    *,
-    has_genre: bool,
-    max_iter: int,
-    max_leaf_nodes: int,
-) -> NDArray[np.float64]:
-    """Probabilities [records, classes] by gradient boosting; the first feature may be a category.
-
-    Every class is in `label`.
-    """
-    model = HistGradientBoostingClassifier(
-        learning_rate=0.05,
-        max_iter=max_iter,
-        max_leaf_nodes=max_leaf_nodes,
-        l2_regularization=1.0,
-        min_samples_leaf=20,
-        early_stopping=False,
-        categorical_features=[0] if has_genre else None,
-        random_state=0,
-    )
-    model.fit(features, label)
-    return np.asarray(model.predict_proba(asked), np.float64)
 
 
 def mel_statistics(levels: NDArray[Any]) -> NDArray[np.float32]:

@@ -41,7 +41,9 @@ def main(argv: list[str]) -> None:
         with damaged_records.named(info, folder):
             predictions = trainer.predict(folder, split)
             assert predictions is not None  # nobody asks it to stop
-            evaluation = split_evaluation.evaluate(info, predictions, dataset_dir=folder)
+            evaluation = split_evaluation.evaluate(
+                config, info, predictions, dataset_dir=folder, split=split
+            )
         print(report.table(evaluation, split=split, num_artists=metrics.num_groups(predictions)))
         print(f"written: {model_folder.write_evaluation(model_dir, split, evaluation)}")
         page = split_evaluation.write_report(

@@ -243,6 +243,8 @@ def test_model_card(exported, dataset_dir):
     info = json.loads((dataset_dir / "dataset_info.json").read_text())
     card = pathlib.Path(exported.path, "assets.extra", "model_card.md").read_text()
     assert f"accuracy | {100 * exported.info.evaluation['accuracy']:.1f} %" in card
+    for name, scores in exported.info.evaluation["baseline_scores"].items():
+        assert f"| {name} " in card and f" {scores['log_loss']:.3f} |" in card
     for name, split in info["splits"].items():
         assert f"| {name} | {split['num_examples']} |" in card
     for part in ("Training data", "Evaluation", "Limits", "Licences", "`medium`: 1,000 to 3,499"):

@@ -12,11 +12,12 @@ from common.errors import UserFacingError
 from common.inputs import Inputs
 from configs import fusion, short_chunk
 from tests.support.datasets_with_inputs import write_dataset
-from trainer.data import augment
+from trainer.data import augment, reader
 from trainer.data.augment import Augmentation
+from trainer.evaluation.predictions import Predictions
 from trainer.model import network
 from trainer.model.input_encoder import InputEncoder
-from trainer.run import devices, loop
+from trainer.run import devices, loop, split_evaluation
 from trainer.train_config import TrainConfig
 
 INPUTS = Inputs(
@@ -251,6 +252,29 @@ def accuracy(trainer: loop.Trainer, made) -> float:
 def test_fusion_learns_what_a_category_says_and_audio_does_not(made):
     assert accuracy(trained(made, fusion, epochs=12), made) > 0.9
     assert accuracy(trained(made, short_chunk, epochs=3), made) < 0.55
+
+
+def test_gradient_boosting_on_what_each_network_takes(made):
+    """The category that says the class, which the one for audio has not."""
+    dataset_dir, info = made
+    columns = reader.read_columns(info, dataset_dir, "test", Predictions.columns())
+    evenly = np.full([60, 3], 1 / 3)
+    found = {
+        module: split_evaluation.evaluate(
+            config_of(module),
+            info,
+            Predictions(probabilities=evenly, **columns),
+            dataset_dir=dataset_dir,
+            split="test",
+        )
+        for module in (fusion, short_chunk)
+    }
+    assert found[fusion].baselines.metadata > 0.95
+    assert found[short_chunk].baselines.metadata < 0.55
+    for evaluation in found.values():
+        scores = evaluation.baseline_scores["metadata"]
+        assert scores.accuracy == evaluation.baselines.metadata
+        assert scores.accuracy_ci95[0] <= scores.accuracy <= scores.accuracy_ci95[1]
 
 
 def test_shuffled_labels_show_nothing(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from common import dataset_reader
 from common.errors import UserFacingError
 from trainer.data import reader
+from trainer.evaluation import metrics
 
 
 def ids_of(batches) -> list[int]:
@@ -96,9 +97,11 @@ def test_labels_by_genre(info, dataset_dir):
         for split, example in dataset_reader.read_examples(info, str(dataset_dir))
         if split == "train"
     )
-    counts = reader.count_labels_by_genre(info, str(dataset_dir), "train")
+    columns = reader.read_columns(info, str(dataset_dir), "train", ["label", "genre"])
+    counts = metrics.counts_by_genre(columns["genre"], columns["label"], 3)
     found = {(genre, label): n for genre, row in counts.items() for label, n in enumerate(row) if n}
     assert found == expected
+    assert metrics.counts_by_genre(np.array([]), np.array([], int), 3) == {}
 
 
 def test_what_is_wrong_is_said(dataset_dir, tmp_path):

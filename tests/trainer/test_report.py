@@ -101,12 +101,19 @@ def make_predictions(size: int, *, genre: str = "Rock", **columns) -> Prediction
 
 
 def make_page(
-    predictions, *, info=None, config=CONFIG, history=HISTORY, pictures=(), split="test"
+    predictions,
+    *,
+    info=None,
+    config=CONFIG,
+    history=HISTORY,
+    pictures=(),
+    split="test",
+    of_metadata=None,
 ) -> str:
     evaluation = None
     if predictions is not None:
         training = {b"Rock": np.array([0, 2, 0]), b"Folk": np.array([0, 0, 1])}
-        evaluation = metrics.evaluate(predictions, training, NAMES)
+        evaluation = metrics.evaluate(predictions, training, NAMES, of_metadata=of_metadata)
     return report.page(
         config=config,
         info=info or make_info(train=9, validation=9, test=9),
@@ -152,6 +159,22 @@ def test_the_figures_are_those_of_the_evaluation():
     assert "parameters 3,345,795" in words
     assert "learning_rate 0.0005" in words
     assert "0123abcd" * 8 in words
+
+
+def test_the_table_of_the_terminal_has_the_scores_of_each_baseline():
+    predictions = make_predictions(200)
+    boosted = np.random.default_rng(1).dirichlet([1, 1, 1], 200)
+    training = {b"Rock": np.array([0, 2, 0]), b"Folk": np.array([0, 0, 1])}
+    evaluation = metrics.evaluate(predictions, training, NAMES, of_metadata=boosted)
+    lines = report.table(evaluation, split="test", num_artists=100).splitlines()
+    for name, key in (("metadata alone", "metadata"), ("majority class", "majority")):
+        (line,) = (line for line in lines if line.strip().startswith(name))
+        scores = evaluation.baseline_scores[key]
+        assert f"{100 * scores.accuracy:.1f} %" in line and f"{scores.log_loss:.3f}" in line
+    page = Page(make_page(predictions, of_metadata=boosted))
+    scores = evaluation.baseline_scores["metadata"]
+    assert f"metadata alone {100 * scores.accuracy:.1f} %" in page.words
+    assert "gradient boosting on genre, date_created" in page.words
 
 
 def test_who_was_heard_in_training():

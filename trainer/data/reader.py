@@ -260,22 +260,6 @@ def read_columns(
     return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
 
-def count_labels_by_genre(
-    info: DatasetInfo, dataset_dir: str, split: str
-) -> dict[bytes, NDArray[np.int64]]:
-    """Counts the records of a split by genre and label: {genre: int64 [classes]}."""
-    counts: dict[bytes, NDArray[np.int64]] = {}
-    if not info.splits[split].num_examples:
-        return counts
-    parse = parser(info, names=("label", "genre"), pictures=False)
-    records = read_records(info, dataset_dir, split).batch(256)
-    parsed = records.map(parse, num_parallel_calls=tf.data.AUTOTUNE).prefetch(1)
-    for batch in parsed.as_numpy_iterator():
-        for genre, label in zip(batch["genre"], batch["label"], strict=True):
-            counts.setdefault(genre, np.zeros(len(info.class_names), np.int64))[label] += 1
-    return counts
-
-
 def decode_pictures(data: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
     """Stored pictures, string [batch] → uint8 [batch, *shape]."""
     return tf.reshape(tf.io.decode_raw(data, tf.uint8), [-1, *shape])

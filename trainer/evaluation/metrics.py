@@ -40,8 +40,8 @@ class Baselines:
 
     Attributes:
         majority, genre: of the most frequent class, overall and in the track's genre.
-        metadata: of gradient boosting on what the network takes beside the picture; None where that
-            is nothing.
+        metadata: of gradient boosting, see `boosting.inputs_without_sound`; None too in an
+            evaluation of before there was one.
     """
 
     majority: float | None
@@ -150,8 +150,7 @@ def evaluate(
         training_counts: of the training split, for the baselines: {genre: how many of each class,
             int [classes]}.
         class_names: in the order of the labels.
-        of_metadata: probabilities [examples, classes] of a baseline that has the network's inputs
-            beside the picture; None where there are none.
+        of_metadata: probabilities [examples, classes] by `boosting`; None to leave them out.
     """
     labels, predicted, correct = predictions.label, predictions.predicted, predictions.correct
     classes = list(range(len(class_names)))
@@ -362,6 +361,16 @@ def correlation_with_age(expected: NDArray[Any], date_created: NDArray[Any] | No
         return None
     known = date_created >= 0
     return rank_correlation(expected[known], date_created[known])
+
+
+def counts_by_genre(
+    genre: NDArray[Any], label: NDArray[Any], num_classes: int
+) -> dict[bytes, NDArray[Any]]:
+    """Counts examples by genre and label, {genre: int [classes]}, of columns [examples]."""
+    genres, index = np.unique(genre, return_inverse=True)
+    counts = np.zeros([len(genres), num_classes], np.int64)
+    np.add.at(counts, (index, label), 1)
+    return dict(zip(genres.tolist(), counts, strict=True))
 
 
 def baselines(predictions: Predictions, training_counts: Mapping[bytes, NDArray[Any]]) -> Baselines:

@@ -19,10 +19,11 @@ from common import tables
 from common.dataset_info import DatasetInfo
 from common.printable import printable
 from trainer.data import reader
-from trainer.evaluation import metrics, plots
+from trainer.evaluation import boosting, metrics, plots
 from trainer.evaluation.epochs import EpochMetrics, best_epoch
 from trainer.evaluation.metrics import Evaluation, Scores
 from trainer.evaluation.predictions import Predictions
+from trainer.model.input_encoder import inputs_of
 from trainer.model.poster import reported_accuracy
 from trainer.train_config import TrainConfig
 
@@ -33,6 +34,8 @@ BASELINES = {
     "genre": "genre alone",
     "metadata": "metadata alone",
 }
+
+SCORES = ("accuracy", "95 %", "macro F1", "log loss", "Spearman")
 
 _percent = functools.partial(tables.percent, unknown="unknown")
 
@@ -49,10 +52,11 @@ def table(evaluation: Evaluation, *, split: str, num_artists: int) -> str:
     rows = [
         ("examples", f"{evaluation.num_examples:,}"),
         ("accuracy", f"{_percent(evaluation.accuracy)} ({interval})"),
-        *_baselines(evaluation),
         *_other_measures(evaluation),
     ]
     lines = [f"evaluation on {split}", *(f"  {name:<22}{value}" for name, value in rows)]
+    beside = [("beside the baselines", *SCORES), *_beside_baselines(evaluation)]
+    lines += [f"  {line}" for line in tables.aligned(beside)]
     lines.append("  confusion (rows: true, columns: answered)")
     names = list(evaluation.per_class)
     width = max(len(name) for name in names) + 2
@@ -176,14 +180,9 @@ def _results(
             for name, scores in evaluation.per_class.items()
         ],
         "other_measures": _other_measures(evaluation),
-        "beside_baselines": [
-            ("this network", *_scores(metrics.scores_of(predictions))),
-            *(
-                (name, *_scores(evaluation.baseline_scores[key]))
-                for key, name in reversed(BASELINES.items())
-                if key in evaluation.baseline_scores
-            ),
-        ],
+        "metadata": _without_sound(config, info),
+        "scores": SCORES,
+        "beside_baselines": _beside_baselines(evaluation),
         "by_genre": [
             (printable(genre), f"{scores.num_examples:,}", *_scores(scores))
             for genre, scores in evaluation.by_genre.items()
@@ -204,6 +203,12 @@ def _results(
         ),
         "mistakes": _mistakes(info, predictions, pictures),
     }
+
+
+def _without_sound(config: TrainConfig, info: DatasetInfo) -> str:
+    """Names what the baseline of metadata has."""
+    inputs = boosting.inputs_without_sound(inputs_of(config.network, info))
+    return ", ".join([*inputs.category_features.values(), *inputs.number_features.values()])
 
 
 def _heard_in_training(info: DatasetInfo, split: str) -> str:
@@ -355,19 +360,19 @@ def _other_measures(evaluation: Evaluation) -> list[tuple[str, str]]:
     ]
 
 
-def _baselines(evaluation: Evaluation) -> list[tuple[str, str]]:
-    """Says the accuracy of each baseline, and its interval."""
-    rows = []
-    for key, name in BASELINES.items():
-        value, scores = getattr(evaluation.baselines, key), evaluation.baseline_scores.get(key)
-        if key == "metadata" and value is None:
-            continue
-        interval = "" if scores is None else f" ({_interval(scores)})"
-        rows.append((name, f"{_percent(value)}{interval}"))
-    return rows
+def _beside_baselines(evaluation: Evaluation) -> list[tuple[str, ...]]:
+    """The scores of the network and of each baseline, the best informed first, in words."""
+    return [
+        ("this network", *_scores(evaluation)),
+        *(
+            (name, *_scores(evaluation.baseline_scores[key]))
+            for key, name in reversed(BASELINES.items())
+            if key in evaluation.baseline_scores
+        ),
+    ]
 
 
-def _scores(scores: Scores) -> tuple[str, ...]:
+def _scores(scores: Evaluation | Scores) -> tuple[str, ...]:
     return (
         _percent(scores.accuracy),
         _interval(scores).removeprefix("95 %: "),

@@ -135,16 +135,31 @@ def _evaluation(evaluation: dict[str, Any] | None) -> str:
             f"{tables.percent(evaluation['accuracy'])} (95 % interval {100 * low:.1f} to "
             f"{tables.percent(high)})",
         ),
-        *(
-            (f"accuracy of the baseline `{name}`", tables.percent(value))
-            for name, value in evaluation["baselines"].items()
-            if value is not None
-        ),
-        *(
-            (name, f"{evaluation[name]:.3f}")
-            for name in ("balanced_accuracy", "macro_f1", "log_loss", "ece")
-            if evaluation[name] is not None
-        ),
+        *((name, f"{evaluation[name]:.3f}") for name in ("balanced_accuracy", "ece")),
     ]
     lines = "\n".join(f"| {name} | {value} |" for name, value in rows)
-    return f"On the test split:\n\n| | |\n|---|---|\n{lines}"
+    scores = {"the network": evaluation, **evaluation["baseline_scores"]}
+    beside = tables.markdown(
+        ("", "accuracy", "macro F1", "log loss", "Spearman"),
+        [
+            (
+                name,
+                tables.percent(of["accuracy"]),
+                *(
+                    "" if of[key] is None else f"{of[key]:.3f}"
+                    for key in ("macro_f1", "log_loss", "spearman")
+                ),
+            )
+            for name, of in scores.items()
+        ],
+    )
+    return f"""On the test split:
+
+| | |
+|---|---|
+{lines}
+
+Beside the most frequent class, overall and in the genre, and beside gradient boosting on the
+metadata:
+
+{beside.rstrip()}"""

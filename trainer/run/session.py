@@ -294,7 +294,7 @@ class Session:
             )
         else:
             self.evaluation = split_evaluation.evaluate(
-                info, predictions, dataset_dir=self._dataset_dir
+                trainer.config, info, predictions, dataset_dir=self._dataset_dir, split="test"
             )
             model_folder.write_evaluation(self._model_dir, "test", self.evaluation)
             num_artists = metrics.num_groups(predictions)

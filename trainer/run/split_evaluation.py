@@ -2,17 +2,34 @@
 
 from common.dataset_info import DatasetInfo
 from trainer.data import reader
-from trainer.evaluation import metrics, report
+from trainer.evaluation import boosting, metrics, report
 from trainer.evaluation.metrics import Evaluation
 from trainer.evaluation.predictions import Predictions
+from trainer.model.input_encoder import inputs_of
 from trainer.run import model_folder
 from trainer.train_config import TrainConfig
 
 
-def evaluate(info: DatasetInfo, predictions: Predictions, *, dataset_dir: str) -> Evaluation:
-    """Evaluates predictions beside the baselines of the dataset's training split."""
-    training_counts = reader.count_labels_by_genre(info, dataset_dir, "train")
-    return metrics.evaluate(predictions, training_counts, info.class_names)
+def evaluate(
+    config: TrainConfig,
+    info: DatasetInfo,
+    predictions: Predictions,
+    *,
+    dataset_dir: str,
+    split: str,
+) -> Evaluation:
+    """Evaluates predictions for a split beside the baselines of the dataset's training split."""
+    num_classes = len(info.class_names)
+    inputs = boosting.inputs_without_sound(inputs_of(config.network, info))
+    features = [*inputs.category_features.values(), *inputs.number_features.values()]
+    names = sorted({"genre", "label", *features})
+    training = reader.read_columns(info, dataset_dir, "train", names)
+    of_metadata = None
+    if len(training["label"]):
+        asked = reader.read_columns(info, dataset_dir, split, features)
+        of_metadata = boosting.predict(inputs, training, asked, num_classes=num_classes)
+    counts = metrics.counts_by_genre(training["genre"], training["label"], num_classes)
+    return metrics.evaluate(predictions, counts, info.class_names, of_metadata=of_metadata)
 
 
 def write_report(
