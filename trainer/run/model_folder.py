@@ -58,7 +58,7 @@ def read_text(model_dir: str, name: str) -> str | None:
     """Returns the text of a file, None where there is none; UserFacingError if it is no text."""
     try:
         return files.read_text(path(model_dir, name))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # a file is where the folder should be
         return None
     except UnicodeDecodeError as error:
         raise _damaged(model_dir, name, error) from None
