@@ -72,6 +72,9 @@ def started(command: list[str], *, cwd) -> Iterator[RunningApp]:
         start_new_session=True,
     )  # fmt: skip
     lines = []
+    reading = threading.Thread(
+        target=lambda: lines.extend(line.rstrip() for line in process.stdout), daemon=True
+    )
     try:
         for line in process.stdout:
             lines.append(line.rstrip())
@@ -80,11 +83,7 @@ def started(command: list[str], *, cwd) -> Iterator[RunningApp]:
         else:
             raise AssertionError("\n".join(lines))
         url = lines[-1].partition(" at ")[2].split()[0]
-
-        def read_on():
-            lines.extend(line.rstrip() for line in process.stdout)
-
-        threading.Thread(target=read_on, daemon=True).start()
+        reading.start()
         yield RunningApp(process, url, lines)
     finally:
         process.terminate()
@@ -92,6 +91,8 @@ def started(command: list[str], *, cwd) -> Iterator[RunningApp]:
             process.wait(40)
         finally:
             process.kill()
+        if reading.ident is not None:
+            reading.join(10)  # so that `lines` has all
 
 
 def multipart(data: bytes, *, name: str = "file", filename: str = "song.mp3") -> tuple[bytes, str]:
