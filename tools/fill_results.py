@@ -1,5 +1,7 @@
 """Writes our own figures into README and docs, between markers, from what the commands left.
 
+The picture of `make real` goes to docs/pictures.
+
 python -m tools.fill_results [--demo_dir=demo] [--real=build/real/real.md]
 
 A block is what stands between `<!-- NAME: … -->` and `<!-- /NAME -->`. A block whose source is not
@@ -9,6 +11,7 @@ there stays as it is.
 import json
 import pathlib
 import re
+import shutil
 from typing import Any
 
 from absl import flags
@@ -19,6 +22,7 @@ from common.errors import require
 _DEMO_DIR = flags.DEFINE_string("demo_dir", "demo", "What `make demo` left.")
 _REAL = flags.DEFINE_string("real", "build/real/real.md", "The table that `make real` wrote.")
 
+REAL_PICTURE = pathlib.Path("docs/pictures/real.png")
 PAGES = ("README.md", "docs/reproducing-the-poster.md")
 # The poster's networks and test accuracies, in percent.
 POSTER = (
@@ -28,6 +32,8 @@ POSTER = (
     ("6 convolutions, RGB", 61),
 )
 DEMOS_NETWORK = "6 convolutions, RGB"
+OURS = ("audio alone", "audio and metadata")
+BESIDE_OURS = ("majority", "genre alone", "VGGish, frozen", "metadata alone")
 
 
 def demo_block(demo_dir: pathlib.Path) -> str | None:
@@ -74,7 +80,33 @@ def real_block(path: pathlib.Path) -> str | None:
         return None
     text = path.read_text(encoding="utf-8").strip()
     require("|" in text, f"{path}: no table in it; run `make real` again")
-    return re.sub(r"^#+ ", "### ", text, flags=re.MULTILINE)
+    picture = (
+        "![Accuracy, macro F1, log loss and Spearman of each, with intervals](pictures/real.png)"
+    )
+    return re.sub(r"^#+ ", "### ", text, flags=re.MULTILINE) + f"\n\n{picture}"
+
+
+def real_summary_block(path: pathlib.Path) -> str | None:
+    """Returns the accuracies of `real.json`, a column a protocol."""
+    if not path.exists():
+        return None
+    protocols: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    titles = [protocol["title"].lower() for protocol in protocols]
+    lines = [f"| real FMA clips | {' | '.join(titles)} |", "|---" * (1 + len(titles)) + "|"]
+    for rows in zip(*(protocol["rows"] for protocol in protocols), strict=True):
+        name = rows[0]["name"]
+        if name not in (*OURS, *BESIDE_OURS):
+            continue
+        accuracies = []
+        for row in rows:
+            low, high = row["accuracy_ci95"]
+            accuracies.append(
+                f"{tables.percent(row['accuracy'])} "
+                f"({tables.percent(low)} to {tables.percent(high)})"
+            )
+        ours = f"**ours: {name}**" if name in OURS else name
+        lines.append(f"| {ours} | {' | '.join(accuracies)} |")
+    return "\n".join(lines)
 
 
 def fill(text: str, name: str, content: str) -> str:
@@ -84,11 +116,12 @@ def fill(text: str, name: str, content: str) -> str:
 
 
 def main(_: list[str]) -> None:
-    demo_dir = pathlib.Path(_DEMO_DIR.value)
+    demo_dir, real = pathlib.Path(_DEMO_DIR.value), pathlib.Path(_REAL.value)
     blocks = {
         "demo": demo_block(demo_dir),
         "results": results_block(demo_dir),
-        "real": real_block(pathlib.Path(_REAL.value)),
+        "real": real_block(real),
+        "real-summary": real_summary_block(real.with_suffix(".json")),
     }
     require(any(blocks.values()), f"{demo_dir}: neither a demo nor real results; run `make demo`")
     for page in map(pathlib.Path, PAGES):
@@ -98,6 +131,9 @@ def main(_: list[str]) -> None:
                 text = fill(text, name, content)
         page.write_text(text, encoding="utf-8")
         print(page)
+    if (picture := real.with_suffix(".png")).exists():
+        shutil.copyfile(picture, REAL_PICTURE)
+        print(REAL_PICTURE)
 
 
 if __name__ == "__main__":

@@ -42,15 +42,34 @@ def test_figures_are_those_of_the_evaluation(tmp_path):
 def test_the_tables_of_real_music_are_taken_whole(tmp_path):
     (tmp_path / "real.md").write_text("## Tracks\n\n| a |\n|---|\n\n## Artists\n\n| b |\n")
     assert fill_results.real_block(tmp_path / "real.md") == (
-        "### Tracks\n\n| a |\n|---|\n\n### Artists\n\n| b |"
+        "### Tracks\n\n| a |\n|---|\n\n### Artists\n\n| b |\n\n![Accuracy, macro F1, log loss and "
+        "Spearman of each, with intervals](pictures/real.png)"
     )
     assert fill_results.real_block(tmp_path / "none.md") is None
+
+
+def test_the_accuracies_of_real_music_have_a_column_a_protocol(tmp_path):
+    def protocol(title, accuracy):
+        interval = [accuracy - 0.1, accuracy + 0.1]
+        names = ("majority", "mel statistics", "audio alone")
+        rows = [dict(name=name, accuracy=accuracy, accuracy_ci95=interval) for name in names]
+        return {"title": title, "rows": rows}
+
+    path = tmp_path / "real.json"
+    path.write_text(json.dumps([protocol("Tracks", 0.5), protocol("Artists", 0.25)]))
+    assert fill_results.real_summary_block(path).splitlines() == [
+        "| real FMA clips | tracks | artists |",
+        "|---|---|---|",
+        "| majority | 50.0 % (40.0 % to 60.0 %) | 25.0 % (15.0 % to 35.0 %) |",
+        "| **ours: audio alone** | 50.0 % (40.0 % to 60.0 %) | 25.0 % (15.0 % to 35.0 %) |",
+    ]
+    assert fill_results.real_summary_block(tmp_path / "none.json") is None
 
 
 def test_every_block_of_the_pages_is_known():
     for page in fill_results.PAGES:
         text = (ROOT / page).read_text()
-        for name in ("demo", "results", "real"):
+        for name in ("demo", "results", "real", "real-summary"):
             assert text.count(f"<!-- {name}:") == text.count(f"<!-- /{name} -->") <= 1
 
 
