@@ -31,10 +31,10 @@ test-integration: .venv/installed
 # The counts that the integration tests try a few of, in full.
 soak: .venv/installed
 	SOAK_KILLS=20 SOAK_DAMAGED=1000 SOAK_TRAINING_KILLS=10 SOAK_GROUP_KILLS=5 \
-	    SOAK_SECONDS=60 SOAK_DAMAGED_UPLOADS=500 \
+	    SOAK_STORIES=100 SOAK_STORY_STEPS=10 SOAK_SECONDS=60 SOAK_DAMAGED_UPLOADS=500 \
 	    $(BIN)/python -m pytest -m integration \
-	    tests/beam_pipelines/test_rerun.py tests/beam_pipelines/test_damage.py \
-	    tests/trainer/test_resume.py tests/serving/test_load.py
+	    tests/beam_pipelines/test_rerun.py tests/beam_pipelines/test_disturbances.py \
+	    tests/beam_pipelines/test_damage.py tests/trainer/test_resume.py tests/serving/test_load.py
 	$(BIN)/python -m tests.fuzz.run --seconds=600
 	SOAK_SIGNALS=200 SOAK_FAULTS=200 SOAK_STOPPED_SECONDS=120 \
 	    $(BIN)/python -m pytest -m integration tests/end_to_end/test_hostile.py
