@@ -109,6 +109,8 @@ def work(output_dir: str, mine: dict[str, Any], *, overwrite: bool, retry_reject
         for shard in split.shards
         if sizes.get(shard.file) != shard.bytes
     ]
+    if dataset_info.REJECTED_FILE not in sizes:
+        damaged.append(dataset_info.REJECTED_FILE)
     if damaged:
         more = f" and {len(damaged) - 3:,} more" if len(damaged) > 3 else ""
         why = f"missing or cut, and made again: {', '.join(damaged[:3])}{more}"

@@ -14,7 +14,9 @@ import pytest
 
 from beam_pipelines import output_folder
 from common import dataset_reader
+from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError
+from tests.fuzz.targets import an_info
 from tests.support import processes
 from tests.support.commands import assert_refused, build, counted, files_of
 from tests.support.paths import ROOT
@@ -269,6 +271,25 @@ def test_a_damaged_description_is_named(tmp_path, content):
         output_folder.work(str(tmp_path), {}, overwrite=False, retry_rejected=False)
     work = output_folder.work(str(tmp_path), {}, overwrite=True, retry_rejected=False)
     assert work.mode is output_folder.Mode.NEW
+
+
+@pytest.mark.parametrize("name", ["rejected.jsonl", "train.tfrecord-00000-of-00001"])
+def test_a_file_that_is_gone_is_made_again(tmp_path, name):
+    info = DatasetInfo.from_json(json.dumps(an_info()))
+    (tmp_path / "dataset_info.json").write_text(info.to_json())
+    (tmp_path / "rejected.jsonl").touch()
+    for split in info.splits.values():
+        for shard in split.shards:
+            (tmp_path / shard.file).write_bytes(bytes(shard.bytes))
+    mine = output_folder.identity(info.config, info.catalog_sha256, info.versions)
+
+    def work():
+        return output_folder.work(str(tmp_path), mine, overwrite=False, retry_rejected=False)
+
+    assert work().mode is output_folder.Mode.FINISHED
+    (tmp_path / name).unlink()
+    assert work().mode is output_folder.Mode.RETRY
+    assert name in work().why
 
 
 @pytest.mark.integration
