@@ -93,6 +93,7 @@ def test_damaged_uploads_and_slow_clients_leave_the_others_alone(model_dir, song
         honest = ("--workers=1", "--seconds=300", "--requests=200", *songs)
         load(app, *honest)
         alone = p99(load(app, *honest))
+        decoders, warm = app.metric("fma_decoders_ready"), app.memory()
         slow = start_load(app, f"--slow={SLOW}", "--seconds=40", "--from=127.0.0.3")
         tiny = start_load(app, f"--pieces={PIECES}", "--seconds=40", "--from=127.0.0.4")
         bad = start_load(
@@ -109,6 +110,15 @@ def test_damaged_uploads_and_slow_clients_leave_the_others_alone(model_dir, song
         # Noise in the middle of an mp3 may be skipped by the decoder, so some are songs.
         assert counts.keys() <= {200, 422, 429, 503}
         assert among <= 3 * alone
+        # And when they have gone, it is as it was.
+        load(app, *honest)
+        after = p99(load(app, *honest))
+        left = app.memory()
+        print(f"p99 after them {1000 * after:.0f} ms; {warm >> 20} MB, then {left >> 20} MB")
+        assert app.metric("fma_decoders_ready") == decoders
+        assert app.ask("GET", "/readyz").status == 200
+        assert left <= 1.1 * warm
+        assert after <= 1.5 * alone
 
 
 def test_new_versions_under_load(model_dir, songs, tmp_path):
