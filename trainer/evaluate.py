@@ -27,7 +27,8 @@ def main(argv: list[str]) -> None:
         # Here, since a mistake in a flag should not wait for TensorFlow.
         from trainer.data import damaged_records
         from trainer.evaluation import metrics, report
-        from trainer.run import devices, loop, model_folder, split_evaluation
+        from trainer.run import devices, input_importance, loop, model_folder, split_evaluation
+        from trainer.run.progress import Console
     pinned = model_folder.pinned_generations(model_dir)
     with damaged_records.open_dataset(
         dataset_dir, skip_damaged=_SKIP_DAMAGED.value, pinned=pinned
@@ -41,10 +42,21 @@ def main(argv: list[str]) -> None:
         with damaged_records.named(info, folder):
             predictions = trainer.predict(folder, split)
             assert predictions is not None  # nobody asks it to stop
-            evaluation = split_evaluation.evaluate(
-                config, info, predictions, dataset_dir=folder, split=split
+            importance = input_importance.measure(
+                config,
+                info,
+                trainer.model.get_weights(),
+                predictions,
+                dataset_dir=folder,
+                split=split,
+                tell=Console().draft,
             )
-        print(report.table(evaluation, split=split, num_artists=metrics.num_groups(predictions)))
+            evaluation = split_evaluation.evaluate(
+                config, info, predictions, dataset_dir=folder, split=split, importance=importance
+            )
+        Console().print(
+            report.table(evaluation, split=split, num_artists=metrics.num_groups(predictions))
+        )
         print(f"written: {model_folder.write_evaluation(model_dir, split, evaluation)}")
         page = split_evaluation.write_report(
             config,

@@ -161,7 +161,7 @@ def test_the_interval_against_scipy():
     theirs = stats.bootstrap(
         (correct.mean(axis=1),), np.mean, method="percentile", n_resamples=5_000, rng=5
     ).confidence_interval
-    ours = metrics.accuracy_interval(correct.ravel(), np.repeat(np.arange(80), 4))
+    ours = metrics.interval_of_mean(correct.ravel(), np.repeat(np.arange(80), 4))
     assert ours == pytest.approx([theirs.low, theirs.high], abs=0.01)
 
 
@@ -172,8 +172,8 @@ def test_the_interval_covers_and_knows_that_artists_are_alike():
         skill = rng.beta(3, 2, 60)  # each artist's tracks are right this often; the mean is 0.6
         groups = np.repeat(np.arange(60), 5)
         correct = rng.uniform(size=300) < skill[groups]
-        low, high = metrics.accuracy_interval(correct, groups, seed=trial)
-        alone_low, alone_high = metrics.accuracy_interval(correct, np.arange(300), seed=trial)
+        low, high = metrics.interval_of_mean(correct, groups, seed=trial)
+        alone_low, alone_high = metrics.interval_of_mean(correct, np.arange(300), seed=trial)
         covered += low <= 0.6 <= high
         widths += (high - low) > (alone_high - alone_low)
     assert 88 <= covered <= 100
@@ -287,9 +287,32 @@ def test_baselines_have_scores_of_their_own(predictions):
     assert metrics.evaluate(predictions, {}, NAMES).baseline_scores == {}
 
 
+def test_the_importance_of_an_input_by_hand():
+    before = predictions_of(
+        probabilities=np.array([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1]]),
+        label=np.array([0, 1]),
+        artist_id=np.array([7, 7]),
+    )
+    permuted = np.array([[0.25, 0.5, 0.25], [0.1, 0.8, 0.1]])
+    found = metrics.importance_of(before, permuted)
+    assert found.log_loss_increase == pytest.approx(np.log(2) / 2)
+    assert found.accuracy_decrease == 0.5 and found.num_examples == 2
+    # Of one artist there is nothing to draw.
+    assert found.log_loss_increase_ci95 == (found.log_loss_increase,) * 2
+    measured = metrics.evaluate(before, TRAINING, NAMES, importance={"genre": found})
+    assert through_json(measured).importance == {"genre": found}
+
+
 def test_an_evaluation_of_before_there_were_more_measures_is_read(predictions):
     values = metrics.evaluate(predictions, TRAINING, NAMES).to_dict()
-    for name in ("ndcg", "top_tenth_recall", "spearman_age", "by_genre", "baseline_scores"):
+    for name in (
+        "ndcg",
+        "top_tenth_recall",
+        "spearman_age",
+        "by_genre",
+        "baseline_scores",
+        "importance",
+    ):
         del values[name]
     del values["baselines"]["metadata"]
     assert metrics.Evaluation.from_dict(values).accuracy == values["accuracy"]

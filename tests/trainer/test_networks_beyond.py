@@ -7,17 +7,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from common.dataset_config import DatasetConfig
 from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError
+from common.hearing import hear
 from common.inputs import Inputs
-from configs import fusion, short_chunk
+from configs import dataset_artist, fusion, short_chunk
 from tests.support.datasets_with_inputs import write_dataset
+from tests.support.made_sounds import made_piece
 from trainer.data import augment, reader
 from trainer.data.augment import Augmentation
 from trainer.evaluation.predictions import Predictions
 from trainer.model import network
-from trainer.model.input_encoder import InputEncoder
-from trainer.run import devices, loop, split_evaluation
+from trainer.model.input_encoder import InputEncoder, encoder_of
+from trainer.run import devices, input_importance, loop, split_evaluation
 from trainer.train_config import TrainConfig
 
 INPUTS = Inputs(
@@ -136,6 +139,13 @@ def test_unknown_is_zeros_and_a_category_never_seen_is_unknown(made):
     assert not vectors.any()
 
 
+def test_what_is_heard_is_no_part_of_the_vector(made):
+    _, info = made
+    assert encoder_of(Inputs(chroma=True, tempo=True), info) is None
+    both = encoder_of(Inputs(categories=("licence",), chroma=True), info)
+    assert list(both.stretches) == ["category/licence"]
+
+
 def test_numbers_lie_between_quantiles(made):
     _, info = made
     encoder = InputEncoder(Inputs(numbers=("date_created",)), info.statistics)
@@ -249,9 +259,79 @@ def accuracy(trainer: loop.Trainer, made) -> float:
     return float(predictions.correct.mean())
 
 
-def test_fusion_learns_what_a_category_says_and_audio_does_not(made):
-    assert accuracy(trained(made, fusion, epochs=12), made) > 0.9
-    assert accuracy(trained(made, short_chunk, epochs=3), made) < 0.55
+def importance(trainer: loop.Trainer, made, **settings):
+    dataset_dir, info = made
+    predictions = trainer.predict(dataset_dir, "test")
+    return input_importance.measure(
+        trainer.config,
+        info,
+        trainer.model.get_weights(),
+        predictions,
+        dataset_dir=dataset_dir,
+        split="test",
+        **settings,
+    )
+
+
+def test_fusion_learns_what_a_category_says_and_audio_does_not(made, monkeypatch):
+    trainer = trained(made, fusion, epochs=12)
+    assert accuracy(trainer, made) > 0.9
+    told = []
+    found = importance(trainer, made, tell=told.append)
+    assert found.keys() == {
+        "spectrogram",
+        "genre",
+        "category/licence",
+        "date_created",
+        "number/tempo_of_cover",
+        "text/title",
+        "artist_history",
+    }
+    assert len(told) == len(found) and "genre" in " ".join(told)
+    # The second is known but for the lowest class.
+    told_by = dict(list(found.items())[:2])
+    assert told_by.keys() == {"category/licence", "number/tempo_of_cover"}
+    assert all(of.log_loss_increase_ci95[0] > 0 for of in told_by.values())
+    assert all(of.num_examples == 60 for of in found.values())
+    for name, of_input in importance(trainer, made).items():  # the same each time
+        assert of_input.log_loss_increase == pytest.approx(found[name].log_loss_increase, abs=1e-4)
+    assert importance(trainer, made, stop_asked=lambda: True) is None
+    monkeypatch.setattr(input_importance, "MAX_CLIPS", 40)
+    assert {of.num_examples for of in importance(trainer, made).values()} == {40}
+
+    alone = trained(made, short_chunk, epochs=3)
+    assert accuracy(alone, made) < 0.55
+    assert importance(alone, made) == {}
+
+
+HEARD = Inputs(chroma=True, tempo=True)
+PACES = (200, 250, 310)  # notes a minute
+
+
+def heard_records(count: int, *, seed: int) -> list[dict]:
+    """Pieces whose key and pace together say the class, which neither does alone."""
+    params = DatasetConfig.from_dict(dataset_artist.get_config().to_dict()).spectrogram
+    generator = np.random.default_rng(seed)
+    found = []
+    for number in range(count):
+        key, pace = int(generator.integers(2)), int(generator.integers(3))
+        piece = made_piece(
+            params,
+            key=("white", "black")[key],
+            notes_a_minute=PACES[pace],
+            seed=1_000 * seed + number,
+        )
+        label = (key + pace) % 3
+        found.append({**hear(piece, params, HEARD), "label": label, "listens": 10 ** (label + 2)})
+    return found
+
+
+@pytest.fixture(scope="module")
+def heard() -> dict[str, list[dict]]:
+    return {
+        name: heard_records(count, seed=seed)
+        for seed, (name, count) in enumerate({"train": 240, "validation": 8, "test": 72}.items())
+    }
 
 
 def test_gradient_boosting_on_what_each_network_takes(made):
@@ -277,18 +357,32 @@ def test_gradient_boosting_on_what_each_network_takes(made):
         assert scores.accuracy_ci95[0] <= scores.accuracy <= scores.accuracy_ci95[1]
 
 
-def test_shuffled_labels_show_nothing(tmp_path):
-    folder = tmp_path / "dataset"
-    splits = {
-        name: made_records(count, seed=seed, planted=False)
-        for seed, (name, count) in enumerate({"train": 160, "validation": 16, "test": 90}.items())
-    }
-    for records in splits.values():  # of those the pattern of what is missing says nothing too
-        for record in records:
-            record["listens"] = 100
-    info = write_dataset(folder, inputs=INPUTS, splits=splits)
-    shuffled = (str(folder), info)
-    assert accuracy(trained(shuffled, fusion, epochs=3), shuffled) < 0.5
+@pytest.mark.integration
+def test_shuffled_labels_show_nothing_in_any_input(heard, tmp_path):
+    splits = {}
+    for seed, (name, pieces) in enumerate(heard.items()):
+        # Labels that have nothing to do with the rest, nor has the pattern of what is missing.
+        drawn = made_records(len(pieces), seed=seed, planted=False)
+        splits[name] = [
+            {**piece, **record, "spectrogram": piece["spectrogram"], "listens": 100}
+            for piece, record in zip(pieces, drawn, strict=True)
+        ]
+    inputs = dataclasses.replace(INPUTS, chroma=True, tempo=True)
+    info = write_dataset(tmp_path / "dataset", inputs=inputs, splits=splits)
+    shuffled = (str(tmp_path / "dataset"), info)
+    trainer = trained(shuffled, fusion, epochs=3, time_crop=24)
+    evaluation = split_evaluation.evaluate(
+        trainer.config,
+        info,
+        trainer.predict(shuffled[0], "test"),
+        dataset_dir=shuffled[0],
+        split="test",
+        importance=importance(trainer, shuffled),
+    )
+    for scores in (evaluation, evaluation.baseline_scores["metadata"]):
+        assert scores.accuracy_ci95[0] <= evaluation.baselines.majority
+    assert len(evaluation.importance) == 9
+    assert all(of.accuracy_decrease < 0.15 for of in evaluation.importance.values())
 
 
 def test_the_average_of_the_weights_answers(made):

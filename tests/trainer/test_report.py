@@ -109,11 +109,14 @@ def make_page(
     pictures=(),
     split="test",
     of_metadata=None,
+    importance=None,
 ) -> str:
     evaluation = None
     if predictions is not None:
         training = {b"Rock": np.array([0, 2, 0]), b"Folk": np.array([0, 0, 1])}
-        evaluation = metrics.evaluate(predictions, training, NAMES, of_metadata=of_metadata)
+        evaluation = metrics.evaluate(
+            predictions, training, NAMES, of_metadata=of_metadata, importance=importance
+        )
     return report.page(
         config=config,
         info=info or make_info(train=9, validation=9, test=9),
@@ -175,6 +178,24 @@ def test_the_table_of_the_terminal_has_the_scores_of_each_baseline():
     scores = evaluation.baseline_scores["metadata"]
     assert f"metadata alone {100 * scores.accuracy:.1f} %" in page.words
     assert "gradient boosting on genre, date_created" in page.words
+
+
+def test_what_each_input_is_worth():
+    def of_input(increase: float, decrease: float) -> metrics.Importance:
+        return metrics.Importance(
+            num_examples=200,
+            log_loss_increase=increase,
+            log_loss_increase_ci95=(increase - 0.1, increase + 0.1),
+            accuracy_decrease=decrease,
+        )
+
+    importance = {"category/licence": of_input(0.4, 0.25), "spectrogram": of_input(-0.02, -0.005)}
+    page = Page(make_page(make_predictions(200), importance=importance))
+    assert "category/licence +0.400 +0.300 to +0.500 -25.0 %" in page.words
+    assert "spectrogram -0.020 -0.120 to +0.080 +0.5 %" in page.words
+    bars = [div["style"] for div in page.all("div") if div.get("class") == "bar"]
+    assert bars[-2:] == ["width:100.00%", "width:0.00%"]
+    assert "What each input is worth" not in Page(make_page(make_predictions(200))).words
 
 
 def test_who_was_heard_in_training():

@@ -63,6 +63,7 @@ def test_what_a_training_leaves(model_dir, dataset_dir):
         "spearman_age",
         "by_genre",
         "baseline_scores",
+        "importance",
     }
     page = (model_dir / "report.html").read_text()
     assert f"{100 * evaluation['accuracy']:.1f} % of {evaluation['num_examples']} test clip" in page

@@ -68,6 +68,31 @@ class Scores:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Importance:
+    """How much worse the answers are when each clip is given an input of another, at random.
+
+    Of two inputs that say the same, each may seem to be worth nothing. (L. Breiman, "Random
+    Forests", 2001, section 10.)
+
+    Attributes:
+        num_examples: of how many clips.
+        log_loss_increase, log_loss_increase_ci95: in nats, and the 95 % interval (low, high).
+        accuracy_decrease: as a share.
+    """
+
+    num_examples: int
+    log_loss_increase: float
+    log_loss_increase_ci95: tuple[float, float]
+    accuracy_decrease: float
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Importance":
+        """Builds one of plain JSON values; raises as `Evaluation.from_dict` does."""
+        low, high = values["log_loss_increase_ci95"]
+        return cls(**{**values, "log_loss_increase_ci95": (low, high)})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """The evaluation of a split; the fields are the keys of `evaluation.json`, in that order.
 
@@ -91,6 +116,7 @@ class Evaluation:
             is known; None as for `spearman`. Far from 0, a network may have learned the date.
         by_genre: the scores of each genre that has MIN_CLIPS_OF_A_GENRE, the largest first.
         baseline_scores: by name, all scores of the baselines that there are.
+        importance: by name, of each input of a network that takes more than the picture.
     """
 
     num_examples: int
@@ -109,6 +135,7 @@ class Evaluation:
     spearman_age: float | None = None
     by_genre: dict[str, Scores] = dataclasses.field(default_factory=dict)
     baseline_scores: dict[str, Scores] = dataclasses.field(default_factory=dict)
+    importance: dict[str, Importance] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the same as plain JSON values."""
@@ -133,6 +160,8 @@ class Evaluation:
             # An evaluation of before there were any has none.
             named = values.get(key, {}).items()
             nested[key] = {name: Scores.from_dict(scores) for name, scores in named}
+        found = values.get("importance", {}).items()
+        nested["importance"] = {name: Importance.from_dict(of_input) for name, of_input in found}
         return cls(**{**values, **nested})
 
 
@@ -142,6 +171,7 @@ def evaluate(
     class_names: Sequence[str],
     *,
     of_metadata: NDArray[Any] | None = None,
+    importance: Mapping[str, Importance] | None = None,
 ) -> Evaluation:
     """Evaluates the predictions for a split.
 
@@ -151,6 +181,7 @@ def evaluate(
             int [classes]}.
         class_names: in the order of the labels.
         of_metadata: probabilities [examples, classes] by `boosting`; None to leave them out.
+        importance: of each input, if it was measured.
     """
     labels, predicted, correct = predictions.label, predictions.predicted, predictions.correct
     classes = list(range(len(class_names)))
@@ -168,7 +199,7 @@ def evaluate(
     return Evaluation(
         num_examples=predictions.num_examples,
         accuracy=float(correct.mean()),
-        accuracy_ci95=accuracy_interval(correct, groups_of(predictions)),
+        accuracy_ci95=interval_of_mean(correct, groups_of(predictions)),
         balanced_accuracy=float(recall[is_there].mean()),
         macro_f1=float(f1[is_there | is_predicted].mean()),
         per_class={
@@ -190,6 +221,7 @@ def evaluate(
         spearman_age=correlation_with_age(expected, predictions.date_created),
         by_genre=scores_by_genre(predictions),
         baseline_scores=scores,
+        importance=dict(importance or {}),
     )
 
 
@@ -201,7 +233,7 @@ def scores_of(predictions: Predictions, predicted: NDArray[Any] | None = None) -
     return Scores(
         num_examples=predictions.num_examples,
         accuracy=float(correct.mean()),
-        accuracy_ci95=accuracy_interval(correct, groups_of(predictions)),
+        accuracy_ci95=interval_of_mean(correct, groups_of(predictions)),
         macro_f1=float(
             metrics.f1_score(predictions.label, predicted, average="macro", zero_division=0)
         ),
@@ -225,10 +257,33 @@ def scores_by_genre(predictions: Predictions) -> dict[str, Scores]:
 
 
 def cross_entropy(predictions: Predictions) -> float:
-    """Returns the mean cross-entropy in nats; a probability of the truth counts as 1e-7 or more."""
+    """Returns the mean cross-entropy in nats."""
+    return float(cross_entropies(predictions).mean())
+
+
+def cross_entropies(predictions: Predictions) -> NDArray[Any]:
+    """Returns that of each example [examples]; a probability of the truth is at least 1e-7."""
     labels = predictions.label
     of_truth = predictions.probabilities[np.arange(len(labels)), labels]
-    return float(-np.log(np.maximum(of_truth, 1e-7)).mean())
+    return np.asarray(-np.log(np.maximum(of_truth, 1e-7)))
+
+
+def importance_of(predictions: Predictions, permuted: NDArray[Any]) -> Importance:
+    """Returns how important an input is.
+
+    Args:
+        predictions: of some clips.
+        permuted: probabilities [examples, classes] of the same clips when the input is permuted
+            among them.
+    """
+    after = dataclasses.replace(predictions, probabilities=permuted)
+    increase = cross_entropies(after) - cross_entropies(predictions)
+    return Importance(
+        num_examples=predictions.num_examples,
+        log_loss_increase=float(increase.mean()),
+        log_loss_increase_ci95=interval_of_mean(increase, groups_of(predictions)),
+        accuracy_decrease=float(predictions.correct.mean() - after.correct.mean()),
+    )
 
 
 def majority_accuracy(info: DatasetInfo, split: str) -> float | None:
@@ -250,28 +305,28 @@ def num_groups(predictions: Predictions) -> int:
     return len(np.unique(groups_of(predictions)))
 
 
-def accuracy_interval(
-    correct: NDArray[Any], groups: NDArray[Any], *, seed: int = 0
+def interval_of_mean(
+    values: NDArray[Any], groups: NDArray[Any], *, seed: int = 0
 ) -> tuple[float, float]:
-    """Returns a 95 % interval of the accuracy: percentiles of a bootstrap over groups.
+    """Returns a 95 % interval of a mean: percentiles of a bootstrap over groups.
 
     Tracks of one artist are alike, so drawing tracks would make the interval too narrow (cluster
     bootstrap: Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8).
-    Of a single group there is nothing to draw: both ends are the accuracy.
+    Of a single group there is nothing to draw: both ends are the mean.
 
     Args:
-        correct: bool [examples].
+        values: [examples], such as whether each is predicted right.
         groups: int [examples]; all examples of a group are drawn together.
         seed: of the draws.
     """
     _, index = np.unique(groups, return_inverse=True)
-    hits = np.bincount(index, weights=correct)
+    sums = np.bincount(index, weights=values)
     sizes = np.bincount(index)
     rng = np.random.default_rng(seed)
     # One draw after the other: all at once would take gigabytes where there are many artists.
     draws = (rng.integers(len(sizes), size=len(sizes)) for _ in range(_BOOTSTRAP_DRAWS))
-    accuracies = [hits[drawn].sum() / sizes[drawn].sum() for drawn in draws]
-    low, high = np.percentile(accuracies, [2.5, 97.5])
+    means = [sums[drawn].sum() / sizes[drawn].sum() for drawn in draws]
+    low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
 
 

@@ -183,6 +183,7 @@ def _results(
         "metadata": _without_sound(config, info),
         "scores": SCORES,
         "beside_baselines": _beside_baselines(evaluation),
+        "importance": _importance(evaluation),
         "by_genre": [
             (printable(genre), f"{scores.num_examples:,}", *_scores(scores))
             for genre, scores in evaluation.by_genre.items()
@@ -209,6 +210,27 @@ def _without_sound(config: TrainConfig, info: DatasetInfo) -> str:
     """Names what the baseline of metadata has."""
     inputs = boosting.inputs_without_sound(inputs_of(config.network, info))
     return ", ".join([*inputs.category_features.values(), *inputs.number_features.values()])
+
+
+def _importance(evaluation: Evaluation) -> dict[str, Any] | None:
+    """The rows of the inputs, each with its bar as a share of the longest."""
+    if not evaluation.importance:
+        return None
+    found = evaluation.importance.values()
+    longest = max(1e-9, *(of_input.log_loss_increase for of_input in found))
+    return {
+        "count": f"{max(of_input.num_examples for of_input in found):,}",
+        "rows": [
+            {
+                "name": printable(name),
+                "log_loss": f"{of_input.log_loss_increase:+.3f}",
+                "interval": "{:+.3f} to {:+.3f}".format(*of_input.log_loss_increase_ci95),
+                "accuracy": f"{-100 * of_input.accuracy_decrease:+.1f} %",
+                "share": max(0.0, of_input.log_loss_increase / longest),
+            }
+            for name, of_input in evaluation.importance.items()
+        ],
+    }
 
 
 def _heard_in_training(info: DatasetInfo, split: str) -> str:

@@ -219,7 +219,7 @@ def inputs_of(config: NetworkConfig, info: DatasetInfo) -> Inputs:
 
 
 def encoder_of(inputs: Inputs, info: DatasetInfo) -> InputEncoder | None:
-    """The encoder of what a network takes, None where it takes pictures alone.
+    """The encoder of what a network takes, None where that is heard: pictures, chroma, tempo.
 
     Raises:
         UserFacingError: the dataset has no statistics, or not of each.
@@ -231,7 +231,8 @@ def encoder_of(inputs: Inputs, info: DatasetInfo) -> InputEncoder | None:
             "config.network.inputs: the dataset_info.json has no statistics; build the dataset "
             "again with this version"
         )
-    return InputEncoder(inputs, info.statistics)
+    encoder = InputEncoder(inputs, info.statistics)
+    return encoder if encoder.size else None
 
 
 def edges_of(statistics: NumberStatistics) -> np.ndarray:

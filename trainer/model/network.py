@@ -149,7 +149,7 @@ def _build_towers(
     for name in arrays_of(inputs):
         beside[name] = keras.Input(info.features[name]["shape"], dtype="uint8", name=name)
     encoder = encoder_of(inputs, info)
-    if encoder is not None and encoder.size:
+    if encoder is not None:
         beside["metadata"] = keras.Input((encoder.size,), dtype="float32", name="metadata")
     mean_answer = MeanAnswer(
         config.temperature, first_share=config.convolution_share, name="mean_answer"

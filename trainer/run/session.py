@@ -17,7 +17,14 @@ from trainer.evaluation.epochs import EpochMetrics, best_epoch
 from trainer.evaluation.metrics import Evaluation
 from trainer.evaluation.predictions import Predictions
 from trainer.model import export
-from trainer.run import devices, model_folder, rendezvous, resume, split_evaluation
+from trainer.run import (
+    devices,
+    input_importance,
+    model_folder,
+    rendezvous,
+    resume,
+    split_evaluation,
+)
 from trainer.run.loop import Diverged, Position, Trainer
 from trainer.run.progress import Console, EpochClock
 from trainer.run.stop_signal import StopSignal
@@ -278,8 +285,7 @@ class Session:
         if info.splits["test"].num_examples:
             predictions = trainer.predict(self._dataset_dir, "test", stop_asked=self._stop_asked)
             if predictions is None:
-                self._console.print("stopped as asked, at the evaluation; the same command goes on")
-                return False
+                return self._stop_at_evaluation()
         if not self.is_chief:
             return True
         curves = plots.learning_curves(
@@ -293,8 +299,25 @@ class Session:
                 "the test split has no examples, so there is nothing to evaluate on"
             )
         else:
+            importance = input_importance.measure(
+                trainer.config,
+                info,
+                trainer.model.get_weights(),
+                predictions,
+                dataset_dir=self._dataset_dir,
+                split="test",
+                tell=self._console.draft,
+                stop_asked=self._stop_asked,
+            )
+            if importance is None:
+                return self._stop_at_evaluation()
             self.evaluation = split_evaluation.evaluate(
-                trainer.config, info, predictions, dataset_dir=self._dataset_dir, split="test"
+                trainer.config,
+                info,
+                predictions,
+                dataset_dir=self._dataset_dir,
+                split="test",
+                importance=importance,
             )
             model_folder.write_evaluation(self._model_dir, "test", self.evaluation)
             num_artists = metrics.num_groups(predictions)
@@ -313,6 +336,10 @@ class Session:
         )
         self._console.print(f"report: {page}")
         return True
+
+    def _stop_at_evaluation(self) -> bool:
+        self._console.print("stopped as asked, at the evaluation; the same command goes on")
+        return False
 
     # ---- export
 

@@ -1,9 +1,11 @@
 """The evaluation of a trained network on a split of its dataset, and the report on it."""
 
+from collections.abc import Mapping
+
 from common.dataset_info import DatasetInfo
 from trainer.data import reader
 from trainer.evaluation import boosting, metrics, report
-from trainer.evaluation.metrics import Evaluation
+from trainer.evaluation.metrics import Evaluation, Importance
 from trainer.evaluation.predictions import Predictions
 from trainer.model.input_encoder import inputs_of
 from trainer.run import model_folder
@@ -17,8 +19,12 @@ def evaluate(
     *,
     dataset_dir: str,
     split: str,
+    importance: Mapping[str, Importance] | None = None,
 ) -> Evaluation:
-    """Evaluates predictions for a split beside the baselines of the dataset's training split."""
+    """Evaluates predictions for a split beside the baselines of the dataset's training split.
+
+    `importance` is that of the inputs, see `input_importance`.
+    """
     num_classes = len(info.class_names)
     inputs = boosting.inputs_without_sound(inputs_of(config.network, info))
     features = [*inputs.category_features.values(), *inputs.number_features.values()]
@@ -29,7 +35,9 @@ def evaluate(
         asked = reader.read_columns(info, dataset_dir, split, features)
         of_metadata = boosting.predict(inputs, training, asked, num_classes=num_classes)
     counts = metrics.counts_by_genre(training["genre"], training["label"], num_classes)
-    return metrics.evaluate(predictions, counts, info.class_names, of_metadata=of_metadata)
+    return metrics.evaluate(
+        predictions, counts, info.class_names, of_metadata=of_metadata, importance=importance
+    )
 
 
 def write_report(
