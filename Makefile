@@ -23,7 +23,8 @@ real: .venv/installed
 	$(BIN)/python -m examples.real --pictures="$$PICTURES" --output_dir=build/real
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile -m 'not integration'
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder \
+	    -m 'not integration'
 
 test-integration: .venv/installed
 	$(BIN)/python -m pytest -m integration

@@ -1,17 +1,63 @@
-"""What the tests share: a small library, its dataset, a network trained on it a little."""
+"""What the tests share: a small library, its dataset, a network trained on it a little.
+
+Each is made once for all processes of the tests, and is not to be changed: a test that writes into
+one has a copy.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Callable
 
 import pytest
-import tensorflow as tf
+import xdist
 
 from examples import miniature_library as library_maker
-from serving.model.exported_model import ExportedModel
+from tests.support import fork_server
 from tests.support.commands import build, run_module
 from tests.support.paths import FMA_SAMPLE
 
-# Two replicas on a machine without GPUs; a strategy of one device takes the first.
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-)
+
+def pytest_configure(config):
+    if not hasattr(config, "workerinput"):
+        stack = contextlib.ExitStack()
+        stack.enter_context(fork_server.started())
+        config.add_cleanup(stack.close)
+
+
+def pytest_sessionstart(session):
+    """Has two replicas on a machine without GPUs; a strategy of one device takes the first."""
+    if xdist.is_xdist_controller(session):  # which runs no test, and need not import TensorFlow
+        return
+    import tensorflow as tf
+
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Puts the files of the longest tests first, so that all processes end at about the same time.
+
+    They are those with tests of a trained model, then of the library. While one process trains the
+    model, the next starts with a file that does not wait for it.
+    """
+    files = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+
+    def tests_with(fixture: str, path: pathlib.Path) -> int:
+        return sum(fixture in item.fixturenames for item in files[path])
+
+    order = sorted(files, key=lambda path: -tests_with("library", path))
+    with_model = [path for path in order if tests_with("model_dir", path)]
+    order = [path for path in order if path not in with_model]
+    order = [*with_model[:1], *order[:1], *with_model[1:], *order[1:]]
+    items[:] = [item for path in order for item in files[path]]
 
 
 @pytest.fixture(scope="session")
@@ -22,42 +68,87 @@ def fma_sample():
 
 
 @pytest.fixture(scope="session")
-def library(tmp_path_factory):
+def shared(tmp_path_factory):
+    """Makes a folder, which a function creates and fills, if no process of the tests has.
+
+    At the end it says which of these folders a test has changed.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    made = {}
+
+    def make(name: str, fill: Callable[[pathlib.Path], None]) -> pathlib.Path:
+        folder, note = root / f"shared-{name}", root / f"shared-{name}.json"
+        with open(root / f"shared-{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not note.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a process that failed
+                fill(folder)
+                note.write_text(json.dumps(state_of(folder)))
+        made[folder] = json.loads(note.read_text())
+        return folder
+
+    yield make
+    for folder, state in made.items():
+        assert state_of(folder) == state, f"a test has changed {folder}"
+
+
+def state_of(folder: pathlib.Path) -> dict[str, list[int]]:
+    """Returns the size and time of every file below a folder."""
+    files = {path: path.stat() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {str(path): [stat.st_size, stat.st_mtime_ns] for path, stat in files.items()}
+
+
+@pytest.fixture(scope="session")
+def library(shared):
     """A miniature FMA of two dozen good clips and every fault."""
-    return library_maker.make_library(tmp_path_factory.mktemp("library"), num_clips=24, seed=1)
+
+    def fill(folder):
+        library_maker.make_library(folder, num_clips=24, seed=1)
+
+    return library_maker.make_library(shared("library", fill), num_clips=24, seed=1)
 
 
 @pytest.fixture(scope="session")
-def dataset_dir(library, tmp_path_factory):
+def dataset_dir(library, shared):
     """The dataset of the library, made by two workers, with something in every split."""
-    output_dir = tmp_path_factory.mktemp("dataset")
-    result = build(
-        library.tracks_csv,
-        library.audio_dir,
-        output_dir,
-        "--config.split_sizes=(0.5,0.25,0.25)",
-        "--direct_num_workers=2",
-    )
-    assert result.returncode == 0, result.stderr
-    return output_dir
+
+    def fill(folder):
+        result = build(
+            library.tracks_csv,
+            library.audio_dir,
+            folder,
+            "--config.split_sizes=(0.5,0.25,0.25)",
+            "--direct_num_workers=2",
+            fresh=True,  # so that those that must be the same differ in Python's hash
+        )
+        assert result.returncode == 0, result.stderr
+
+    return shared("dataset", fill)
 
 
 @pytest.fixture(scope="session")
-def model_dir(dataset_dir, tmp_path_factory):
+def model_dir(dataset_dir, shared):
     """The six-layer network after two epochs on the dataset, evaluated and exported."""
-    folder = tmp_path_factory.mktemp("training") / "model"
-    result = run_module(
-        "trainer.train",
-        "--config=configs/six_conv_rgb.py",
-        "--config.epochs=2",
-        f"--dataset_dir={dataset_dir}",
-        f"--model_dir={folder}",
-    )
-    assert result.returncode == 0, result.stderr
-    return folder
+
+    def fill(folder):
+        result = run_module(
+            "trainer.train",
+            "--config=configs/six_conv_rgb.py",
+            "--config.epochs=2",
+            f"--dataset_dir={dataset_dir}",
+            f"--model_dir={folder}",
+            fresh=True,  # as a person starts it, for the others to compare themselves with
+        )
+        assert result.returncode == 0, result.stderr
+
+    return shared("model", fill)
 
 
 @pytest.fixture(scope="session")
 def exported(model_dir):
     """The version of that network that is served."""
+    from serving.model.exported_model import ExportedModel
+
     return ExportedModel.newest(str(model_dir / "export"))

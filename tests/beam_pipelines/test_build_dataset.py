@@ -12,7 +12,15 @@ import tensorflow as tf
 
 from common import dataset_reader, hashing
 from common.catalogue import clip_path
-from tests.support.commands import assert_refused, build, files_of, read_csv, run_module, write_csv
+from tests.support.commands import (
+    IN_MEMORY,
+    assert_refused,
+    build,
+    files_of,
+    read_csv,
+    run_module,
+    write_csv,
+)
 from tests.support.paths import ROOT
 
 
@@ -107,9 +115,8 @@ def test_the_order_of_the_rows_does_not_matter_to_the_shards(dataset_dir, librar
     rows = read_csv(library.tracks_csv)
     backwards = tmp_path / "tracks.csv"
     write_csv(backwards, [*rows[:3], *reversed(rows[3:])])
-    result = build(
-        backwards, library.audio_dir, tmp_path / "out", "--config.split_sizes=(0.5,0.25,0.25)"
-    )
+    split = "--config.split_sizes=(0.5,0.25,0.25)"
+    result = build(backwards, library.audio_dir, tmp_path / "out", split, *IN_MEMORY)
     assert result.returncode == 0, result.stderr
     ours, theirs = files_of(tmp_path / "out"), files_of(dataset_dir)
     assert ours.keys() == theirs.keys()
@@ -125,6 +132,7 @@ def test_the_posters_split_is_by_track(library, tmp_path):
         f"--output_dir={tmp_path}",
         "--max_reject_fraction=0.2",
         "--subset=medium",
+        *IN_MEMORY,
     )
     assert result.returncode == 0, result.stderr
     info = dataset_reader.load_dataset_info(str(tmp_path))
@@ -236,16 +244,21 @@ def test_an_audio_folder_of_other_files_changes_nothing(dataset_dir, library, tm
 
 
 @pytest.mark.parametrize(
-    ("source", "name"), [("music [2020]", "aus gabe ü/"), ("what?", "star*"), ("ä b", "run [1]")]
+    ("source", "name", "flags"),
+    [
+        ("music [2020]", "aus gabe ü/", ()),
+        ("what?", "star*", IN_MEMORY),
+        ("ä b", "run [1]", IN_MEMORY),
+    ],
 )
-def test_names_that_are_no_globs(dataset_dir, library, tmp_path, source, name):
+def test_names_that_are_no_globs(dataset_dir, library, tmp_path, source, name, flags):
     """An audio folder and an output folder, beside files that a glob would have found."""
     neighbour = tmp_path / "star neighbour" / "train.tfrecord-00000-of-00001"
     neighbour.parent.mkdir()
     neighbour.write_bytes(b"somebody's")
     audio, out = tmp_path / "audio" / source, f"{tmp_path}/deep/{name}"
     shutil.copytree(library.audio_dir, audio)
-    result = build(library.tracks_csv, audio, out, "--config.split_sizes=(0.5,0.25,0.25)")
+    result = build(library.tracks_csv, audio, out, "--config.split_sizes=(0.5,0.25,0.25)", *flags)
     assert result.returncode == 0, result.stderr
     assert files_of(pathlib.Path(out)) == files_of(dataset_dir)
     assert neighbour.exists()
@@ -257,7 +270,7 @@ def test_a_folder_named_like_a_clip_is_a_bad_clip(library, tmp_path):
     shutil.copytree(library.audio_dir, audio)
     (first, *_) = library.missing_audio
     (audio / clip_path(first)).mkdir(parents=True)
-    result = build(library.tracks_csv, audio, tmp_path / "out")
+    result = build(library.tracks_csv, audio, tmp_path / "out", *IN_MEMORY)
     assert result.returncode == 0, result.stderr
     lines = (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()
     (line,) = [line for line in map(json.loads, lines) if line["track_id"] == first]

@@ -7,7 +7,7 @@ import pytest
 
 from common import dataset_reader, labels
 from common.errors import UserFacingError
-from tests.support.commands import assert_refused, build, read_csv
+from tests.support.commands import IN_MEMORY, assert_refused, build, read_csv
 
 
 def column(rows, *pair):
@@ -33,7 +33,7 @@ def test_a_plain_catalogue_of_the_same_music_gives_the_same_labels(dataset_dir, 
                 writer.writerow([path, track_id, listens, artist_id])
     out = tmp_path / "out"
     sizes = "--config.split_sizes=(0.5,0.25,0.25)"
-    result = build(plain, library.audio_dir, out, sizes)
+    result = build(plain, library.audio_dir, out, sizes, *IN_MEMORY)
     assert result.returncode == 0, result.stderr
 
     def records(folder):
@@ -55,6 +55,7 @@ def test_official_splits_and_quantiles_and_several_clips(library, tmp_path):
         "--config.quantiles=(0.25,0.75)",
         "--config.clips_per_track=3",
         "--config.spectrogram.num_samples=220500",
+        *IN_MEMORY,
     )
     assert result.returncode == 0, result.stderr
     info = dataset_reader.load_dataset_info(str(tmp_path))

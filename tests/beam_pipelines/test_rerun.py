@@ -18,7 +18,7 @@ from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError
 from tests.fuzz.targets import an_info
 from tests.support import processes
-from tests.support.commands import assert_refused, build, counted, files_of
+from tests.support.commands import IN_MEMORY, assert_refused, build, counted, files_of
 from tests.support.paths import ROOT
 
 SPLIT = "--config.split_sizes=(0.5,0.25,0.25)"
@@ -85,7 +85,7 @@ def test_a_run_goes_on_with_the_shards_that_are_done(dataset_dir, library, tmp_p
     assert len(notes) == 3
     notes[0].unlink()
     (out / ".writing-123-train").write_bytes(b"half")
-    result = build(library.tracks_csv, library.audio_dir, out, SPLIT)
+    result = build(library.tracks_csv, library.audio_dir, out, SPLIT, *IN_MEMORY)
     assert result.returncode == 0, result.stderr
     assert counted(result.stdout, "shards: kept") == 2
     assert counted(result.stdout, "shards: written") == 1
@@ -132,7 +132,7 @@ def test_another_dataset_in_the_folder_is_refused(dataset_dir, library, tmp_path
     assert files_of(out) == files_of(dataset_dir)
     for name in ("dataset_card.md", "dataset_card-listens.png", "notes.md"):
         (out / name).write_text("of the dataset that was there")
-    result = build(*arguments, "--config.min_seconds=20", "--overwrite")
+    result = build(*arguments, "--config.min_seconds=20", "--overwrite", *IN_MEMORY)
     assert result.returncode == 0, result.stderr
     assert {path.name for path in out.iterdir() if path.suffix in (".md", ".png")} == {"notes.md"}
     info = dataset_reader.load_dataset_info(str(out))
@@ -148,12 +148,12 @@ def test_shards_of_unknown_origin_are_not_touched(library, tmp_path):
     assert shard.read_bytes() == b"somebody's"
 
 
-def test_a_finished_dataset_is_left_alone(dataset_dir, library):
-    before = files_of(dataset_dir)
-    result = build(library.tracks_csv, library.audio_dir, dataset_dir, SPLIT)
+def test_a_finished_dataset_is_left_alone(dataset_dir, library, tmp_path):
+    out = shutil.copytree(dataset_dir, tmp_path / "out")
+    result = build(library.tracks_csv, library.audio_dir, out, SPLIT)
     assert result.returncode == 0, result.stderr
     assert "is finished" in result.stdout
-    assert files_of(dataset_dir) == before
+    assert files_of(out) == files_of(dataset_dir)
 
 
 def test_retry_tries_only_what_was_rejected_or_missing(dataset_dir, library, tmp_path):
@@ -162,9 +162,7 @@ def test_retry_tries_only_what_was_rejected_or_missing(dataset_dir, library, tmp
     mended = sorted(library.rejected)[:2]
     arguments = (library.tracks_csv, audio, out, SPLIT)
     assert_refused(build(*arguments, "--retry_rejected"), out, "no dataset whose rejected")
-    result = build(*arguments)
-    assert result.returncode == 0, result.stderr
-    assert files_of(out) == files_of(dataset_dir)
+    shutil.copytree(dataset_dir, out, dirs_exist_ok=True)
     good = next(path for path in sorted(audio.rglob("*.mp3")) if path.stat().st_size > 200_000)
     for track_id in (*mended, library.missing_audio[0]):
         path = audio / f"{track_id:06d}"[:3] / f"{track_id:06d}.mp3"
@@ -179,7 +177,7 @@ def test_retry_tries_only_what_was_rejected_or_missing(dataset_dir, library, tmp
     assert info.missing_audio == len(library.missing_audio) - 1
 
     fresh = tmp_path / "fresh"
-    result = build(library.tracks_csv, audio, fresh, SPLIT)
+    result = build(library.tracks_csv, audio, fresh, SPLIT, *IN_MEMORY)
     assert result.returncode == 0, result.stderr
     assert files_of(out) == files_of(fresh)
 

@@ -121,6 +121,15 @@ def test_a_long_song_is_answered_along_time(app, exported, mp3):
     )
 
 
+def test_a_model_that_takes_sound_alone(app, mp3):
+    """What such a model is told is refused in one line."""
+    body = json.dumps({"audio": base64.b64encode(mp3).decode(), "inputs": {"genre": "Rock"}})
+    assert app.ask("GET", "/v1/model").json["inputs"] == []
+    answer = app.predict(body.encode(), kind="application/json")
+    refused(answer, 422, "bad_input", "it takes sound alone")
+    assert app.predict(mp3).status == 200
+
+
 def test_what_is_refused(app, mp3, library):
     refused(app.predict(b"no music"), 422, "undecodable", "mp3, wav, flac or ogg")
     refused(app.predict(b""), 422, "empty_file")

@@ -422,7 +422,7 @@ def test_the_flag_of_a_version(rolling, library):
         assert_refused(refused, "--tf_serving names it")
 
 
-@pytest.mark.parametrize("modules", ["serving.verify", "serving.app", "serving.web.application"])
+@pytest.mark.parametrize("modules", ["serving.verify", "serving.app, serving.web.application"])
 def test_serving_imports_neither_beam_nor_the_trainer(modules):
     code = (
         f"import sys, serving.client, serving.model.song_process, {modules}\n"

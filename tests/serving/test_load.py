@@ -136,7 +136,7 @@ def test_new_versions_under_load(model_dir, songs, tmp_path):
         assert {answer["status"] for answer in answers} == {200}
 
 
-def test_no_request_makes_a_server_error(model_dir):
+def test_no_request_makes_a_server_error(model_dir, tmp_path):
     """Requests made from the API's own description, and against it."""
     with running_app(model_dir / "export") as app:
         result = subprocess.run(
@@ -151,7 +151,7 @@ def test_no_request_makes_a_server_error(model_dir):
                 "--seed=1",
                 "--no-color",
             ],
-            cwd=model_dir,  # it keeps notes in the current folder
+            cwd=tmp_path,  # it keeps notes in the current folder
             capture_output=True,
             text=True,
             timeout=600,

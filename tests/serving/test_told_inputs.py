@@ -1,7 +1,6 @@
 """What is told of a track, from the client, the command and the API to the model and back."""
 
 import asyncio
-import base64
 import concurrent.futures
 import dataclasses
 import json
@@ -97,20 +96,6 @@ def test_a_file_of_inputs(tmp_path):
         predict.read_inputs(str(path), INFO, [])
     with pytest.raises(UserFacingError, match="No such file"):
         predict.read_inputs(str(tmp_path / "none"), INFO, [])
-
-
-def test_the_api_of_a_model_that_takes_sound_alone(model_dir, library):
-    """What such a model is told is refused in one line, in each form."""
-    from tests.support.running_app import running_app
-
-    mp3 = max(library.audio_dir.rglob("*.mp3"), key=lambda path: path.stat().st_size).read_bytes()
-    body = json.dumps({"audio": base64.b64encode(mp3).decode(), "inputs": {"genre": "Rock"}})
-    with running_app(model_dir / "export") as app:
-        assert app.ask("GET", "/v1/model").json["inputs"] == []
-        answer = app.predict(body.encode(), kind="application/json")
-        assert answer.status == 422 and answer.json["error"]["code"] == "bad_input"
-        assert "it takes sound alone" in answer.json["error"]["message"]
-        assert app.predict(mp3).status == 200
 
 
 def test_the_answer_says_what_each_input_adds():

@@ -76,9 +76,10 @@ def trained_on(dataset_dir):
     return {example["track_id"] for _, example in examples}
 
 
-@pytest.fixture
-def candidates(dataset_dir, model_dir, tmp_path):
-    """Two candidates of networks that were never trained."""
+@pytest.fixture(scope="module")
+def untrained(dataset_dir, model_dir, tmp_path_factory):
+    """A folder with two candidates of networks that were never trained, and their names."""
+    folder = tmp_path_factory.mktemp("untrained")
     info = dataset_reader.load_dataset_info(str(dataset_dir))
     config = TrainConfig.from_dict(json.loads((model_dir / "training.json").read_text())["config"])
     names = []
@@ -88,9 +89,17 @@ def candidates(dataset_dir, model_dir, tmp_path):
         weights = network.get_weights()
         names.append(
             export.write_candidate(
-                weights, config, info, None, str(tmp_path), dataset_dir=str(dataset_dir)
+                weights, config, info, None, str(folder), dataset_dir=str(dataset_dir)
             )
         )
+    return folder, names
+
+
+@pytest.fixture
+def candidates(untrained, tmp_path):
+    """The two in a folder of the test's own."""
+    folder, names = untrained
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     return names
 
 

@@ -19,13 +19,20 @@ from trainer.evaluation.predictions import Predictions
 from trainer.run import model_folder
 
 
-def train(dataset_dir, model_dir, *arguments):
+@pytest.fixture(scope="module")
+def model_dir(model_dir, tmp_path_factory):
+    """A copy, since evaluations are written into it."""
+    return shutil.copytree(model_dir, tmp_path_factory.mktemp("copy") / "model")
+
+
+def train(dataset_dir, model_dir, *arguments, fresh=False):
     return run_module(
         "trainer.train",
         "--config=configs/six_conv_rgb.py",
         f"--dataset_dir={dataset_dir}",
         f"--model_dir={model_dir}",
         *arguments,
+        fresh=fresh,
     )
 
 
@@ -112,7 +119,7 @@ def test_going_on_ends_in_the_same_bits(dataset_dir, tmp_path):
         result = train(dataset_dir, tmp_path / "stopped", *flags, f"--config.epochs={epochs}")
         assert result.returncode == 0, result.stderr
     assert "resumed after epoch 1 of 3" in result.stdout
-    result = train(dataset_dir, tmp_path / "whole", *flags, "--config.epochs=3")
+    result = train(dataset_dir, tmp_path / "whole", *flags, "--config.epochs=3", fresh=True)
     assert result.returncode == 0, result.stderr
     assert history(tmp_path / "stopped") == history(tmp_path / "whole")
     stopped, whole = weights(tmp_path / "stopped"), weights(tmp_path / "whole")
