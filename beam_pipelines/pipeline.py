@@ -49,6 +49,8 @@ class Job:
         work: what is done with what is there.
         run_id: a name of this run that no other has.
         max_reject_fraction: the job fails if a larger part of the tracks is rejected.
+        is_generation: whether it is a generation of a dataset that grows, of which few or no tracks
+            need be good, or know an input.
     """
 
     config: DatasetConfig
@@ -60,6 +62,7 @@ class Job:
     run_id: str
     max_reject_fraction: float
     features_csv: tuple[str, ...] = ()
+    is_generation: bool = False
 
 
 class PlanShards(beam.DoFn):
@@ -81,7 +84,7 @@ class PlanShards(beam.DoFn):
     ) -> Iterator[Any]:
         job = self._job
         for kind, name in input_columns(job.config):
-            if not known.get((kind, name)):
+            if not known.get((kind, name)) and not job.is_generation:
                 raise UserFacingError(
                     f"config.inputs.{kind}: {name} is unknown of all "
                     f"{sum(rows_in_split.values()):,} tracks; is it the right column?"
@@ -319,7 +322,8 @@ class Finish(beam.DoFn):
         )
         num_rejected = sum(info.rejected.values())
         num_tracks = num_rejected + sum(shard.num_tracks for shard in shards)
-        if not info.num_examples or num_rejected > job.max_reject_fraction * num_tracks:
+        too_few = not info.num_examples or num_rejected > job.max_reject_fraction * num_tracks
+        if too_few and not job.is_generation:
             output_folder.end_unfinished(job.output_dir)
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in info.rejected.items())
             raise UserFacingError(

@@ -4,7 +4,8 @@ import bisect
 import itertools
 import math
 
-from common.dataset_config import SPLITS
+from common.catalogue import Track
+from common.dataset_config import SPLITS, DatasetConfig
 from common.errors import UserFacingError
 from common.hashing import HASH_RANGE, stable_hash
 
@@ -19,6 +20,12 @@ def split_of(group: str, sizes: tuple[float, float, float], *, salt: str) -> str
     position = stable_hash(group, salt=f"{salt}/split") / HASH_RANGE
     edges = [sizes[0], sizes[0] + sizes[1]]
     return SPLITS[bisect.bisect_right(edges, position)]
+
+
+def split_of_track(track: Track, config: DatasetConfig) -> str:
+    """Returns the split of a track where that is by artist or track, so by its row alone."""
+    group = group_of(track.track_id, track.artist_id, by=config.split_by)
+    return split_of(group, config.split_sizes, salt=config.salt)
 
 
 def day_of(date_created: int) -> int:

@@ -46,8 +46,7 @@ class ReadCatalogue(beam.DoFn):
                     f"{path}: config.split_by is official, and it has no such column"
                 )
             return track.split
-        group = splits_and_shards.group_of(track.track_id, track.artist_id, by=config.split_by)
-        return splits_and_shards.split_of(group, config.split_sizes, salt=config.salt)
+        return splits_and_shards.split_of_track(track, config)
 
 
 def track_rows(

@@ -100,14 +100,14 @@ def test_a_mistake_is_named_in_one_line(engine, request, library, tmp_path):
 def test_an_engine_that_talks_on_after_the_job_is_not_heard():
     script = (
         "import logging, threading, time\n"
-        "from beam_pipelines import build_dataset\n"
+        "from beam_pipelines import job_run\n"
         "from common.errors import UserFacingError\n"
         "def late():\n"
         "    time.sleep(0.5)\n"
         "    logging.error('job failed')\n"
         "    raise OSError('the engine is gone')\n"
         "try:\n"
-        "    with build_dataset.engine_kept_back():\n"
+        "    with job_run.engine_kept_back():\n"
         "        threading.Thread(target=late).start()\n"
         "        raise UserFacingError('this is heard')\n"
         "except UserFacingError as error:\n"

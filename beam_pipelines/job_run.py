@@ -1,0 +1,78 @@
+"""Runs the dataset job on an engine, and shows a person how far it is."""
+
+import contextlib
+import logging
+import threading
+from collections.abc import Iterator
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from beam_pipelines import counters, engines, output_folder, pipeline
+from common import command
+from common.errors import UserFacingError
+
+
+class Progress:
+    """Prints how many of the planned shards are written, from a thread, while a block runs."""
+
+    def __init__(self, output_dir: str, *, every_seconds: float = 2.0):
+        self._output_dir = output_dir
+        self._every_seconds = every_seconds
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        shown = None
+        while not self._stop.wait(self._every_seconds):
+            try:
+                progress = output_folder.progress(self._output_dir)
+            except (OSError, UserFacingError):  # the job itself says what is wrong
+                continue
+            if progress is None or progress[0] == shown:
+                continue
+            shown, plan = progress
+            print(
+                f"shards done: {shown} of {plan['num_shards']} ({plan['num_rows']:,} tracks)",
+                flush=True,
+            )
+
+
+@contextlib.contextmanager
+def engine_kept_back() -> Iterator[None]:
+    """Keeps stderr back, and after the block all that an engine on this machine still logs.
+
+    What Prism and Flink log comes by way of threads, some of it after the job has ended, and
+    Beam's own threads complain as the engine that they talk to goes.
+    """
+    with command.kept_back_stderr():
+        try:
+            yield
+        finally:
+            logging.disable(logging.CRITICAL)
+            threading.excepthook = lambda _: None
+
+
+def run(job: pipeline.Job, options: PipelineOptions) -> str | None:
+    """Runs the job to its end and returns Beam's counters, None if it was only prepared."""
+    beam_pipeline = beam.Pipeline(options=options)
+    pipeline.build_dataset(beam_pipeline, job)
+    quiet = contextlib.nullcontext() if engines.is_dataflow(options) else engine_kept_back()
+    with Progress(job.output_dir), quiet:
+        try:
+            result = beam_pipeline.run()
+            if engines.is_only_prepared(options):
+                return None
+            result.wait_until_finish()
+        except Exception as error:
+            if clear := engines.input_error_in(error):
+                raise clear from None
+            raise
+        return counters.table(result.metrics().query())

@@ -1,0 +1,170 @@
+"""What a dataset that grows knows by its manifests and catalogues: nothing else is remembered."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+
+from beam_pipelines.splits_and_shards import split_of_track
+from beam_pipelines.stream.plan import Waiting
+from beam_pipelines.written_shard import RejectedTrack
+from common import audio, catalogue, dataset_info, dataset_reader, files, generations
+from common.dataset_config import SPLITS, DatasetConfig
+from common.dataset_info import DatasetInfo
+from common.errors import UserFacingError
+from common.generations import Manifest
+
+WAITING_FILE = "waiting.jsonl"
+NO_AUDIO = "no_audio"
+# Why a row of a generation's catalogue has no record.
+NO_RECORD = {*audio.REJECT_REASONS, NO_AUDIO}
+
+
+@dataclasses.dataclass
+class Known:
+    """What is known before a run, kept up to date by it.
+
+    It holds some hundred bytes for each track that is written.
+
+    Attributes:
+        first: the description of generation 0.
+        manifests: those that a reader takes.
+        next_number: of the next generation.
+        position: {part of the source: how far it is accounted for}.
+        newest_end: of the windows that are written, in seconds since 1970.
+        waiting: announcements that are no records yet.
+        listens: {track: listens} of all that is written.
+        artists: {artist: the splits that it is in, a bit for each}.
+    """
+
+    first: DatasetInfo
+    manifests: list[Manifest]
+    next_number: int = 1
+    position: dict[str, int] = dataclasses.field(default_factory=dict)
+    newest_end: float = 0.0
+    waiting: list[Waiting] = dataclasses.field(default_factory=list)
+    listens: dict[int, int] = dataclasses.field(default_factory=dict)
+    artists: dict[int, int] = dataclasses.field(default_factory=dict)
+
+    @property
+    def has_statistics(self) -> bool:
+        given = [self.first.statistics, *(manifest.statistics for manifest in self.manifests)]
+        return any(each is not None for each in given)
+
+    def add(self, written: "Written") -> tuple[dict[str, int], int]:
+        """Takes up what is written.
+
+        Returns:
+            {split: how many of its artists are new in it}, and how many of them are thereby in two
+            splits for the first time.
+        """
+        self.listens |= written.listens
+        new, leaking = dict.fromkeys(SPLITS, 0), 0
+        for split, artists in written.artists.items():
+            bit = 1 << SPLITS.index(split)
+            for artist in artists:
+                before = self.artists.get(artist, 0)
+                self.artists[artist] = before | bit
+                new[split] += not before & bit
+                leaking += before not in (0, bit) and before.bit_count() == 1
+        return new, leaking
+
+
+@dataclasses.dataclass
+class Written:
+    """The tracks that are in a generation: {track: listens}, {split: its known artists}."""
+
+    listens: dict[int, int]
+    artists: dict[str, set[int]]
+
+
+def written_in(info: DatasetInfo, folder: str) -> Written:
+    """Reads the records of a dataset or generation; UserFacingError where one is damaged."""
+    found = Written({}, {split: set() for split in SPLITS})
+    for split, values in dataset_reader.read_examples(info, folder):
+        found.listens[int(values["track_id"])] = int(values["listens"])
+        if (artist := int(values["artist_id"])) >= 0:
+            found.artists[split].add(artist)
+    return found
+
+
+def load(dataset_dir: str, *, uri: str | None) -> Known:
+    """Reads what is known of a dataset.
+
+    Args:
+        dataset_dir: its folder.
+        uri: the source whose position is asked for.
+
+    Raises:
+        UserFacingError: something in it is damaged.
+    """
+    first = dataset_reader.first_info(dataset_dir)
+    numbers = generations.numbers_in(generations.sizes_below(dataset_dir))
+    every = generations.load(dataset_dir, numbers)
+    known = Known(first, generations.current(every, name=dataset_dir))
+    known.next_number = max(numbers, default=0) + 1
+    known.add(written_in(first, dataset_dir))
+    for manifest in known.manifests:
+        folder = generations.folder_of(dataset_dir, manifest.generation)
+        if manifest.window is not None:
+            known.newest_end = max(known.newest_end, generations.seconds_of(manifest.window[1]))
+        if manifest.source["uri"] == uri:
+            for part, (_, end) in manifest.source["offsets"].items():
+                known.position[part] = max(known.position.get(part, 0), end)
+        if "waiting" in manifest.source:
+            known.waiting = list(_waiting_in(folder))
+        if manifest.window is not None:
+            rows = list(rows_of(folder))
+            known.add(_written_by(rows, folder, first.config))
+            # The first generation of a run lists what its others are still to write.
+            here = {row.track_id for row in rows}
+            known.waiting = [w for w in known.waiting if w.announcement.track_id not in here]
+    return known
+
+
+def rows_of(folder: str) -> Iterator[catalogue.Track]:
+    """Yields the rows that a generation was made of; UserFacingError if the file is damaged."""
+    path = files.join(folder, generations.CATALOGUE_FILE)
+    try:
+        with files.open_to_read(path) as file:
+            yield from catalogue.read_tracks(file, name=path, subset="full")
+    except FileNotFoundError:
+        raise UserFacingError(f"{path}: missing; bring it back") from None
+
+
+def lines_of(folder: str) -> list[RejectedTrack]:
+    """Reads the `rejected.jsonl` of a generation; UserFacingError if it is damaged."""
+    path = files.join(folder, dataset_info.REJECTED_FILE)
+    try:
+        return [RejectedTrack(**json.loads(line)) for line in files.read_bytes(path).splitlines()]
+    except FileNotFoundError:
+        return []
+    except (ValueError, TypeError) as error:
+        raise UserFacingError(f"{path}: damaged ({error!r:.100})") from None
+
+
+def _written_by(rows: list[catalogue.Track], folder: str, config: DatasetConfig) -> Written:
+    """Returns what is written of a catalogue's rows: those that are not listed as rejected."""
+    rejected = {line.track_id for line in lines_of(folder) if line.reason in NO_RECORD}
+    found = Written({}, {split: set() for split in SPLITS})
+    for row in rows:
+        if row.track_id not in rejected:
+            found.listens[row.track_id] = row.listens
+            if row.artist_id >= 0:
+                found.artists[split_of_track(row, config)].add(row.artist_id)
+    return found
+
+
+def _waiting_in(folder: str) -> Iterator[Waiting]:
+    path = files.join(folder, WAITING_FILE)
+    try:
+        for line in files.read_bytes(path).splitlines():
+            yield Waiting.from_dict(json.loads(line))
+    except FileNotFoundError:
+        raise UserFacingError(f"{path}: missing; bring it back") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserFacingError(f"{path}: damaged ({error!r:.100})") from None
+
+
+def waiting_text(waiting: list[Waiting]) -> bytes:
+    """Returns the contents of a `waiting.jsonl`, in ASCII."""
+    return b"".join(json.dumps(dataclasses.asdict(w)).encode() + b"\n" for w in waiting)

@@ -1,0 +1,255 @@
+"""Decides what becomes of announcements: pure functions of them, of what is there, and of the time.
+
+Each track's announcements are settled in the order of their event time, whatever the order they
+came in:
+
+- those of one window are one row, what the newest says going first;
+- a row is ready when its window has ended, its listens are known and its audio is there; until then
+  it waits, and takes up what is announced later, in whose window it then is;
+- an announcement of a track that is written already is a duplicate, or, with other listens, a later
+  look at its label, which is listed.
+
+So the same announcements in the same windows give the same rows, and none is lost: each becomes a
+row, part of one, a duplicate, a dead letter, or waits.
+"""
+
+import dataclasses
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from beam_pipelines.stream.announcements import Announcement, Unusable
+from beam_pipelines.written_shard import RejectedTrack
+
+TOO_LATE, NO_LISTENS, LATER_LISTENS = "too_late", "no_listens", "later_listens"
+
+_DAY = 86_400
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rules:
+    """How announcements are gathered, in seconds.
+
+    Attributes:
+        window: of event time, from 1970 on.
+        allowed_lateness: how long after its window an announcement may come, counted from the end
+            of the newest window that is written.
+        audio_wait: how long a row waits for its audio; then the job looks once more, and lists it.
+        label_wait: how long an announcement waits for listens.
+        max_tracks: the most rows of a generation.
+    """
+
+    window: int
+    allowed_lateness: int = 30 * _DAY
+    audio_wait: int = 3_600
+    label_wait: int = 30 * _DAY
+    max_tracks: int = 10_000
+
+    def start_of(self, announcement: Announcement) -> int:
+        """Returns the start of the window that an announcement is in, in seconds since 1970."""
+        return int(announcement.seconds // self.window) * self.window
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """An announcement that is no record yet.
+
+    Attributes:
+        announcement: all that is known of the track.
+        since: when it was first seen, in seconds since 1970.
+        late: of a row that is to be written in a later generation of the same run, whether it is
+            late; None of any other.
+    """
+
+    announcement: Announcement
+    since: int
+    late: bool | None = None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Waiting":
+        """Returns that of `dataclasses.asdict`; KeyError or TypeError if it is none."""
+        return cls(
+            announcement=Announcement.from_dict(values["announcement"]),
+            since=int(values["since"]),
+            late=values["late"],
+        )
+
+
+class Part(NamedTuple):
+    """The rows of a generation: those of one window, sorted by track.
+
+    Attributes:
+        window: (start, end) in seconds since 1970.
+        rows: to be written.
+    """
+
+    window: tuple[int, int]
+    rows: tuple[Waiting, ...]
+
+
+@dataclasses.dataclass(kw_only=True)
+class Plan:
+    """What a run is to do.
+
+    Attributes:
+        parts: a generation each, in this order.
+        waiting: what waits after it.
+        dead: announcements that can't be used.
+        counts: `duplicates` and `merged` announcements.
+        news: whether anything changed that a next run must know, but for windows that are open.
+    """
+
+    parts: list[Part] = dataclasses.field(default_factory=list)
+    waiting: list[Waiting] = dataclasses.field(default_factory=list)
+    dead: list[RejectedTrack] = dataclasses.field(default_factory=list)
+    counts: Counter[str] = dataclasses.field(default_factory=Counter)
+    news: bool = False
+
+
+def make(
+    waiting: Sequence[Waiting],
+    new: Sequence[Announcement],
+    *,
+    rules: Rules,
+    listens: Mapping[int, int],
+    newest_end: float,
+    now: int,
+    has_audio: Callable[[str], bool],
+) -> Plan:
+    """Returns what becomes of announcements.
+
+    Args:
+        waiting: from the runs before.
+        new: since then, in any order.
+        rules: how they are gathered.
+        listens: {track: listens} of all that is written.
+        newest_end: of the windows that are written, in seconds since 1970.
+        now: seconds since 1970.
+        has_audio: whether there is a file of this path now; raises Unusable if it leads elsewhere.
+    """
+    plan = Plan()
+    entries = list(waiting)
+    for announcement in new:
+        if rules.start_of(announcement) + rules.window + rules.allowed_lateness < newest_end:
+            after = "announced longer ago than --allowed_lateness"
+            plan.dead.append(_dead(announcement, TOO_LATE, f"{announcement.announced_at}: {after}"))
+        else:
+            entries.append(Waiting(announcement=announcement, since=now))
+    settler = _Settler(plan, rules, dict(listens), newest_end, now, has_audio)
+    entries.sort(key=lambda entry: (entry.announcement.track_id, entry.announcement.order))
+    for _, group in itertools.groupby(entries, key=lambda entry: entry.announcement.track_id):
+        settler.settle(list(group))
+    plan.parts = parts_of(settler.rows, rules)
+    plan.waiting.sort(key=lambda entry: entry.announcement.track_id)
+    plan.news |= bool(plan.parts or plan.dead)
+    return plan
+
+
+def parts_of(rows: Iterable[Waiting], rules: Rules) -> list[Part]:
+    """Returns the generations of rows: one of each window, or more where they are too many."""
+    by_window: dict[int, list[Waiting]] = {}
+    for row in rows:
+        by_window.setdefault(rules.start_of(row.announcement), []).append(row)
+    found = []
+    for start, mine in sorted(by_window.items()):
+        mine.sort(key=lambda row: row.announcement.track_id)
+        for first in range(0, len(mine), rules.max_tracks):
+            some = tuple(mine[first : first + rules.max_tracks])
+            found.append(Part((start, start + rules.window), some))
+    return found
+
+
+class _Settler:
+    """Settles one track after the other; `rows` are those that are ready."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        rules: Rules,
+        listens: dict[int, int],
+        newest_end: float,
+        now: int,
+        has_audio: Callable[[str], bool],
+    ):
+        self.rows: list[Waiting] = []
+        self._plan, self._rules, self._listens = plan, rules, listens
+        self._newest_end, self._now, self._has_audio = newest_end, now, has_audio
+
+    def settle(self, entries: list[Waiting]) -> None:
+        """Settles the announcements of one track, in the order of their event time."""
+        rules, pending = self._rules, None
+        for entry in entries:
+            announcement = entry.announcement
+            try:
+                self._has_audio(announcement.path)
+            except Unusable as error:
+                self._plan.dead.append(_dead(announcement, error.reason, str(error)))
+                continue
+            if pending is not None:
+                before = pending.announcement
+                same_window = rules.start_of(before) == rules.start_of(announcement)
+                if same_window or not self._is_ready(pending):
+                    self._plan.counts["merged"] += 1
+                    pending = Waiting(
+                        announcement=before.updated_by(announcement), since=pending.since
+                    )
+                    continue
+                self._take(pending)
+                pending = None
+            if announcement.track_id in self._listens:
+                self._look_again(announcement)
+            else:
+                pending = entry
+        if pending is not None:
+            self._end(pending)
+
+    def _end(self, pending: Waiting) -> None:
+        """Settles what is left of a track: it is ready, or waits on, or has waited for too long."""
+        announcement, waited = pending.announcement, self._now - pending.since
+        if self._is_ready(pending):
+            self._take(pending)
+            return
+        is_open = self._rules.start_of(announcement) + self._rules.window > self._now
+        if not is_open and announcement.listens is None and waited >= self._rules.label_wait:
+            message = f"no listens within {self._rules.label_wait:,} s"
+            self._plan.dead.append(_dead(announcement, NO_LISTENS, message))
+        elif not is_open and announcement.listens is not None and waited >= self._rules.audio_wait:
+            self._take(pending)  # the job looks once more, and lists what it does not find
+        else:
+            self._plan.waiting.append(pending)
+            self._plan.news |= not is_open and pending.since == self._now
+
+    def _is_ready(self, pending: Waiting) -> bool:
+        announcement = pending.announcement
+        if announcement.listens is None:
+            return False
+        if self._rules.start_of(announcement) + self._rules.window > self._now:
+            return False
+        return self._has_audio(announcement.path)
+
+    def _take(self, pending: Waiting) -> None:
+        announcement, late = pending.announcement, pending.late
+        assert announcement.listens is not None
+        if late is None:
+            late = self._rules.start_of(announcement) + self._rules.window <= self._newest_end
+        self._listens[announcement.track_id] = announcement.listens
+        self.rows.append(dataclasses.replace(pending, late=late))
+
+    def _look_again(self, announcement: Announcement) -> None:
+        """Settles an announcement of a track that is written."""
+        known = self._listens[announcement.track_id]
+        if announcement.listens in (None, known):
+            self._plan.counts["duplicates"] += 1
+            return
+        message = (
+            f"announced again at {announcement.announced_at} with {announcement.listens:,} "
+            f"listens; its record has {known:,}"
+        )
+        self._plan.dead.append(_dead(announcement, LATER_LISTENS, message))
+
+
+def _dead(announcement: Announcement, reason: str, message: str) -> RejectedTrack:
+    return RejectedTrack(
+        track_id=announcement.track_id, path=announcement.path, reason=reason, message=message
+    )

@@ -1,0 +1,141 @@
+r"""Lets a dataset grow by what is announced: each run writes further generations.
+
+python -m beam_pipelines.stream_dataset --source=announced --audio_dir=music \
+    --config=configs/dataset_artist.py --output_dir=dataset --window=5m --once
+
+--source is a folder, local or gs://, of files *.jsonl with an announcement a line. With --once it
+ends when all that was announced is dealt with; without it looks again every --poll. Every flag
+that is not listed here is Beam's, as of build_dataset. docs/streaming.md tells the rest.
+"""
+
+import dataclasses
+import re
+import time
+
+from absl import flags
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from beam_pipelines import engines, job_run, pipeline
+from beam_pipelines.stream import plan, run, sources, written_generation
+from common import command, dataset_info, dataset_reader, files, lock
+from common.config import differences
+from common.dataset_config import DatasetConfig
+from common.errors import require
+
+_CONFIG = command.define_config("configs/dataset_artist.py")
+_SOURCE = flags.DEFINE_string(
+    "source", None, "Folder of files *.jsonl, an announcement a line.", required=True
+)
+_AUDIO_DIR = flags.DEFINE_string(
+    "audio_dir", None, "Folder that the paths of announcements are relative to.", required=True
+)
+_OUTPUT_DIR = flags.DEFINE_string(
+    "output_dir", None, "The dataset that grows; begun where there is none.", required=True
+)
+_WINDOW = flags.DEFINE_string(
+    "window", "5m", "Announcements of so much event time become a generation: 90s, 5m, 6h, 1d."
+)
+_ALLOWED_LATENESS = flags.DEFINE_string(
+    "allowed_lateness", "30d", "What is announced longer after its window is a dead letter."
+)
+_AUDIO_WAIT = flags.DEFINE_string(
+    "audio_wait", "1h", "How long audio that is not there yet is waited for."
+)
+_LABEL_WAIT = flags.DEFINE_string(
+    "label_wait", "30d", "How long an announcement without listens waits for one that has them."
+)
+_MAX_CLIPS = flags.DEFINE_integer(
+    "max_clips_per_generation", 10_000, "More of a window are a further generation.", lower_bound=1
+)
+_ONCE = flags.DEFINE_bool("once", False, "End when all that was announced is dealt with.")
+_POLL = flags.DEFINE_string("poll", "10s", "How long to wait between looks, without --once.")
+_FORCE_UNLOCK = flags.DEFINE_bool("force_unlock", False, lock.FORCE_UNLOCK)
+
+_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+def seconds_in(text: str, *, flag: str, least: int = 0) -> int:
+    """Returns the seconds of a duration such as 90s, 5m, 6h or 1d; UserFacingError of any other."""
+    found = re.fullmatch(r"(\d{1,7})([smhd])", text, re.ASCII)
+    require(
+        found is not None and int(found[1]) * _UNITS[found[2]] >= least,
+        f"--{flag}={text}: not a duration such as 90s, 5m, 6h or 1d",
+    )
+    assert found is not None
+    return int(found[1]) * _UNITS[found[2]]
+
+
+def main(argv: list[str]) -> None:
+    options = engines.options(argv[1:])
+    require(not engines.is_dataflow(options), "--runner=DataflowRunner: not for a stream yet")
+    output_dir, audio_dir = _OUTPUT_DIR.value.rstrip("/"), _AUDIO_DIR.value.rstrip("/")
+    poll = seconds_in(_POLL.value, flag="poll", least=1)
+    source = sources.of(_SOURCE.value)
+    require(files.folder_exists(audio_dir), f"{audio_dir}: no such folder; see --audio_dir")
+    rules = plan.Rules(
+        window=seconds_in(_WINDOW.value, flag="window", least=1),
+        allowed_lateness=seconds_in(_ALLOWED_LATENESS.value, flag="allowed_lateness"),
+        audio_wait=seconds_in(_AUDIO_WAIT.value, flag="audio_wait"),
+        label_wait=seconds_in(_LABEL_WAIT.value, flag="label_wait"),
+    )
+    with lock.hold(output_dir, force=_FORCE_UNLOCK.value):
+        config = open_dataset(output_dir)
+        most = max(1, _MAX_CLIPS.value // config.clips_per_track)
+        rules = dataclasses.replace(rules, max_tracks=most)
+        while True:
+            grow(source, output_dir, audio_dir=audio_dir, rules=rules, options=options)
+            if _ONCE.value:
+                return
+            time.sleep(poll)
+
+
+def open_dataset(output_dir: str) -> DatasetConfig:
+    """Begins a dataset where there is none, and returns the config of the one in the folder.
+
+    Raises:
+        UserFacingError: --config is that of another, or the dataset can't grow.
+    """
+    asked = None
+    if _CONFIG.value is not None or not files.exists(
+        files.join(output_dir, dataset_info.FILE_NAME)
+    ):
+        asked = DatasetConfig.from_dict(command.config_values(_CONFIG))
+    if not files.exists(files.join(output_dir, dataset_info.FILE_NAME)):
+        assert asked is not None
+        written_generation.begin_dataset(output_dir, asked)
+    first = dataset_reader.first_info(output_dir)
+    if asked is not None:
+        found = differences(first.config.to_dict(), asked.to_dict())
+        require(
+            not found,
+            f"{output_dir} holds another dataset: {'; '.join(found)}; leave --config away, or take "
+            "another --output_dir",
+        )
+    return written_generation.config_of(first)
+
+
+def grow(
+    source: sources.Folder,
+    output_dir: str,
+    *,
+    audio_dir: str,
+    rules: plan.Rules,
+    options: PipelineOptions,
+) -> None:
+    """Deals with what was announced since the last manifest, and says what became of it."""
+
+    def run_job(job: pipeline.Job) -> None:
+        job_run.run(job, options)
+
+    num_written = 0
+    for manifest in run.run(
+        source, output_dir, run_job, audio_dir=audio_dir, rules=rules, now=int(time.time())
+    ):
+        num_written += 1
+        print(run.in_words(manifest), flush=True)
+    if not num_written and _ONCE.value:
+        print("nothing new that could be written")
+
+
+if __name__ == "__main__":
+    command.run(main, flags_parser=lambda argv: flags.FLAGS(argv, known_only=True))

@@ -1,0 +1,362 @@
+"""Announcements in, generations out: the same bytes as the batch job's, nothing lost or twice.
+
+The decoder is one that makes pictures of any bytes; there is no engine.
+"""
+
+import contextlib
+import csv
+import dataclasses
+import hashlib
+import json
+import random
+import shutil
+
+import numpy as np
+import pytest
+
+from beam_pipelines import clip_record, output_folder, pipeline
+from beam_pipelines.decoder_process import Decoded
+from beam_pipelines.stream import known, plan, run, sources, written_generation
+from common import audio, dataset_reader, generations
+from common.dataset_config import SPLITS, DatasetConfig
+from common.errors import UserFacingError
+from configs import dataset_artist
+from tests.support import direct_job
+from tests.support.commands import assert_refused, run_module
+
+NOW = int(generations.seconds_of("2026-11-25T12:00:00Z"))
+BEGIN = NOW - 86_400
+RULES = plan.Rules(window=300, audio_wait=600)
+CONFIG = dataclasses.replace(
+    DatasetConfig.from_dict(dataset_artist.get_config().to_dict()), split_sizes=(0.5, 0.25, 0.25)
+)
+
+
+class MadeUp:
+    """Decodes any bytes but `bad`, in this process."""
+
+    def __init__(self, config):
+        self._config = config
+
+    def start(self):
+        pass
+
+    def decode(self, track, data, *, thresholds):
+        if data == b"bad":
+            raise audio.ClipError("undecodable", "not audio")
+        seed = int.from_bytes(hashlib.sha256(data).digest()[:8], "big")
+        shape = self._config.spectrogram.shape
+        picture = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+        record = clip_record.record_with(
+            track, {"spectrogram": picture}, self._config, thresholds=thresholds
+        )
+        return Decoded([record], 30.0, 1, 1)
+
+
+@pytest.fixture(autouse=True)
+def _decoder(monkeypatch):
+    monkeypatch.setattr(pipeline, "Decoder", MadeUp)
+
+
+@pytest.fixture
+def music(tmp_path):
+    folder = tmp_path / "music"
+    folder.mkdir()
+    for track in range(40):
+        (folder / f"{track}.mp3").write_bytes(b"bad" if track == 13 else b"song %d" % track)
+    return folder
+
+
+def row(track, **other):
+    return {
+        "track_id": track,
+        "path": f"{track}.mp3",
+        "listens": 137 * track % 5_000,
+        "artist_id": track // 3,
+        "genre": "Rock" if track % 2 else "",
+    } | other
+
+
+def announced(track, *, at=0, **other):
+    return row(track, announced_at=generations.text_of(BEGIN + at), **other)
+
+
+def announce(folder, *values, name="a.jsonl"):
+    folder.mkdir(exist_ok=True)
+    with (folder / name).open("ab") as file:
+        for value in values:
+            line = value if isinstance(value, bytes) else json.dumps(value).encode()
+            file.write(line + b"\n")
+
+
+def stream(
+    tmp_path, *, output="dataset", source="announced", now=NOW, job=direct_job.run, rules=RULES
+):
+    """Does what `stream_dataset --once` does, at a time; the manifests that it wrote."""
+    output_dir = str(tmp_path / output)
+    if not (tmp_path / output / "dataset_info.json").exists():
+        written_generation.begin_dataset(output_dir, CONFIG)
+    found = run.run(
+        sources.Folder(str(tmp_path / source)),
+        output_dir,
+        job,
+        audio_dir=str(tmp_path / "music"),
+        rules=rules,
+        now=now,
+    )
+    return list(found)
+
+
+def batch(tmp_path, rows, *, output="batch"):
+    """What the batch job makes of the same rows."""
+    catalogue = tmp_path / f"{output}.csv"
+    with catalogue.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    direct_job.run(
+        pipeline.Job(
+            config=CONFIG,
+            tracks_csv=str(catalogue),
+            catalog_sha256="",
+            audio_dir=str(tmp_path / "music"),
+            output_dir=str(tmp_path / output),
+            work=output_folder.Work(output_folder.Mode.NEW),
+            run_id="1",
+            max_reject_fraction=0.5,
+        )
+    )
+    return tmp_path / output
+
+
+def shards_of(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("*.tfrecord-*")}
+
+
+def everything_in(dataset):
+    """The bytes of all generations, but for how runs shared them among themselves.
+
+    That is where announcements lay in their files, which run counted them, and what waited.
+    """
+    found = {}
+    for path in sorted(dataset.rglob("*")):
+        if path.name == "waiting.jsonl":
+            continue
+        if path.is_file() and path.name != "manifest.json":
+            found[str(path.relative_to(dataset))] = path.read_bytes()
+        elif path.is_file():
+            values = json.loads(path.read_text())
+            del values["source"]
+            values["counts"] = values["counts"]["tracks"]
+            found[str(path.relative_to(dataset))] = values
+    return found
+
+
+def test_once_from_an_empty_folder_equals_the_batch_job(tmp_path, music):
+    announce(tmp_path / "announced", *(announced(track) for track in range(40)))
+    (manifest,) = stream(tmp_path)
+    expected = batch(tmp_path, [row(track) for track in range(40)])
+    made = tmp_path / "dataset/generations/000001"
+    assert shards_of(made) == shards_of(expected)
+    assert (made / "rejected.jsonl").read_bytes() == (expected / "rejected.jsonl").read_bytes()
+    info = dataset_reader.load_dataset_info(str(tmp_path / "dataset"))
+    theirs = dataset_reader.load_dataset_info(str(expected))
+    assert info.num_examples == theirs.num_examples == 39
+    for name in ("rejected", "thresholds", "split_check", "statistics", "features", "config"):
+        assert getattr(info, name) == getattr(theirs, name)
+    for split in SPLITS:
+        ours = dataclasses.replace(info.splits[split], shards=())
+        assert ours == dataclasses.replace(theirs.splits[split], shards=())
+    assert manifest.counts == {"announced": 40, "tracks": 40} and manifest.late == 0
+    assert not stream(tmp_path)  # nothing is new
+
+
+def test_a_dataset_of_batch_grows_and_keeps_what_it_had(tmp_path, music):
+    batch(tmp_path, [row(track) for track in range(20)], output="dataset")
+    before = everything_in(tmp_path / "dataset")
+    announce(
+        tmp_path / "announced",
+        *(announced(track, at=600) for track in range(18, 30)),
+        announced(3, listens=4_999),
+    )
+    (manifest,) = stream(tmp_path)
+    assert manifest.counts == {"announced": 13, "duplicates": 2, "tracks": 10}
+    assert manifest.rejected == {"later_listens": 1}
+    assert manifest.statistics is None
+    after = everything_in(tmp_path / "dataset")
+    assert {name: after[name] for name in before} == before
+    info = dataset_reader.load_dataset_info(str(tmp_path / "dataset"))
+    tracks, splits = [], {}
+    for split, values in dataset_reader.read_examples(info, str(tmp_path / "dataset")):
+        tracks.append(values["track_id"])
+        splits.setdefault(values["artist_id"], set()).add(split)
+    assert sorted(tracks) == [track for track in range(30) if track != 13]
+    # Artist 6 has tracks 18 and 19 in generation 0 and 20 in generation 1.
+    assert all(len(found) == 1 for found in splits.values())
+    assert info.split_check["groups_in_two_splits"] == 0
+    assert sum(split.num_artists for split in info.splits.values()) == len(splits)
+    assert not dataset_reader.damage(info, str(tmp_path / "dataset"))
+
+
+def test_the_order_in_which_they_come_changes_no_byte(tmp_path, music):
+    values = [announced(track, at=track % 3 * 300) for track in range(15)]
+    values += [announced(2, at=605, listens=1), announced(2, at=601, listens=2)]
+    announce(tmp_path / "announced", *values)
+    stream(tmp_path)
+    random.Random(0).shuffle(values)
+    announce(tmp_path / "other", *values[:9], name="z.jsonl")
+    announce(tmp_path / "other", *values[9:], name="a.jsonl")
+    stream(tmp_path, source="other", output="again")
+    assert everything_in(tmp_path / "dataset") == everything_in(tmp_path / "again")
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("kill_at", range(6))
+def test_a_run_that_is_killed_loses_nothing_and_does_nothing_twice(
+    tmp_path, music, monkeypatch, kill_at
+):
+    """Killed before or after a job, or just before a manifest; then the command is run again."""
+    values = [announced(track, at=track % 3 * 300) for track in range(12)]
+    announce(tmp_path / "announced", *values, b"no json", announced(50))
+    step = iter(range(100))
+
+    def die_at_its_turn():
+        if next(step) == kill_at:
+            raise Killed
+
+    def job(made):
+        die_at_its_turn()
+        direct_job.run(made)
+
+    write_manifest = written_generation.write_manifest
+
+    def write(*arguments):
+        die_at_its_turn()
+        write_manifest(*arguments)
+
+    monkeypatch.setattr(written_generation, "write_manifest", write)
+    with contextlib.suppress(Killed):
+        stream(tmp_path, job=job)
+        pytest.fail("was not killed")
+    dataset_reader.load_dataset_info(str(tmp_path / "dataset"))  # readers are never in the way
+    stream(tmp_path, job=job)
+
+    stream(tmp_path, output="at_once")
+    assert everything_in(tmp_path / "dataset") == everything_in(tmp_path / "at_once")
+    there = known.load(str(tmp_path / "dataset"), uri=str(tmp_path / "announced"))
+    assert sorted(there.listens) == list(range(12))
+    assert [entry.announcement.track_id for entry in there.waiting] == [50]
+    totals = {}
+    for manifest in there.manifests:
+        for name, count in manifest.counts.items():
+            totals[name] = totals.get(name, 0) + count
+    assert totals == {"announced": 14, "tracks": 12}
+
+
+def test_audio_that_comes_a_minute_later_and_audio_that_never_comes(tmp_path, music):
+    announce(
+        tmp_path / "announced", announced(1), announced(2), announced(77), announced(88, at=10)
+    )
+    (first,) = stream(tmp_path)
+    assert first.counts["tracks"] == 2 and first.source["waiting"] == 2
+    assert not stream(tmp_path, now=NOW + 30)
+    (music / "77.mp3").write_bytes(b"here now")
+    (second,) = stream(tmp_path, now=NOW + 60)
+    assert (second.counts["tracks"], second.late, second.source["waiting"]) == (1, 1, 1)
+    assert second.window == first.window
+    (third,) = stream(tmp_path, now=NOW + 601)
+    assert third.rejected == {"no_audio": 1} and third.source["waiting"] == 0
+    (line,) = (tmp_path / "dataset/generations/000003/rejected.jsonl").read_text().splitlines()
+    assert json.loads(line)["track_id"] == 88
+    # One whose audio was missing or bad may be announced again.
+    (music / "88.mp3").write_bytes(b"here at last")
+    announce(tmp_path / "announced", announced(88, at=900))
+    (fourth,) = stream(tmp_path, now=NOW + 700)
+    assert fourth.num_examples == 1
+    info = dataset_reader.load_dataset_info(str(tmp_path / "dataset"))
+    assert info.generations == (0, 1, 2, 3, 4) and info.num_examples == 4
+
+
+def test_what_can_not_be_used_is_a_dead_letter(tmp_path, music):
+    (music / "link.mp3").symlink_to("/etc/hostname")
+    announce(
+        tmp_path / "announced",
+        b"\xff",
+        b"x" * 1_000_000,
+        announced(1),
+        announced(2, path="../2.mp3"),
+        announced(3, path="link.mp3"),
+        announced(13),
+        {"track_id": 4},
+    )
+    (manifest,) = stream(tmp_path)
+    assert manifest.rejected == {
+        "malformed": 2,
+        "outside_audio_dir": 2,
+        "too_long": 1,
+        "undecodable": 1,
+    }
+    assert manifest.num_examples == 1 and manifest.counts["announced"] == 7
+    text = (tmp_path / "dataset/generations/000001/rejected.jsonl").read_text()
+    assert len(text.splitlines()) == 6 and "a.jsonl, byte 0: no JSON" in text
+
+
+def test_only_dead_letters_move_on_too(tmp_path, music):
+    announce(tmp_path / "announced", b"nonsense")
+    (manifest,) = stream(tmp_path)
+    assert manifest.window is None and manifest.num_examples == 0
+    assert not stream(tmp_path)
+    announce(tmp_path / "announced", announced(1))
+    (manifest,) = stream(tmp_path)
+    assert manifest.source["offsets"] == {"a.jsonl": [9, 9 + len(json.dumps(announced(1))) + 1]}
+
+
+def test_what_can_not_grow_is_refused(tmp_path):
+    quantiles = dataclasses.replace(CONFIG, thresholds=(), quantiles=(0.2, 0.6))
+    by_date = dataclasses.replace(CONFIG, split_by="date")
+    for config, words in ((quantiles, "config.quantiles"), (by_date, "config.split_by: date")):
+        with pytest.raises(UserFacingError, match=words):
+            written_generation.begin_dataset(str(tmp_path / "dataset"), config)
+    assert not (tmp_path / "dataset").exists()
+
+
+def test_a_damaged_state_is_named(tmp_path, music):
+    announce(tmp_path / "announced", announced(1), announced(77))
+    stream(tmp_path)
+    folder = tmp_path / "dataset/generations/000001"
+    for name in ("waiting.jsonl", "catalogue.csv"):
+        text = (folder / name).read_text()
+        (folder / name).unlink()
+        with pytest.raises(UserFacingError, match=name):
+            stream(tmp_path)
+        (folder / name).write_text(text)
+    shutil.rmtree(folder)
+    assert len(stream(tmp_path)) == 1  # it begins anew
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--window=5", "--window=5: not a duration"),
+        ("--source=kafka://broker/topic", "--source=kafka"),
+        ("--audio_dir=none", "none: no such folder"),
+        ("--config.tresholds=(1,2)", "tresholds"),
+    ],
+)
+@pytest.mark.integration
+def test_flags(tmp_path, music, flag, words):
+    announce(tmp_path / "announced")
+    result = run_module(
+        "beam_pipelines.stream_dataset",
+        "--config=configs/dataset_artist.py",
+        f"--source={tmp_path / 'announced'}",
+        f"--audio_dir={music}",
+        f"--output_dir={tmp_path / 'dataset'}",
+        "--once",
+        flag,
+    )
+    assert_refused(result, words)
+    assert not (tmp_path / "dataset/dataset_info.json").exists()
