@@ -45,9 +45,9 @@ def get_config() -> ConfigDict:
     config.weight_average = 0.0
     # The epoch that is kept: `best` by validation accuracy, or the `last`.
     config.keep = "best"
-    # Of the loss: classes smoothed by so much, and the weights of what is added to the
-    # cross-entropy: the distance of the classes in their order; the genre, and ln(1 + listens), for
-    # networks that have heads for these.
+    # Of the loss: classes smoothed by so much, where it is a picture that tells them, and the
+    # weights of what is added to the cross-entropy: the distance of the classes in their order; the
+    # genre, and ln(1 + listens), for networks that have heads for these.
     config.label_smoothing = 0.0
     config.ordinal_loss = 0.0
     config.genre_loss = 0.0

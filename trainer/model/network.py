@@ -31,8 +31,8 @@ class Network:
         learner: what is trained: the same, which may also take `whole`, the picture as it is
             stored, to a dict of `logits` and, where the network has heads that are trained on their
             own, their answers (logits [batch, genres, classes], log listens [batch]): `augmented`
-            of the one that sees `spectrogram`, the list `stored` of those that see the rest, and
-            the list `classes` [batch, classes] each.
+            of the one that sees `spectrogram`, the lists `stored` and `of_metadata` of those that
+            see the rest, and the list `classes` [batch, classes] each.
         inputs: that it takes beside the picture.
     """
 
@@ -163,6 +163,7 @@ def _build_towers(
         mean_answer([logits for logits, _ in answers]) for answers in (of_answer, of_training)
     )
     augmented, *trained = of_training
+    members: list[Any] = []
     if arrays_of(inputs):
         parts = [beside[name] for name in arrays_of(inputs)]
         answer, known = fusion.harmony_tower(
@@ -188,7 +189,6 @@ def _build_towers(
             )
             for number in range(1, config.members + 1)
         ]
-        trained += members
         genre = stretches.get(STANDING_CATEGORY)
         values = {
             "metadata": metadata,
@@ -222,6 +222,7 @@ def _build_towers(
             "logits": logits_in_training,
             "augmented": augmented,
             "stored": trained,
+            "of_metadata": members,
             "classes": classes,
         },
     )
