@@ -229,6 +229,10 @@ def answering(parts):
             connection.recv(1 << 16)
             for part in parts:
                 connection.sendall(part)
+            connection.shutdown(socket.SHUT_WR)
+            # Closed with something unread, it is reset, and the client may not see the answer.
+            while connection.recv(1 << 16):
+                pass
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=answer)
