@@ -151,7 +151,7 @@ def test_the_same_sweep_has_the_same_trials(without_test, dataset_dir, tmp_path)
     assert process.wait(60) == 75, rest
     outputs = {}
     for name in ("stopped", "whole"):
-        result = run_module(*command_to(tmp_path / name))
+        result = run_module(*command_to(tmp_path / name), fresh=name == "whole")
         assert result.returncode == 0, result.stdout + result.stderr
         outputs[name] = result.stdout
     assert "trial 2 of 4" not in outputs["stopped"]
