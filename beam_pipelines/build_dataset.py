@@ -9,7 +9,6 @@ Dataflow's --project, --region and --temp_location.
 """
 
 import contextlib
-import hashlib
 import itertools
 import uuid
 from collections.abc import Iterable, Iterator
@@ -146,10 +145,7 @@ def job_of_flags() -> Iterator[pipeline.Job]:
     check_inputs(**paths, subset=config.subset)
     features_csv = tuple(_FEATURES_CSV.value)
     check_columns(paths["tracks_csv"], features_csv, config.inputs)
-    catalog_sha256 = files.sha256(paths["tracks_csv"])
-    if features_csv:
-        parts = [catalog_sha256, *map(files.sha256, features_csv)]
-        catalog_sha256 = hashlib.sha256("".join(parts).encode()).hexdigest()
+    catalog_sha256 = files.sha256_of_all(paths["tracks_csv"], *features_csv)
     output_dir = paths["output_dir"]
     with lock.hold(output_dir, force=_FORCE_UNLOCK.value):
         work = output_folder.work(

@@ -173,6 +173,13 @@ def read_text(path: str) -> str:
     return read_bytes(path).decode()
 
 
+def sha256_of_all(first: str, *others: str) -> str:
+    """Returns the SHA-256 of a file; of several, that of their SHA-256 in a row, as hex digits."""
+    if not others:
+        return sha256(first)
+    return hashlib.sha256("".join(map(sha256, (first, *others))).encode()).hexdigest()
+
+
 def sha256(path: str) -> str:
     """Returns the SHA-256 of a file, as hexadecimal digits; raises as `open_to_read` does."""
     digest = hashlib.sha256()

@@ -93,8 +93,8 @@ def markdown(protocols: Sequence[Mapping[str, Any]]) -> str:
         lines = [
             f"## {protocol['title']}",
             "",
-            f"{protocol['num_train']:,} clips to train on; asked about {protocol['num_asked']:,} "
-            f"of {protocol['num_artists']:,} artists. In brackets: 95 % of a bootstrap over "
+            f"Trained on {protocol['num_train']:,} clips, tested on {protocol['num_asked']:,} by "
+            f"{protocol['num_artists']:,} artists. In brackets: 95 % bootstrap interval over "
             "artists.",
             "",
             f"| | {head} |",

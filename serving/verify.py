@@ -9,7 +9,7 @@ aside if it does not. Without --audio_dir the songs are left out.
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +32,10 @@ _AUDIO_DIR = flags.DEFINE_string("audio_dir", None, "The audio that the dataset 
 _TRACKS_CSV = flags.DEFINE_string(
     "tracks_csv", None, "The catalogue of the dataset; needed where the audio is not laid out as "
     "FMA's is, 000/000002.mp3 for track 2."
+)  # fmt: skip
+_FEATURES_CSV = flags.DEFINE_list(
+    "features_csv", [], "The further tables that the dataset was built with, in the same order; "
+    "needed with --tracks_csv, which is proven to be the dataset's."
 )  # fmt: skip
 _RECORDS = flags.DEFINE_integer("records", 16, "Records of each split that are compared.")
 _CANDIDATE = flags.DEFINE_string(
@@ -84,11 +88,12 @@ def read_songs(
     dataset_dir: str,
     audio_dir: str,
     tracks_csv: str | None,
+    features_csv: Sequence[str],
 ) -> Songs:
     """Decodes the songs of records, and those that the job rejected."""
     from common import audio
 
-    paths = paths_of(tracks_csv, info) if tracks_csv else {}
+    paths = paths_of(tracks_csv, features_csv, info) if tracks_csv else {}
     by_track: dict[int, list[Record]] = {}
     for record in records:
         by_track.setdefault(record.track_id, []).append(record)
@@ -130,18 +135,22 @@ def windows_of(data: bytes, info: DatasetInfo) -> list[np.ndarray]:
     return clips.windows_of(waveform, info.config)
 
 
-def paths_of(tracks_csv: str, info: DatasetInfo) -> dict[int, str]:
+def paths_of(tracks_csv: str, features_csv: Sequence[str], info: DatasetInfo) -> dict[int, str]:
     """Reads the path of each track in a catalogue; UserFacingError unless it is the dataset's."""
-    import hashlib
     import io
 
     try:
+        sha256 = files.sha256_of_all(tracks_csv, *features_csv)
         data = files.read_bytes(tracks_csv)
     except OSError as error:
-        raise UserFacingError(f"{tracks_csv}: {error.strerror or 'not found'}") from None
+        raise UserFacingError(
+            f"{error.filename or tracks_csv}: {error.strerror or 'not found'}"
+        ) from None
     require(
-        hashlib.sha256(data).hexdigest() == info.catalog_sha256,
-        f"{tracks_csv}: not the catalogue that the dataset was made of (its SHA-256 differs)",
+        sha256 == info.catalog_sha256,
+        f"{', '.join([tracks_csv, *features_csv])}: not what the dataset was made of (the SHA-256 "
+        "differs); name the catalogue by --tracks_csv, and by --features_csv the tables that "
+        "build_dataset was given",
     )
     tracks = catalogue.read_tracks(io.BytesIO(data), name=tracks_csv, subset=info.config.subset)
     return {track.track_id: track.path for track in tracks}
@@ -239,6 +248,7 @@ def compared(path: str, dataset_dir: str) -> list[Check]:
             dataset_dir=dataset_dir,
             audio_dir=_AUDIO_DIR.value.rstrip("/"),
             tracks_csv=_TRACKS_CSV.value,
+            features_csv=_FEATURES_CSV.value,
         )
         require(
             bool(songs.pairs),

@@ -1,13 +1,14 @@
 """Verification: a good export passes, and each thing that can be wrong with one is found."""
 
 import csv
+import hashlib
 import json
 import shutil
 
 import keras
 import pytest
 
-from common import dataset_reader, export_folder, files
+from common import dataset_reader, export_folder
 from tests.support.commands import assert_refused, run_module
 from trainer.model import export
 from trainer.model.poster import build_network
@@ -46,7 +47,10 @@ def test_songs_are_answered_as_their_records(model_dir, dataset_dir, library):
 def test_songs_of_a_plain_catalogue_that_were_mixed_up(
     model_dir, dataset_dir, library, tmp_path, trained_on
 ):
-    """The paths come from the catalogue; a song in another's place differs from its record."""
+    """The paths come from the catalogue; a song in another's place differs from its record.
+
+    Where the job was given further tables, the catalogue is proven together with these.
+    """
     names = sorted(trained_on)
     for track_id in names:
         name = f"{track_id:06d}"
@@ -62,10 +66,15 @@ def test_songs_of_a_plain_catalogue_that_were_mixed_up(
     other = tmp_path / "dataset"
     shutil.copytree(dataset_dir, other)
     values = json.loads((other / "dataset_info.json").read_text())
-    values["catalog_sha256"] = files.sha256(str(catalog))
+    features = tmp_path / "features.csv"
+    features.write_text("track_id,energy\n2,0.5\n")
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (catalog, features)]
+    values["catalog_sha256"] = hashlib.sha256("".join(digests).encode()).hexdigest()
     (other / "dataset_info.json").write_text(json.dumps(values))
     (other / "rejected.jsonl").unlink()
     shutil.copy(last, first)
+    assert_refused(verify(model_dir / "export", other, *arguments), "--features_csv")
+    arguments += (f"--features_csv={features}",)
     assert_refused(verify(model_dir / "export", other, *arguments), "did not pass", "songs")
 
 
