@@ -162,16 +162,7 @@ class WriteShard(beam.DoFn):
         name, rows = element
         # The empty row is PlanShards', so that a shard without tracks is written too.
         tracks = [catalogue.Track.unpacked(track) for _, track in sorted(filter(None, rows))]
-        made_of = output_folder.digest(
-            self._job.config.to_dict(), thresholds, tracks, self._job.work.attempt
-        )
-        written = output_folder.read_done(self._job.output_dir, name, made_of)
-        if written is None:
-            written = self._write(name, tracks, thresholds)
-            output_folder.write_done(self._job.output_dir, written, made_of)
-            Metrics.counter("shards", "written").inc()
-        else:
-            Metrics.counter("shards", "kept from an earlier run").inc()
+        written = self.written(name, tracks, thresholds)
         yield written.summary.packed()
         for line in written.rejected:
             # As JSON, since a file's name need not be UTF-8 and Beam's strings must.
@@ -184,6 +175,22 @@ class WriteShard(beam.DoFn):
             yield TaggedOutput("statistics", (written.summary.file, without_counts))
             for counted, count in statistics.counts.items():
                 yield TaggedOutput("counts", (counted, count))
+
+    def written(
+        self, name: str, tracks: list[catalogue.Track], thresholds: tuple[float, ...]
+    ) -> WrittenShard:
+        """Returns what is in a shard, which it writes unless an earlier run has."""
+        made_of = output_folder.digest(
+            self._job.config.to_dict(), thresholds, tracks, self._job.work.attempt
+        )
+        written = output_folder.read_done(self._job.output_dir, name, made_of)
+        if written is None:
+            written = self._write(name, tracks, thresholds)
+            output_folder.write_done(self._job.output_dir, written, made_of)
+            Metrics.counter("shards", "written").inc()
+        else:
+            Metrics.counter("shards", "kept from an earlier run").inc()
+        return written
 
     def _write(
         self, name: str, tracks: list[catalogue.Track], thresholds: tuple[float, ...]
@@ -204,7 +211,7 @@ class WriteShard(beam.DoFn):
         with files.atomic_file(self._job.output_dir, name) as file:
             for track in tracks:
                 try:
-                    new = kept.get(track.track_id) or self._decode(track, thresholds)
+                    new = kept.get(track.track_id) or self.records_of(track, thresholds)
                 except FileNotFoundError:
                     missing_audio += 1
                     Metrics.counter("tracks", "without audio").inc()
@@ -242,7 +249,7 @@ class WriteShard(beam.DoFn):
             statistics=gatherer.result().to_json() if split == "train" else None,
         )
 
-    def _decode(self, track: catalogue.Track, thresholds: tuple[float, ...]) -> list[bytes]:
+    def records_of(self, track: catalogue.Track, thresholds: tuple[float, ...]) -> list[bytes]:
         """Returns the records of a track; FileNotFoundError or ClipError if it has none."""
         path = files.join(self._job.audio_dir, track.path)
         try:

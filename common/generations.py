@@ -47,14 +47,16 @@ class Manifest:
         window: (start, end) of the event time, end excluded, as RFC 3339; None of a generation
             that has no tracks.
         source: `uri`, and `offsets` {part of the source: [from, to)} that it is the first to take
-            account of.
+            account of; where it was made of others that came from elsewhere, `others` as well, a
+            list of `uri` and `offsets`.
         late: how many of its tracks came after another generation of the same window, or a later.
         counts: `announced`, `tracks` and what else was counted.
         new_artists: {split: how many of its artists are in no generation before it}.
         split_check: as in `dataset_info.json`, counted over it and all before it: groups that are
             in two splits for the first time.
-        replaces: the generations that it was made of.
-        versions: of the libraries that samples and pictures pass through.
+        replaces: the generations that it was made of, and those that these were made of.
+        versions: of the libraries that samples and pictures pass through; several, with commas,
+            where the generations that it was made of differ.
         statistics: those of the training split, where no generation before it has any.
     """
 
@@ -77,6 +79,12 @@ class Manifest:
     @property
     def num_examples(self) -> int:
         return sum(split.num_examples for split in self.splits.values())
+
+    @property
+    def spans(self) -> dict[str, dict[str, list[int]]]:
+        """Returns {uri of a source: {part: [from, to)}}."""
+        every = [self.source, *self.source.get("others", [])]
+        return {each["uri"]: each["offsets"] for each in every}
 
     def to_json(self) -> str:
         values = {"format_version": FORMAT_VERSION} | dataclasses.asdict(self)
@@ -152,7 +160,11 @@ def _is_window(value: object) -> bool:
 def _is_source(value: object) -> bool:
     if not (isinstance(value, dict) and isinstance(value.get("uri"), str)):
         return False
-    offsets = value.get("offsets")
+    offsets, others = value.get("offsets"), value.get("others", [])
+    if not isinstance(others, list):
+        return False
+    if not all(_is_source(other) and "others" not in other for other in others):
+        return False
     return isinstance(offsets, dict) and all(
         isinstance(span, list)
         and len(span) == 2

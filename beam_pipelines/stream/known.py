@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from beam_pipelines.splits_and_shards import split_of_track
 from beam_pipelines.stream.plan import Waiting
@@ -87,7 +87,7 @@ def written_in(info: DatasetInfo, folder: str) -> Written:
     return found
 
 
-def load(dataset_dir: str, *, uri: str | None) -> Known:
+def load(dataset_dir: str, *, uri: str) -> Known:
     """Reads what is known of a dataset.
 
     Args:
@@ -107,18 +107,36 @@ def load(dataset_dir: str, *, uri: str | None) -> Known:
         folder = generations.folder_of(dataset_dir, manifest.generation)
         if manifest.window is not None:
             known.newest_end = max(known.newest_end, generations.seconds_of(manifest.window[1]))
-        if manifest.source["uri"] == uri:
-            for part, (_, end) in manifest.source["offsets"].items():
-                known.position[part] = max(known.position.get(part, 0), end)
-        if "waiting" in manifest.source:
-            known.waiting = list(_waiting_in(folder))
-        if manifest.window is not None:
-            rows = list(rows_of(folder))
+        for part, (_, end) in manifest.spans.get(uri, {}).items():
+            known.position[part] = max(known.position.get(part, 0), end)
+        rows = [] if manifest.window is None else list(rows_of(folder))
+        if rows:
             known.add(_written_by(rows, folder, first.config))
-            # The first generation of a run lists what its others are still to write.
-            here = {row.track_id for row in rows}
-            known.waiting = [w for w in known.waiting if w.announcement.track_id not in here]
+        here = {row.track_id for row in rows}
+        known.waiting = waiting_after(known.waiting, manifest, folder, here)
     return known
+
+
+def waiting_after(
+    before: list[Waiting], manifest: Manifest, folder: str, tracks: Collection[int]
+) -> list[Waiting]:
+    """Returns what waits after a generation.
+
+    Args:
+        before: what waits before it.
+        manifest: its own.
+        folder: its own.
+        tracks: of its catalogue.
+
+    Raises:
+        UserFacingError: its list is missing or damaged.
+    """
+    waiting = list(_waiting_in(folder)) if "waiting" in manifest.source else before
+    if manifest.replaces:
+        # What waits after all that it was made of, whose rejected tracks may be announced again.
+        return waiting
+    # The first generation of a run lists what its others are still to write.
+    return [entry for entry in waiting if entry.announcement.track_id not in tracks]
 
 
 def rows_of(folder: str) -> Iterator[catalogue.Track]:

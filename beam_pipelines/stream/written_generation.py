@@ -119,7 +119,15 @@ def write(
     folder = generations.folder_of(output_dir, number)
     files.make_folder(folder)
     rows = () if part is None else part.rows
-    info = _made(folder, rows, config, run_job, audio_dir=audio_dir)
+    text = announcements.catalogue_text(
+        {
+            "track_id": str(row.announcement.track_id),
+            "announced_at": row.announcement.announced_at,
+            **row.announcement.cells,
+        }
+        for row in rows
+    )
+    info = made(folder, text if rows else None, config, run_job, audio_dir=audio_dir)
     written = known.written_in(info, folder)
     lines = _lines(folder, rows, written.listens, dead, missing=info.missing_audio)
     output_folder.write_rejected(folder, [(line.track_id, line.to_json()) for line in lines])
@@ -183,16 +191,11 @@ def _no_records(config: DatasetConfig) -> Split:
     return Split(num_examples=0, class_counts=counts, num_artists=0, shards=())
 
 
-def _made(
-    folder: str,
-    rows: Sequence[plan.Waiting],
-    config: DatasetConfig,
-    run_job: RunJob,
-    *,
-    audio_dir: str,
+def made(
+    folder: str, text: bytes | None, config: DatasetConfig, run_job: RunJob, *, audio_dir: str
 ) -> DatasetInfo:
-    """Runs the job over the rows, and returns what it wrote."""
-    if not rows:
+    """Runs the job over a catalogue of this text, None of no rows, and returns what it wrote."""
+    if text is None:
         # A run that was killed may have left what another would have written here.
         files.delete(folder, files.names_in(folder))
         splits = {name: _no_records(config) for name in SPLITS}
@@ -210,14 +213,6 @@ def _made(
             catalog_sha256="",
             versions=pipeline.library_versions(),
         )
-    text = announcements.catalogue_text(
-        {
-            "track_id": str(row.announcement.track_id),
-            "announced_at": row.announcement.announced_at,
-            **row.announcement.cells,
-        }
-        for row in rows
-    )
     files.write_atomically(folder, generations.CATALOGUE_FILE, text)
     path = files.join(folder, generations.CATALOGUE_FILE)
     catalog_sha256 = files.sha256(path)

@@ -4,53 +4,34 @@ The decoder is one that makes pictures of any bytes; there is no engine.
 """
 
 import contextlib
-import csv
 import dataclasses
-import hashlib
 import json
 import random
 import shutil
 
-import numpy as np
 import pytest
 
-from beam_pipelines import clip_record, output_folder, pipeline
-from beam_pipelines.decoder_process import Decoded
-from beam_pipelines.stream import known, plan, run, sources, written_generation
-from common import audio, dataset_reader, generations
-from common.dataset_config import SPLITS, DatasetConfig
+from beam_pipelines import pipeline
+from beam_pipelines.stream import known, written_generation
+from common import dataset_reader
+from common.dataset_config import SPLITS
 from common.errors import UserFacingError
-from configs import dataset_artist
 from tests.support import direct_job
 from tests.support.commands import assert_refused, run_module
-
-NOW = int(generations.seconds_of("2026-11-25T12:00:00Z"))
-BEGIN = NOW - 86_400
-RULES = plan.Rules(window=300, audio_wait=600)
-CONFIG = dataclasses.replace(
-    DatasetConfig.from_dict(dataset_artist.get_config().to_dict()), split_sizes=(0.5, 0.25, 0.25)
+from tests.support.streams import (
+    CONFIG,
+    NOW,
+    Killed,
+    MadeUp,
+    announce,
+    announced,
+    batch,
+    everything_in,
+    make_music,
+    row,
+    shards_of,
+    stream,
 )
-
-
-class MadeUp:
-    """Decodes any bytes but `bad`, in this process."""
-
-    def __init__(self, config):
-        self._config = config
-
-    def start(self):
-        pass
-
-    def decode(self, track, data, *, thresholds):
-        if data == b"bad":
-            raise audio.ClipError("undecodable", "not audio")
-        seed = int.from_bytes(hashlib.sha256(data).digest()[:8], "big")
-        shape = self._config.spectrogram.shape
-        picture = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
-        record = clip_record.record_with(
-            track, {"spectrogram": picture}, self._config, thresholds=thresholds
-        )
-        return Decoded([record], 30.0, 1, 1)
 
 
 @pytest.fixture(autouse=True)
@@ -60,96 +41,7 @@ def _decoder(monkeypatch):
 
 @pytest.fixture
 def music(tmp_path):
-    folder = tmp_path / "music"
-    folder.mkdir()
-    for track in range(40):
-        (folder / f"{track}.mp3").write_bytes(b"bad" if track == 13 else b"song %d" % track)
-    return folder
-
-
-def row(track, **other):
-    return {
-        "track_id": track,
-        "path": f"{track}.mp3",
-        "listens": 137 * track % 5_000,
-        "artist_id": track // 3,
-        "genre": "Rock" if track % 2 else "",
-    } | other
-
-
-def announced(track, *, at=0, **other):
-    return row(track, announced_at=generations.text_of(BEGIN + at), **other)
-
-
-def announce(folder, *values, name="a.jsonl"):
-    folder.mkdir(exist_ok=True)
-    with (folder / name).open("ab") as file:
-        for value in values:
-            line = value if isinstance(value, bytes) else json.dumps(value).encode()
-            file.write(line + b"\n")
-
-
-def stream(
-    tmp_path, *, output="dataset", source="announced", now=NOW, job=direct_job.run, rules=RULES
-):
-    """Does what `stream_dataset --once` does, at a time; the manifests that it wrote."""
-    output_dir = str(tmp_path / output)
-    if not (tmp_path / output / "dataset_info.json").exists():
-        written_generation.begin_dataset(output_dir, CONFIG)
-    found = run.run(
-        sources.Folder(str(tmp_path / source)),
-        output_dir,
-        job,
-        audio_dir=str(tmp_path / "music"),
-        rules=rules,
-        now=now,
-    )
-    return list(found)
-
-
-def batch(tmp_path, rows, *, output="batch"):
-    """What the batch job makes of the same rows."""
-    catalogue = tmp_path / f"{output}.csv"
-    with catalogue.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    direct_job.run(
-        pipeline.Job(
-            config=CONFIG,
-            tracks_csv=str(catalogue),
-            catalog_sha256="",
-            audio_dir=str(tmp_path / "music"),
-            output_dir=str(tmp_path / output),
-            work=output_folder.Work(output_folder.Mode.NEW),
-            run_id="1",
-            max_reject_fraction=0.5,
-        )
-    )
-    return tmp_path / output
-
-
-def shards_of(folder):
-    return {path.name: path.read_bytes() for path in folder.glob("*.tfrecord-*")}
-
-
-def everything_in(dataset):
-    """The bytes of all generations, but for how runs shared them among themselves.
-
-    That is where announcements lay in their files, which run counted them, and what waited.
-    """
-    found = {}
-    for path in sorted(dataset.rglob("*")):
-        if path.name == "waiting.jsonl":
-            continue
-        if path.is_file() and path.name != "manifest.json":
-            found[str(path.relative_to(dataset))] = path.read_bytes()
-        elif path.is_file():
-            values = json.loads(path.read_text())
-            del values["source"]
-            values["counts"] = values["counts"]["tracks"]
-            found[str(path.relative_to(dataset))] = values
-    return found
+    return make_music(tmp_path / "music")
 
 
 def test_once_from_an_empty_folder_equals_the_batch_job(tmp_path, music):
@@ -208,10 +100,6 @@ def test_the_order_in_which_they_come_changes_no_byte(tmp_path, music):
     announce(tmp_path / "other", *values[9:], name="a.jsonl")
     stream(tmp_path, source="other", output="again")
     assert everything_in(tmp_path / "dataset") == everything_in(tmp_path / "again")
-
-
-class Killed(BaseException):
-    pass
 
 
 @pytest.mark.parametrize("kill_at", range(6))

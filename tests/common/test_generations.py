@@ -135,6 +135,7 @@ def test_what_is_not_whole_is_said(dataset):
         ("window", ["yesterday", "today"], "window"),
         ("source", {"uri": "x", "offsets": {"a": [5, 2]}}, "source"),
         ("source", {"offsets": {}}, "source"),
+        ("source", {"uri": "x", "offsets": {}, "others": [{"uri": "y"}]}, "source"),
         ("counts", {"tracks": 1.5}, "counts"),
         ("rejected", [], "rejected"),
         ("replaces", ["1"], "replaces"),

@@ -1,0 +1,366 @@
+"""Makes one generation of all that are there but generation 0, out of their files alone.
+
+The dataset job runs over the catalogues of all of them, in this process, with their records where
+it would decode audio, so the shards are those that it would make of the same rows, and the audio
+may be gone. Each generation's shards are sorted by shuffle key: they are merged as they are read,
+and one shard of each generation is held at a time, with some hundred bytes for each track.
+"""
+
+import contextlib
+import csv
+import dataclasses
+import hashlib
+import heapq
+import io
+import itertools
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from beam_pipelines import output_folder, pipeline
+from beam_pipelines.stream import announcements, known, written_generation
+from beam_pipelines.stream.plan import Waiting
+from beam_pipelines.track_rows import ReadCatalogue
+from beam_pipelines.written_shard import RejectedTrack, WrittenShard
+from common import (
+    audio,
+    dataset_info,
+    dataset_reader,
+    files,
+    generations,
+    hashing,
+    input_statistics,
+    records,
+)
+from common.catalogue import Track
+from common.dataset_config import SPLITS, DatasetConfig
+from common.dataset_info import DatasetInfo
+from common.errors import UserFacingError, require
+from common.generations import Manifest
+
+# The records of a track, after what they are sorted by: shuffle key and id.
+_Records = tuple[int, int, list[bytes]]
+
+
+def compact(dataset_dir: str) -> Manifest:
+    """Writes a generation that readers take in the place of those that it is made of.
+
+    These stay as they are. A run that is killed has changed nothing for readers, and the next one
+    keeps the shards that are done.
+
+    Raises:
+        UserFacingError: there are fewer than two to merge, or something in one is damaged.
+    """
+    first = dataset_reader.first_info(dataset_dir)
+    numbers = generations.numbers_in(generations.sizes_below(dataset_dir))
+    parts = generations.current(generations.load(dataset_dir, numbers), name=dataset_dir)
+    require(
+        len(parts) > 1,
+        f"{dataset_dir}: nothing to merge; it has {len(parts) or 'no'} generation"
+        f"{'s' * (not parts)} beside generation 0",
+    )
+    generations.info_of_list(first, parts, name=dataset_dir)  # they are of this dataset
+    held = _held(dataset_dir, parts)
+    config, number = written_generation.config_of(first), max(numbers) + 1
+    folder = generations.folder_of(dataset_dir, number)
+
+    def run_job(job: pipeline.Job) -> None:
+        _run(job, lambda split: _merged(dataset_dir, parts, split, config), held.no_record)
+
+    files.make_folder(folder)
+    rows = [held.rows[track] for track in sorted(held.rows)]
+    text = announcements.catalogue_text(rows) if rows else None
+    info = written_generation.made(folder, text, config, run_job, audio_dir="")
+    num_examples = sum(part.num_examples for part in parts)
+    if info.num_examples != num_examples:
+        raise UserFacingError(
+            f"{dataset_dir}: damaged; its generations have {num_examples:,} records, and "
+            f"{info.num_examples:,} of tracks that are in their catalogues"
+        )
+    lines = [*held.no_record.values(), *held.dead]
+    output_folder.write_rejected(folder, [(line.track_id, line.to_json()) for line in lines])
+    files.write_atomically(folder, known.WAITING_FILE, known.waiting_text(held.waiting))
+    counts = {"superseded": held.superseded} if held.superseded else {}
+    takes_statistics = first.statistics is None and info.splits["train"].num_examples
+    manifest = Manifest(
+        generation=number,
+        base_fingerprint=first.fingerprint,
+        fingerprint=info.fingerprint,
+        splits=info.splits,
+        rejected=dict(sorted(Counter(line.reason for line in lines).items())),
+        missing_audio=info.missing_audio,
+        window=_window_of(parts),
+        source={**_source_of(parts), "waiting": len(held.waiting)},
+        late=sum(part.late for part in parts),
+        counts=_sums([*(part.counts for part in parts), counts]) | {"tracks": len(rows)},
+        new_artists=_sums([part.new_artists for part in parts]),
+        # Groups that are in two splits for the first time, so none is counted twice.
+        split_check={
+            "by": config.split_by,
+            **{
+                field: sum(part.split_check[field] for part in parts)
+                for field in ("groups_in_two_splits", "artists_in_two_splits")
+            },
+        },
+        replaces=tuple(sorted({n for part in parts for n in (part.generation, *part.replaces)})),
+        versions=_versions_of(parts),
+        statistics=info.statistics if takes_statistics else None,
+    )
+    written_generation.write_manifest(folder, manifest)
+    return manifest
+
+
+# ---- what the generations say
+
+
+class _Held:
+    """What is in the generations beside their records.
+
+    Attributes:
+        rows: {track: {column: text}}, the newest of each track.
+        no_record: {track: why it has none}.
+        dead: what else is in the lists of rejected tracks.
+        superseded: how many lines are about a track that was taken later.
+        waiting: what waits after them.
+    """
+
+    def __init__(self) -> None:
+        self.rows: dict[int, dict[str, str]] = {}
+        self.no_record: dict[int, RejectedTrack] = {}
+        self.dead: list[RejectedTrack] = []
+        self.superseded = 0
+        self.waiting: list[Waiting] = []
+
+
+def _held(dataset_dir: str, parts: Sequence[Manifest]) -> _Held:
+    held = _Held()
+    for part in parts:
+        folder = generations.folder_of(dataset_dir, part.generation)
+        rows = {} if part.window is None else _rows_in(folder)
+        lines = known.lines_of(folder)
+        path = files.join(folder, dataset_info.REJECTED_FILE)
+        require(
+            Counter(line.reason for line in lines) == Counter(part.rejected),
+            f"{path}: not the lines that {generations.MANIFEST_FILE} counts; bring it back",
+        )
+        for track in rows:  # one without a record may be announced again
+            held.superseded += held.no_record.pop(track, None) is not None
+        held.rows |= rows
+        for line in lines:
+            if line.reason in known.NO_RECORD:
+                held.no_record[line.track_id] = line
+            else:
+                held.dead.append(line)
+        held.waiting = known.waiting_after(held.waiting, part, folder, rows)
+    return held
+
+
+def _rows_in(folder: str) -> dict[int, dict[str, str]]:
+    """Returns the rows of a generation's catalogue, with all their columns, by track."""
+    ids = [row.track_id for row in known.rows_of(folder)]  # checks it
+    path = files.join(folder, generations.CATALOGUE_FILE)
+    rows = csv.DictReader(io.StringIO(files.read_text(path), newline=""))
+    return dict(zip(ids, rows, strict=True))
+
+
+def _window_of(parts: Sequence[Manifest]) -> tuple[str, str] | None:
+    windows = [part.window for part in parts if part.window is not None]
+    if not windows:
+        return None
+    starts, ends = zip(*windows, strict=True)
+    return min(starts, key=generations.seconds_of), max(ends, key=generations.seconds_of)
+
+
+def _source_of(parts: Sequence[Manifest]) -> dict[str, Any]:
+    """Returns all that the generations took account of; the newest one's source goes first."""
+    spans: dict[str, dict[str, list[int]]] = {}
+    for part in parts:
+        for uri, offsets in part.spans.items():
+            mine = spans.setdefault(uri, {})
+            for name, (begin, end) in offsets.items():
+                before = mine.get(name, [begin, end])
+                mine[name] = [min(before[0], begin), max(before[1], end)]
+    newest = parts[-1].source["uri"]
+    every = [
+        {"uri": uri, "offsets": spans[uri]} for uri in sorted(spans, key=lambda u: u != newest)
+    ]
+    return every[0] | ({"others": every[1:]} if every[1:] else {})
+
+
+def _versions_of(parts: Sequence[Manifest]) -> dict[str, str]:
+    names = sorted({name for part in parts for name in part.versions})
+    return {
+        name: ", ".join(
+            # Of one that is made of others, each of theirs.
+            sorted({v for part in parts for v in part.versions.get(name, "").split(", ") if v})
+        )
+        for name in names
+    }
+
+
+def _sums(every: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for counts in every:
+        total.update(counts)
+    return dict(total)
+
+
+# ---- their records
+
+
+def _merged(
+    dataset_dir: str, parts: Sequence[Manifest], split: str, config: DatasetConfig
+) -> Iterator[_Records]:
+    """Yields the records of a split of all generations, in the order of the shuffle keys."""
+    return heapq.merge(*(_records_in(dataset_dir, part, split, config) for part in parts))
+
+
+def _records_in(
+    dataset_dir: str, part: Manifest, split: str, config: DatasetConfig
+) -> Iterator[_Records]:
+    folder = generations.folder_of(dataset_dir, part.generation)
+    for shard in part.splits[split].shards:
+        path = files.join(folder, shard.file)
+        try:
+            # Whole, so that it is compared before it is used, and no file stays open.
+            data = files.read_bytes(path)
+        except FileNotFoundError:
+            raise UserFacingError(f"{path}: the shard is missing") from None
+        if hashlib.sha256(data).hexdigest() != shard.sha256:
+            raise UserFacingError(
+                f"{path}: its SHA-256 is not the one in {generations.MANIFEST_FILE}; bring it back"
+            )
+        read = records.read_records(io.BytesIO(data), name=path)
+        for track_id, found in itertools.groupby(read, key=_track_of):
+            key = hashing.stable_hash(str(track_id), salt=f"{config.salt}/order")
+            yield key, track_id, list(found)
+
+
+def _track_of(record: bytes) -> int:
+    return int(records.decode_example(record)["track_id"])
+
+
+class _CopyShard(pipeline.WriteShard):
+    """Writes shards of records that are there; tracks come in the order of their shuffle keys."""
+
+    def __init__(
+        self,
+        job: pipeline.Job,
+        merged: Iterator[_Records],
+        no_record: Mapping[int, RejectedTrack],
+    ):
+        super().__init__(job)
+        self._merged, self._no_record = merged, no_record
+
+    def records_of(self, track: Track, thresholds: tuple[float, ...]) -> list[bytes]:
+        line = self._no_record.get(track.track_id)
+        if line is not None and line.reason == known.NO_AUDIO:
+            raise FileNotFoundError
+        if line is not None:
+            raise audio.ClipError(line.reason, line.message)
+        # Before it are those of shards that an earlier run has done.
+        for _, track_id, found in self._merged:
+            if track_id == track.track_id:
+                return found
+        raise UserFacingError(
+            f"track {track.track_id}: has neither a record nor a line in "
+            f"{dataset_info.REJECTED_FILE}; a generation is damaged"
+        )
+
+
+def _run(
+    job: pipeline.Job,
+    merged: Callable[[str], Iterator[_Records]],
+    no_record: Mapping[int, RejectedTrack],
+) -> None:
+    """Does what the dataset job does, with the records of each split for the audio."""
+    config = job.config
+    rows = list(ReadCatalogue(config).process(job.tracks_csv))
+    rows_in_split = dict(Counter(split for split, _, _ in rows))
+    planned = pipeline.PlanShards(job).process(None, rows_in_split, config.thresholds, {})
+    by_shard: dict[str, list[tuple[Any, ...]]] = {name: [] for name, _ in planned}
+    for row in rows:
+        name, keyed = pipeline.assign_to_shard(row, rows_in_split, config=config)
+        by_shard[name].append(keyed)
+    writers = {split: _CopyShard(job, merged(split), no_record) for split in SPLITS}
+    written = []
+    for name, mine in by_shard.items():
+        tracks = [Track.unpacked(track) for _, track in sorted(mine)]
+        writer = writers[name.partition(".")[0]]
+        written.append(writer.written(name, tracks, config.thresholds))
+    _finish(job, written)
+
+
+def _finish(job: pipeline.Job, written: Sequence[WrittenShard]) -> None:
+    splits_of: dict[tuple[str, int], set[str]] = {}
+    for shard in written:
+        for group in shard.groups:
+            splits_of.setdefault(group, set()).add(shard.summary.split)
+    artists = Counter(
+        split for (kind, _), splits in splits_of.items() if kind == "artist" for split in splits
+    )
+    leaking = Counter(kind for (kind, _), splits in splits_of.items() if len(splits) > 1)
+    counts: Counter[input_statistics.Counted] = Counter()
+    statistics = []
+    for shard in written:
+        if shard.statistics is not None:
+            counts.update(input_statistics.ShardStatistics.from_json(shard.statistics).counts)
+            statistics.append((shard.summary.file, shard.statistics))
+    pipeline.Finish(job).process(
+        None,
+        [shard.summary.packed() for shard in written],
+        [(line.track_id, line.to_json()) for shard in written for line in shard.rejected],
+        dict(artists),
+        dict(leaking),
+        job.config.thresholds,
+        statistics,
+        input_statistics.most_frequent_of(counts),
+    )
+
+
+# ---- what is replaced
+
+
+def remove_replaced(dataset_dir: str) -> tuple[list[int], int]:
+    """Deletes the generations that another one is taken in the place of.
+
+    Their manifests go first, so none is ever taken that is not whole.
+
+    Returns:
+        Their numbers, and how many bytes they had.
+
+    Raises:
+        UserFacingError: one that is taken in their place is damaged; nothing is deleted.
+    """
+    first = dataset_reader.first_info(dataset_dir)
+    sizes = generations.sizes_below(dataset_dir)
+    every = generations.load(dataset_dir, generations.numbers_in(sizes))
+    taken = [part for part in generations.current(every, name=dataset_dir) if part.replaces]
+    generations.info_of_list(first, taken, name=dataset_dir)
+    names: dict[int, list[str]] = {number: [] for part in taken for number in part.replaces}
+    num_bytes = 0
+    for path, size in sizes.items():
+        found = re.fullmatch(rf"{generations.FOLDER}/(\d{{6,}})/(.+)", path)
+        if found is not None and int(found[1]) in names:
+            names[int(found[1])].append(found[2])
+            num_bytes += size
+    names_there = {number: mine for number, mine in names.items() if mine}
+    if names_there:
+        _require_whole(dataset_dir, first, taken)
+    for number, mine in sorted(names_there.items()):
+        folder = generations.folder_of(dataset_dir, number)
+        files.delete(folder, sorted(mine, key=lambda name: name != generations.MANIFEST_FILE))
+    if not files.is_remote(dataset_dir):
+        for number in names:
+            with contextlib.suppress(OSError):  # it is gone, or holds something else
+                os.rmdir(generations.folder_of(dataset_dir, number))
+    return sorted(names_there), num_bytes
+
+
+def _require_whole(dataset_dir: str, first: DatasetInfo, taken: Sequence[Manifest]) -> None:
+    for part in taken:
+        folder = generations.folder_of(dataset_dir, part.generation)
+        found = dataset_reader.damage(dataclasses.replace(first, splits=part.splits), folder)
+        require(not found, f"{folder}: nothing is removed, since {'; '.join(found)}")
