@@ -5,13 +5,9 @@ The page is one file that loads nothing, and the same for the same run. Its temp
 """
 
 import dataclasses
-import functools
-import importlib.resources
 from collections.abc import Sequence
 from typing import Any
 
-import jinja2
-import markupsafe
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,7 +15,7 @@ from common import tables
 from common.dataset_info import DatasetInfo
 from common.printable import printable
 from trainer.data import reader
-from trainer.evaluation import boosting, metrics, plots
+from trainer.evaluation import boosting, metrics, pages, plots
 from trainer.evaluation.epochs import EpochMetrics, best_epoch
 from trainer.evaluation.metrics import Evaluation, Scores
 from trainer.evaluation.predictions import Predictions
@@ -37,7 +33,7 @@ BASELINES = {
 
 SCORES = ("accuracy", "95 %", "macro F1", "log loss", "Spearman")
 
-_percent = functools.partial(tables.percent, unknown="unknown")
+_percent = pages.percent
 
 
 def table(evaluation: Evaluation, *, split: str, num_artists: int) -> str:
@@ -91,8 +87,8 @@ def page(
     results = None
     if predictions is not None and evaluation is not None:
         results = _results(config, info, split, predictions, evaluation, pictures)
-    return _template().render(
-        style=markupsafe.Markup(_resource("report.css")),
+    return pages.render(
+        "report.html",
         title=f"{config.network.title}: popularity from audio",
         class_names=info.class_names,
         split=split,
@@ -410,21 +406,3 @@ def _scores(scores: Evaluation | Scores) -> tuple[str, ...]:
 def _plot(svg: str, description: str) -> _Plot:
     source = plots.data_uri(svg.encode(), "image/svg+xml")
     return _Plot(source=source, description=description)
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["percent"] = _percent
-    return environment.from_string(_resource("report.html"))
-
-
-def _resource(name: str) -> str:
-    """Reads a file of the folder `page` beside this one."""
-    folder = importlib.resources.files("trainer.evaluation").joinpath("page")
-    return folder.joinpath(name).read_text(encoding="utf-8")
