@@ -55,25 +55,7 @@ def begin_dataset(output_dir: str, config: DatasetConfig) -> None:
             "config.quantiles: need all tracks at once; give config.thresholds, or begin with "
             "beam_pipelines.build_dataset"
         )
-    splits = {name: _no_records(config) for name in SPLITS}
-    info = DatasetInfo(
-        format_version=dataset_info.FORMAT_VERSION,
-        fingerprint=dataset_info.fingerprint(config, splits),
-        config=config,
-        features=dataset_info.features(config),
-        class_names=config.class_names,
-        thresholds=config.thresholds,
-        splits=splits,
-        rejected={},
-        missing_audio=0,
-        split_check={
-            "by": config.split_by,
-            "groups_in_two_splits": 0,
-            "artists_in_two_splits": 0,
-        },
-        catalog_sha256="",
-        versions=pipeline.library_versions(),
-    )
+    info = _without_records(config)
     config_of(info)
     made_of = output_folder.identity(config, "", info.versions)
     work = output_folder.work(output_dir, made_of, overwrite=False, retry_rejected=False)
@@ -186,9 +168,29 @@ def _texts(window: tuple[int, int]) -> tuple[str, str]:
     return start, end
 
 
-def _no_records(config: DatasetConfig) -> Split:
+def _without_records(config: DatasetConfig) -> DatasetInfo:
+    """Returns the description of a dataset that has no catalogue and no shards."""
     counts = dict.fromkeys(config.class_names, 0)
-    return Split(num_examples=0, class_counts=counts, num_artists=0, shards=())
+    empty = Split(num_examples=0, class_counts=counts, num_artists=0, shards=())
+    splits = dict.fromkeys(SPLITS, empty)
+    return DatasetInfo(
+        format_version=dataset_info.FORMAT_VERSION,
+        fingerprint=dataset_info.fingerprint(config, splits),
+        config=config,
+        features=dataset_info.features(config),
+        class_names=config.class_names,
+        thresholds=config.thresholds,
+        splits=splits,
+        rejected={},
+        missing_audio=0,
+        split_check={
+            "by": config.split_by,
+            "groups_in_two_splits": 0,
+            "artists_in_two_splits": 0,
+        },
+        catalog_sha256="",
+        versions=pipeline.library_versions(),
+    )
 
 
 def made(
@@ -198,21 +200,7 @@ def made(
     if text is None:
         # A run that was killed may have left what another would have written here.
         files.delete(folder, files.names_in(folder))
-        splits = {name: _no_records(config) for name in SPLITS}
-        return DatasetInfo(
-            format_version=dataset_info.FORMAT_VERSION,
-            fingerprint=dataset_info.fingerprint(config, splits),
-            config=config,
-            features=dataset_info.features(config),
-            class_names=config.class_names,
-            thresholds=config.thresholds,
-            splits=splits,
-            rejected={},
-            missing_audio=0,
-            split_check={"groups_in_two_splits": 0, "artists_in_two_splits": 0},
-            catalog_sha256="",
-            versions=pipeline.library_versions(),
-        )
+        return _without_records(config)
     files.write_atomically(folder, generations.CATALOGUE_FILE, text)
     path = files.join(folder, generations.CATALOGUE_FILE)
     catalog_sha256 = files.sha256(path)
