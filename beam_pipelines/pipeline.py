@@ -353,7 +353,6 @@ def describe(
     """Returns the description of what the shards hold."""
     config = job.config
     shards = sorted(shards, key=lambda shard: shard.file)
-    versions = library_versions()
     splits = {}
     for split in SPLITS:
         mine = [shard for shard in shards if shard.split == split]
@@ -377,25 +376,17 @@ def describe(
     reasons: Counter[str] = Counter()
     for shard in shards:
         reasons.update(shard.rejected)
-    return dataset_info.DatasetInfo(
-        format_version=dataset_info.FORMAT_VERSION,
-        fingerprint=dataset_info.fingerprint(config, splits),
-        config=config,
-        features=dataset_info.features(config),
-        class_names=config.class_names,
+    groups = config.split_by if config.split_by in ("track", "date") else "artist"
+    return dataset_info.DatasetInfo.of(
+        config,
+        splits,
         thresholds=tuple(thresholds),
-        splits=splits,
         rejected={reason: reasons[reason] for reason in audio.REJECT_REASONS if reasons[reason]},
         missing_audio=sum(shard.missing_audio for shard in shards),
-        split_check={
-            "by": config.split_by,
-            "groups_in_two_splits": leaking_groups.get(
-                config.split_by if config.split_by in ("track", "date") else "artist", 0
-            ),
-            "artists_in_two_splits": leaking_groups.get("artist", 0),
-        },
+        torn_groups=leaking_groups.get(groups, 0),
+        torn_artists=leaking_groups.get("artist", 0),
         catalog_sha256=job.catalog_sha256,
-        versions=versions,
+        versions=library_versions(),
     )
 
 

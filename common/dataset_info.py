@@ -81,6 +81,54 @@ class DatasetInfo:
     def num_examples(self) -> int:
         return sum(split.num_examples for split in self.splits.values())
 
+    @classmethod
+    def of(
+        cls,
+        config: DatasetConfig,
+        splits: dict[str, Split],
+        *,
+        thresholds: tuple[float, ...] | None = None,
+        rejected: dict[str, int] | None = None,
+        missing_audio: int = 0,
+        torn_groups: int = 0,
+        torn_artists: int = 0,
+        catalog_sha256: str = "",
+        versions: dict[str, str] | None = None,
+        statistics: InputStatistics | None = None,
+    ) -> "DatasetInfo":
+        """Describes the splits that a config led to.
+
+        Args:
+            config, splits: what the dataset is.
+            thresholds: those of the config unless given.
+            rejected: clips by reason; none unless given.
+            missing_audio: rows without a file.
+            torn_groups, torn_artists: how many are in two splits, of what the split is by and of
+                artists.
+            catalog_sha256: of the catalogue, where there is one.
+            versions: of libraries.
+            statistics: of the training split.
+        """
+        return cls(
+            format_version=FORMAT_VERSION,
+            fingerprint=fingerprint(config, splits),
+            config=config,
+            features=features(config),
+            class_names=config.class_names,
+            thresholds=config.thresholds if thresholds is None else thresholds,
+            splits=splits,
+            rejected=rejected or {},
+            missing_audio=missing_audio,
+            split_check={
+                "by": config.split_by,
+                "groups_in_two_splits": torn_groups,
+                "artists_in_two_splits": torn_artists,
+            },
+            catalog_sha256=catalog_sha256,
+            versions=versions or {},
+            statistics=statistics,
+        )
+
     def to_json(self) -> str:
         values = dataclasses.asdict(self) | {"config": self.config.to_dict()}
         if self.statistics is None:

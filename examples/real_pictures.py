@@ -236,21 +236,11 @@ def write_dataset(pictures: Pictures, config: DatasetConfig, output_dir: str) ->
             shards=tuple(shards),
         )
     torn_artists = _torn([track.artist_id for track in tracks], splits)
-    info = DatasetInfo(
-        format_version=dataset_info.FORMAT_VERSION,
-        fingerprint=dataset_info.fingerprint(config, described),
-        config=config,
-        features=dataset_info.features(config),
-        class_names=config.class_names,
-        thresholds=config.thresholds,
-        splits=described,
-        rejected={},
-        missing_audio=0,
-        split_check={
-            "by": config.split_by,
-            "groups_in_two_splits": torn_artists if config.split_by == "artist" else 0,
-            "artists_in_two_splits": torn_artists,
-        },
+    info = DatasetInfo.of(
+        config,
+        described,
+        torn_groups=torn_artists if config.split_by == "artist" else 0,
+        torn_artists=torn_artists,
         catalog_sha256=pictures.sha256,
         versions={"numpy": np.__version__},
         statistics=input_statistics.statistics_of(

@@ -15,7 +15,7 @@ from beam_pipelines import output_folder, pipeline
 from beam_pipelines.stream import announcements, known, plan
 from beam_pipelines.stream.known import Known
 from beam_pipelines.written_shard import RejectedTrack
-from common import audio, dataset_info, dataset_reader, files, generations
+from common import audio, dataset_reader, files, generations
 from common.dataset_config import SPLITS, DatasetConfig
 from common.dataset_info import DatasetInfo, Split
 from common.errors import UserFacingError
@@ -173,24 +173,7 @@ def _without_records(config: DatasetConfig) -> DatasetInfo:
     counts = dict.fromkeys(config.class_names, 0)
     empty = Split(num_examples=0, class_counts=counts, num_artists=0, shards=())
     splits = dict.fromkeys(SPLITS, empty)
-    return DatasetInfo(
-        format_version=dataset_info.FORMAT_VERSION,
-        fingerprint=dataset_info.fingerprint(config, splits),
-        config=config,
-        features=dataset_info.features(config),
-        class_names=config.class_names,
-        thresholds=config.thresholds,
-        splits=splits,
-        rejected={},
-        missing_audio=0,
-        split_check={
-            "by": config.split_by,
-            "groups_in_two_splits": 0,
-            "artists_in_two_splits": 0,
-        },
-        catalog_sha256="",
-        versions=pipeline.library_versions(),
-    )
+    return DatasetInfo.of(config, splits, versions=pipeline.library_versions())
 
 
 def made(

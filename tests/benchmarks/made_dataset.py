@@ -57,24 +57,6 @@ def make_dataset(
         "validation": make_split("validation", 1, 16),
         "test": make_split("test", 1, 16),
     }
-    info = describe(config, splits)
+    info = DatasetInfo.of(config, splits)
     (folder / dataset_info.FILE_NAME).write_text(info.to_json())
     return info
-
-
-def describe(config: DatasetConfig, splits: dict[str, Split]) -> DatasetInfo:
-    """The description of a dataset that no job has made."""
-    return DatasetInfo(
-        format_version=dataset_info.FORMAT_VERSION,
-        fingerprint=dataset_info.fingerprint(config, splits),
-        config=config,
-        features=dataset_info.features(config),
-        class_names=config.class_names,
-        thresholds=config.thresholds,
-        splits=splits,
-        rejected={},
-        missing_audio=0,
-        split_check={"by": "artist", "groups_in_two_splits": 0, "artists_in_two_splits": 0},
-        catalog_sha256="",
-        versions={},
-    )

@@ -12,7 +12,6 @@ import time
 
 import numpy as np
 
-from tests.benchmarks import made_dataset
 from tests.benchmarks.bar import Bar
 from tests.support.paths import FMA_SAMPLE
 from tests.support.running_app import RunningApp, running_app
@@ -33,18 +32,18 @@ def make_export(folder: pathlib.Path) -> tuple[str, object]:
 
     How well it answers does not matter here, so it is written without a dataset.
     """
-    from common import dataset_info
     from common.dataset_config import DatasetConfig
+    from common.dataset_info import DatasetInfo, Split
     from configs import dataset_artist, six_conv_rgb
     from trainer.model import export, poster
     from trainer.train_config import TrainConfig
 
     config = DatasetConfig.from_dict(dataset_artist.get_config().to_dict())
-    empty = dataset_info.Split(
+    empty = Split(
         num_examples=0, class_counts=dict.fromkeys(config.class_names, 0), num_artists=0, shards=()
     )
     splits = dict.fromkeys(("train", "validation", "test"), empty)
-    info = made_dataset.describe(config, splits)
+    info = DatasetInfo.of(config, splits)
     training = TrainConfig.from_dict(six_conv_rgb.get_config().to_dict())
     model = poster.build_network(
         training.network, shape=config.spectrogram.shape, num_classes=len(config.class_names)

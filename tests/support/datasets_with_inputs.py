@@ -21,7 +21,6 @@ from common.inputs import (
     tokens,
 )
 from configs import dataset_artist
-from tests.benchmarks import made_dataset
 
 # Of what a record must have; the rest has a default.
 Record = Mapping[str, Any]
@@ -68,7 +67,7 @@ def write_dataset(
             ),
         )
     info = dataclasses.replace(
-        made_dataset.describe(config, made), statistics=statistics(inputs, splits["train"])
+        DatasetInfo.of(config, made), statistics=statistics(inputs, splits["train"])
     )
     (folder / dataset_info.FILE_NAME).write_text(info.to_json())
     return info

@@ -18,6 +18,7 @@ percent = functools.partial(tables.percent, unknown="unknown")
 def render(template: str, **values: Any) -> str:
     """Renders a template with these values and, as `style`, the style sheet of all pages."""
     environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("trainer.evaluation", "page"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -25,11 +26,6 @@ def render(template: str, **values: Any) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["percent"] = percent
-    style = markupsafe.Markup(_resource("report.css"))
-    return environment.from_string(_resource(template)).render(style=style, **values)
-
-
-def _resource(name: str) -> str:
-    """Reads a file of the folder `page` beside this one."""
     folder = importlib.resources.files("trainer.evaluation").joinpath("page")
-    return folder.joinpath(name).read_text(encoding="utf-8")
+    style = markupsafe.Markup(folder.joinpath("report.css").read_text(encoding="utf-8"))
+    return environment.get_template(template).render(style=style, **values)
