@@ -2,6 +2,7 @@
 
 pip install -c constraints.txt '.[worker]'    # what a Beam worker runs
 pip install -c constraints.txt '.[pipeline]'  # the same, and what launches and inspects
+pip install -c constraints.txt '.[stream]'    # that, and the clients of Kafka and Pub/Sub
 pip install -c constraints.txt '.[trainer]'
 pip install -c constraints.txt '.[serving]'
 """
@@ -23,6 +24,7 @@ _WORKER = [
     *_BUCKETS,
 ]
 _PIPELINE = [*_WORKER, "build>=1.2", "matplotlib>=3.9", "setuptools>=70.1"]
+_STREAM = [*_PIPELINE, "confluent-kafka>=2.6,<3"]
 _TRAINER = [
     *_TENSORFLOW,
     *_AUDIO,  # what an export is verified with
@@ -55,7 +57,7 @@ _SERVING = [
     "uvicorn>=0.34",
 ]
 _DEV = [
-    *_PIPELINE,
+    *_STREAM,
     *_TRAINER,
     *_SERVING,
     # No wheel for Python 3.10 nor for other systems; tests.fuzz.run does without it there.
@@ -119,6 +121,7 @@ setup(
     extras_require={
         "worker": _WORKER,
         "pipeline": _PIPELINE,
+        "stream": _STREAM,
         "trainer": _TRAINER,
         "serving": _SERVING,
         "dev": sorted(set(_DEV)),

@@ -3,11 +3,13 @@ r"""Lets a dataset grow by what is announced: each run writes further generation
 python -m beam_pipelines.stream_dataset --source=announced --audio_dir=music \
     --config=configs/dataset_artist.py --output_dir=dataset --window=5m --once
 
---source is a folder, local or gs://, of files *.jsonl with an announcement a line. With --once it
-ends when all that was announced is dealt with; without it looks again every --poll. Every flag
-that is not listed here is Beam's, as of build_dataset. docs/streaming.md tells the rest.
+--source is a folder, local or gs://, of files *.jsonl with an announcement a line, or a topic,
+kafka://broker:9092/topic. With --once it ends when all that was announced is dealt with; without it
+looks again every --poll. Every flag that is not listed here is Beam's, as of build_dataset.
+docs/streaming.md tells the rest.
 """
 
+import contextlib
 import dataclasses
 import re
 import time
@@ -24,7 +26,13 @@ from common.errors import require
 
 _CONFIG = command.define_config("configs/dataset_artist.py")
 _SOURCE = flags.DEFINE_string(
-    "source", None, "Folder of files *.jsonl, an announcement a line.", required=True
+    "source",
+    None,
+    "Folder of files *.jsonl, an announcement a line, or kafka://broker:9092/topic.",
+    required=True,
+)
+_SKIP_EXPIRED = flags.DEFINE_bool(
+    "skip_expired", False, "Go on after what a topic has deleted before it was read; it is counted."
 )
 _AUDIO_DIR = flags.DEFINE_string(
     "audio_dir", None, "Folder that the paths of announcements are relative to.", required=True
@@ -70,7 +78,7 @@ def main(argv: list[str]) -> None:
     require(not engines.is_dataflow(options), "--runner=DataflowRunner: not for a stream yet")
     output_dir, audio_dir = _OUTPUT_DIR.value.rstrip("/"), _AUDIO_DIR.value.rstrip("/")
     poll = seconds_in(_POLL.value, flag="poll", least=1)
-    source = sources.of(_SOURCE.value)
+    source = sources.of(_SOURCE.value, once=_ONCE.value, skip_expired=_SKIP_EXPIRED.value)
     require(files.folder_exists(audio_dir), f"{audio_dir}: no such folder; see --audio_dir")
     rules = plan.Rules(
         window=seconds_in(_WINDOW.value, flag="window", least=1),
@@ -78,7 +86,7 @@ def main(argv: list[str]) -> None:
         audio_wait=seconds_in(_AUDIO_WAIT.value, flag="audio_wait"),
         label_wait=seconds_in(_LABEL_WAIT.value, flag="label_wait"),
     )
-    with lock.hold(output_dir, force=_FORCE_UNLOCK.value):
+    with contextlib.closing(source), lock.hold(output_dir, force=_FORCE_UNLOCK.value):
         config = open_dataset(output_dir)
         most = max(1, _MAX_CLIPS.value // config.clips_per_track)
         rules = dataclasses.replace(rules, max_tracks=most)
@@ -115,7 +123,7 @@ def open_dataset(output_dir: str) -> DatasetConfig:
 
 
 def grow(
-    source: sources.Folder,
+    source: sources.Source,
     output_dir: str,
     *,
     audio_dir: str,

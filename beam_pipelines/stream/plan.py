@@ -210,7 +210,7 @@ class _Settler:
         if self._is_ready(pending):
             self._take(pending)
             return
-        is_open = self._rules.start_of(announcement) + self._rules.window > self._now
+        is_open = self._is_open(announcement)
         if not is_open and announcement.listens is None and waited >= self._rules.label_wait:
             message = f"no listens within {self._rules.label_wait:,} s"
             self._plan.dead.append(_dead(announcement, NO_LISTENS, message))
@@ -224,9 +224,11 @@ class _Settler:
         announcement = pending.announcement
         if announcement.listens is None:
             return False
-        if self._rules.start_of(announcement) + self._rules.window > self._now:
-            return False
-        return self._has_audio(announcement.path)
+        return not self._is_open(announcement) and self._has_audio(announcement.path)
+
+    def _is_open(self, announcement: Announcement) -> bool:
+        """Returns whether the window of an announcement has not ended yet."""
+        return self._rules.start_of(announcement) + self._rules.window > self._now
 
     def _take(self, pending: Waiting) -> None:
         announcement, late = pending.announcement, pending.late
@@ -241,6 +243,8 @@ class _Settler:
         known = self._listens[announcement.track_id]
         if announcement.listens in (None, known):
             self._plan.counts["duplicates"] += 1
+            # So that sources that do not keep it for ever may drop it.
+            self._plan.news |= not self._is_open(announcement)
             return
         message = (
             f"announced again at {announcement.announced_at} with {announcement.listens:,} "

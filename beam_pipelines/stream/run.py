@@ -14,7 +14,7 @@ from common.inputs import Inputs
 
 
 def run(
-    source: sources.Folder,
+    source: sources.Source,
     output_dir: str,
     run_job: written_generation.RunJob,
     *,
@@ -50,13 +50,13 @@ def run(
         now=now,
         has_audio=functools.cache(functools.partial(has_audio, audio_dir=audio_dir)),
     )
-    if not (made.news or read.dead):
+    if not (made.news or read.dead or source.counts):
         return
     later = [row for part in made.parts[1:] for row in part.rows]
     offsets = {"uri": source.uri, "offsets": dict(source.spans)}
     for index, part in enumerate(made.parts or [None]):
         is_first = index == 0
-        yield written_generation.write(
+        manifest = written_generation.write(
             output_dir,
             part,
             there,
@@ -64,9 +64,12 @@ def run(
             audio_dir=audio_dir,
             dead=[*read.dead, *made.dead] if is_first else (),
             source=offsets if is_first else {"uri": source.uri, "offsets": {}},
-            counts={"announced": read.count, **made.counts} if is_first else {},
+            counts={"announced": read.count, **source.counts, **made.counts} if is_first else {},
             waiting=[*made.waiting, *later] if is_first else None,
         )
+        if is_first:
+            source.accounted_for()
+        yield manifest
 
 
 class _Read:
@@ -78,7 +81,7 @@ class _Read:
         self.count = 0
 
 
-def _read(source: sources.Folder, position: dict[str, int], inputs: Inputs, now: int) -> _Read:
+def _read(source: sources.Source, position: dict[str, int], inputs: Inputs, now: int) -> _Read:
     read = _Read()
     for line in source.lines(position):
         read.count += 1
@@ -128,7 +131,7 @@ def in_words(manifest: Manifest) -> str:
     words += [f"{count:,} {reason}" for reason, count in sorted(reasons.items())]
     words += [
         f"{manifest.counts[name]:,} {name}"
-        for name in ("duplicates", "merged")
+        for name in ("duplicates", "merged", "expired")
         if manifest.counts.get(name)
     ]
     if manifest.source.get("waiting"):

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from beam_pipelines.stream import announcements
 from common import files
@@ -23,6 +23,29 @@ class Line(NamedTuple):
     data: bytes
 
 
+class Source(Protocol):
+    """What announcements are read from.
+
+    Attributes:
+        uri: as manifests name it.
+        spans: {part: [from, to)} of what `lines` has read.
+        counts: what the manifest counts beside announcements, and must, if there is anything.
+    """
+
+    uri: str
+    spans: dict[str, list[int]]
+    counts: dict[str, int]
+
+    def lines(self, position: Mapping[str, int]) -> Iterator[Line]:
+        """Yields what was announced after a position {part: offset}."""
+
+    def accounted_for(self) -> None:
+        """Hears that the manifest which accounts for what `lines` has read is there."""
+
+    def close(self) -> None:
+        """Lets go of it."""
+
+
 class Folder:
     """The lines of the files `*.jsonl` in a folder or below a prefix of a bucket.
 
@@ -30,12 +53,14 @@ class Folder:
     without its end is one that is still being written, but in a bucket, where a file appears whole.
 
     Attributes:
-        spans: {file: [from, to]} in bytes of what `lines` has read.
+        spans: {file: [from, to)} in bytes of what `lines` has read.
+        counts: always empty.
     """
 
     def __init__(self, uri: str):
         self.uri = uri.rstrip("/")
         self.spans: dict[str, list[int]] = {}
+        self.counts: dict[str, int] = {}
 
     def lines(self, position: Mapping[str, int]) -> Iterator[Line]:
         """Yields what was announced after a position {file: bytes}, by name of the file.
@@ -78,19 +103,39 @@ class Folder:
             if at > begin:
                 self.spans[name] = [begin, at]
 
+    def accounted_for(self) -> None:
+        """Has nobody to tell."""
+
+    def close(self) -> None:
+        """Has nothing open."""
+
 
 def _skip(file: io.BufferedReader, count: int) -> None:
     while count > 0 and (block := file.read(min(count, 1 << 20))):
         count -= len(block)
 
 
-def of(uri: str) -> Folder:
+def of(uri: str, *, once: bool, skip_expired: bool) -> Source:
     """Returns the source that a --source names.
+
+    Args:
+        uri: a folder, gs://bucket/prefix or kafka://broker:9092/topic.
+        once: whether to give up, after a while, on one that does not answer.
+        skip_expired: whether to go on where announcements are gone before they were read.
 
     Raises:
         UserFacingError: there is none of this kind.
     """
     scheme = uri.partition("://")[0] if files.is_remote(uri) else ""
+    if scheme == "kafka":
+        try:
+            from beam_pipelines.stream.kafka import Topic  # the client is an extra
+        except ModuleNotFoundError as error:
+            raise UserFacingError(f"{error}; pip install '.[stream]' has it") from None
+        return Topic(uri, gives_up=once, skip_expired=skip_expired)
     if scheme not in ("", "gs"):
-        raise UserFacingError(f"--source={uri}: neither a folder nor gs://bucket/prefix")
+        raise UserFacingError(
+            f"--source: {scheme}:// is neither a folder nor gs://bucket/prefix nor "
+            "kafka://broker:9092/topic"
+        )
     return Folder(uri)

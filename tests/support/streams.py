@@ -80,12 +80,17 @@ def announce(folder, *values, name="a.jsonl"):
 def stream(
     tmp_path, *, output="dataset", source="announced", now=NOW, job=direct_job.run, rules=RULES
 ):
-    """Does what `stream_dataset --once` does, at a time; the manifests that it wrote."""
+    """Does what `stream_dataset --once` does, at a time; the manifests that it wrote.
+
+    The source is one of `sources`, or the name of a folder.
+    """
+    if isinstance(source, str):
+        source = sources.Folder(str(tmp_path / source))
     output_dir = str(tmp_path / output)
     if not (tmp_path / output / "dataset_info.json").exists():
         written_generation.begin_dataset(output_dir, CONFIG)
     found = run.run(
-        sources.Folder(str(tmp_path / source)),
+        source,
         output_dir,
         job,
         audio_dir=str(tmp_path / "music"),
