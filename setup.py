@@ -24,7 +24,11 @@ _WORKER = [
     *_BUCKETS,
 ]
 _PIPELINE = [*_WORKER, "build>=1.2", "matplotlib>=3.9", "setuptools>=70.1"]
-_STREAM = [*_PIPELINE, "confluent-kafka>=2.6,<3"]
+_STREAM = [
+    *_PIPELINE,
+    "confluent-kafka>=2.6,<3",
+    "google-cloud-pubsub>=2.20,<3",
+]
 _TRAINER = [
     *_TENSORFLOW,
     *_AUDIO,  # what an export is verified with

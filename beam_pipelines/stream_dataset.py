@@ -4,9 +4,9 @@ python -m beam_pipelines.stream_dataset --source=announced --audio_dir=music \
     --config=configs/dataset_artist.py --output_dir=dataset --window=5m --once
 
 --source is a folder, local or gs://, of files *.jsonl with an announcement a line, or a topic,
-kafka://broker:9092/topic. With --once it ends when all that was announced is dealt with; without it
-looks again every --poll. Every flag that is not listed here is Beam's, as of build_dataset.
-docs/streaming.md tells the rest.
+kafka://broker:9092/topic, or a subscription, pubsub://projects/P/subscriptions/S. With --once it
+ends when all that was announced is dealt with; without it looks again every --poll. Every flag that
+is not listed here is Beam's, as of build_dataset. docs/streaming.md tells the rest.
 """
 
 import contextlib
@@ -28,7 +28,8 @@ _CONFIG = command.define_config("configs/dataset_artist.py")
 _SOURCE = flags.DEFINE_string(
     "source",
     None,
-    "Folder of files *.jsonl, an announcement a line, or kafka://broker:9092/topic.",
+    "Folder of files *.jsonl, an announcement a line, or kafka://broker:9092/topic, or "
+    "pubsub://projects/P/subscriptions/S.",
     required=True,
 )
 _SKIP_EXPIRED = flags.DEFINE_bool(
@@ -90,11 +91,17 @@ def main(argv: list[str]) -> None:
         config = open_dataset(output_dir)
         most = max(1, _MAX_CLIPS.value // config.clips_per_track)
         rules = dataclasses.replace(rules, max_tracks=most)
+        num_written = 0
         while True:
-            grow(source, output_dir, audio_dir=audio_dir, rules=rules, options=options)
-            if _ONCE.value:
-                return
-            time.sleep(poll)
+            num_written += grow(
+                source, output_dir, audio_dir=audio_dir, rules=rules, options=options
+            )
+            if not _ONCE.value:
+                time.sleep(poll)
+            elif not source.may_have_more:
+                break
+    if not num_written:
+        print("nothing new that could be written")
 
 
 def open_dataset(output_dir: str) -> DatasetConfig:
@@ -129,8 +136,12 @@ def grow(
     audio_dir: str,
     rules: plan.Rules,
     options: PipelineOptions,
-) -> None:
-    """Deals with what was announced since the last manifest, and says what became of it."""
+) -> int:
+    """Deals with what was announced since the last manifest, and says what became of it.
+
+    Returns:
+        How many generations it wrote.
+    """
 
     def run_job(job: pipeline.Job) -> None:
         job_run.run(job, options)
@@ -141,8 +152,7 @@ def grow(
     ):
         num_written += 1
         print(run.in_words(manifest), flush=True)
-    if not num_written and _ONCE.value:
-        print("nothing new that could be written")
+    return num_written
 
 
 if __name__ == "__main__":

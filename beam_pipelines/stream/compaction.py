@@ -82,6 +82,9 @@ def compact(dataset_dir: str) -> Manifest:
     lines = [*held.no_record.values(), *held.dead]
     output_folder.write_rejected(folder, [(line.track_id, line.to_json()) for line in lines])
     files.write_atomically(folder, known.WAITING_FILE, known.waiting_text(held.waiting))
+    messages = held.messages[-known.MOST_MESSAGES :]
+    if messages:
+        files.write_atomically(folder, known.MESSAGES_FILE, known.messages_text(messages))
     counts = {"superseded": held.superseded} if held.superseded else {}
     takes_statistics = first.statistics is None and info.splits["train"].num_examples
     manifest = Manifest(
@@ -92,7 +95,11 @@ def compact(dataset_dir: str) -> Manifest:
         rejected=dict(sorted(Counter(line.reason for line in lines).items())),
         missing_audio=info.missing_audio,
         window=_window_of(parts),
-        source={**_source_of(parts), "waiting": len(held.waiting)},
+        source={
+            **_source_of(parts),
+            "waiting": len(held.waiting),
+            **({"messages": len(messages)} if messages else {}),
+        },
         late=sum(part.late for part in parts),
         counts=_sums([*(part.counts for part in parts), counts]) | {"tracks": len(rows)},
         new_artists=_sums([part.new_artists for part in parts]),
@@ -124,6 +131,7 @@ class _Held:
         dead: what else is in the lists of rejected tracks.
         superseded: how many lines are about a track that was taken later.
         waiting: what waits after them.
+        messages: what they account for of sources that have no offsets, the newest last.
     """
 
     def __init__(self) -> None:
@@ -132,6 +140,7 @@ class _Held:
         self.dead: list[RejectedTrack] = []
         self.superseded = 0
         self.waiting: list[Waiting] = []
+        self.messages: list[dict[str, str]] = []
 
 
 def _held(dataset_dir: str, parts: Sequence[Manifest]) -> _Held:
@@ -154,6 +163,7 @@ def _held(dataset_dir: str, parts: Sequence[Manifest]) -> _Held:
             else:
                 held.dead.append(line)
         held.waiting = known.waiting_after(held.waiting, part, folder, rows)
+        held.messages += known.messages_of(part, folder)
     return held
 
 

@@ -9,11 +9,12 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from beam_pipelines.stream import patience
 from beam_pipelines.stream.sources import Line
 from common.errors import UserFacingError, one_line
 
@@ -23,8 +24,8 @@ PROPERTIES = "KAFKA_PROPERTIES"
 _HOST = r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}"
 _URI = re.compile(rf"kafka://({_HOST}(?:,{_HOST})*)/([\w.-]{{1,249}})", re.ASCII)
 
-# How long brokers may be away with --once, how long one request and one look take, in seconds.
-_PATIENCE, _REQUEST, _LOOK = 180.0, 5.0, 0.5
+# How long one request and one look take, in seconds.
+_REQUEST, _LOOK = 5.0, 0.5
 # Nothing comes, though there is something: no client says that brokers are away.
 _SILENCE = 15.0
 _AT_ONCE = 500
@@ -50,23 +51,26 @@ class Topic:
         uri: kafka://broker:9092/topic; manifests keep positions by it.
         spans: {partition: [from, to)} of what `lines` has read.
         counts: `expired`, how many offsets were gone before they were read.
+        messages: always empty.
+        is_urgent: something is expired.
+        may_have_more: never; what comes meanwhile is for the next run.
     """
 
     def __init__(
         self,
         uri: str,
         *,
-        gives_up: bool,
+        once: bool,
         skip_expired: bool = False,
-        patience: float = _PATIENCE,
+        patient_for: float = patience.SECONDS,
     ):
         """Connects to nothing yet.
 
         Args:
             uri: of the brokers and the topic.
-            gives_up: on brokers that are away; or waits for them for ever.
+            once: does not wait for brokers for ever.
             skip_expired: goes on after offsets that are gone, and counts them.
-            patience: how long to wait before giving up, in seconds.
+            patient_for: how long to wait for brokers then, in seconds.
 
         Raises:
             UserFacingError: it is no such URI, or the file of properties is wrong.
@@ -80,13 +84,14 @@ class Topic:
         self.uri, self._topic = uri, found[2]
         self.spans: dict[str, list[int]] = {}
         self.counts: dict[str, int] = {}
-        self._patience = patience if gives_up else None
+        self.messages: list[str] = []
+        self.is_urgent = self.may_have_more = False
+        self._patience = patience.Patience(uri, patient_for if once else None)
         self._skip_expired = skip_expired
         self._problem: KafkaError | None = None
-        self._away_since: float | None = None
         self._consumer = _consumer(found[1], self._heard)
 
-    def lines(self, position: Mapping[str, int]) -> Iterator[Line]:
+    def lines(self, position: Mapping[str, int], messages: Collection[str] = ()) -> Iterator[Line]:
         """Yields what was announced after a position {partition: offset}.
 
         That is up to the end of each partition as this begins.
@@ -95,7 +100,7 @@ class Topic:
             UserFacingError: the topic, or what is to be read of it, is not there; a broker refuses
                 us, or none has answered for too long.
         """
-        self.spans, self.counts = {}, {}
+        self.spans, self.counts, self.is_urgent = {}, {}, False
         spans = self._spans_after(position)
         left = {partition: end for partition, (_, begin, end) in spans.items() if begin < end}
         self._consumer.assign(
@@ -103,8 +108,8 @@ class Topic:
         )
         last_heard = time.monotonic()
         while left:
-            messages = self._consumer.consume(_AT_ONCE, timeout=_LOOK)
-            for message in messages:
+            received = self._consumer.consume(_AT_ONCE, timeout=_LOOK)
+            for message in received:
                 partition, offset = _place(message)
                 if (error := message.error()) is not None:
                     if error.code() != KafkaError._PARTITION_EOF:
@@ -117,8 +122,9 @@ class Topic:
                 # The last offsets may be the marks of transactions, and no messages.
                 if offset >= left.get(partition, offset + 1):
                     del left[partition]
-            if messages:
-                self._away_since, self._problem, last_heard = None, None, time.monotonic()
+            if received:
+                self._patience.answered()
+                self._problem, last_heard = None, time.monotonic()
             elif self._problem or time.monotonic() - last_heard > _SILENCE:
                 self._wait(self._problem or KafkaError(KafkaError._TIMED_OUT))
         self._consumer.unassign()
@@ -169,6 +175,7 @@ class Topic:
         if position < low:
             if not self._skip_expired:
                 raise UserFacingError(_expired(self.uri, partition, position, low))
+            self.is_urgent = True
             self.counts["expired"] = self.counts.get("expired", 0) + low - position
         return position, max(position, low), high
 
@@ -181,7 +188,8 @@ class Topic:
                 self._consumer.poll(0)  # hears why
                 self._wait(error.args[0])
             else:
-                self._away_since = self._problem = None
+                self._patience.answered()
+                self._problem = None
                 return answer
 
     def _heard(self, error: KafkaError) -> None:
@@ -190,24 +198,13 @@ class Topic:
             self._problem = error
 
     def _wait(self, error: KafkaError) -> None:
-        """Pauses after an error that may pass, and says so once; raises any other."""
+        """Pauses after an error that may pass; raises any other."""
         cause = self._problem or error
         if cause.code() in _REFUSED:
             raise UserFacingError(f"{self.uri}: {_said(cause)}; see the file of {PROPERTIES}")
         if error.code() not in _AWAY:
             raise UserFacingError(f"{self.uri}: {_said(error)}")
-        said = _said(cause)
-        now = time.monotonic()
-        if self._away_since is None:
-            self._away_since = now
-            print(f"{self.uri}: no broker answers ({said}); trying again", flush=True)
-        away = now - self._away_since
-        if self._patience is not None and away > self._patience:
-            raise UserFacingError(
-                f"{self.uri}: no broker has answered for {away:,.0f} s ({said}); nothing is lost, "
-                "run the command again when they are back"
-            )
-        time.sleep(min(0.5 + away / 10, 10))
+        self._patience.wait(_said(cause))
 
 
 _REMADE = (

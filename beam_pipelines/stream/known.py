@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from beam_pipelines.splits_and_shards import split_of_track
 from beam_pipelines.stream.plan import Waiting
@@ -14,6 +14,10 @@ from common.errors import UserFacingError
 from common.generations import Manifest
 
 WAITING_FILE = "waiting.jsonl"
+# Ids of messages that a run has read, where a source has no offsets, and how many are remembered:
+# those of more than one run.
+MESSAGES_FILE = "messages.jsonl"
+MOST_MESSAGES = 200_000
 NO_AUDIO = "no_audio"
 # Why a row of a generation's catalogue has no record.
 NO_RECORD = {*audio.REJECT_REASONS, NO_AUDIO}
@@ -30,6 +34,7 @@ class Known:
         manifests: those that a reader takes.
         next_number: of the next generation.
         position: {part of the source: how far it is accounted for}.
+        messages: ids of what is accounted for of a source that has no offsets, the newest.
         newest_end: of the windows that are written, in seconds since 1970.
         waiting: announcements that are no records yet.
         listens: {track: listens} of all that is written.
@@ -40,6 +45,7 @@ class Known:
     manifests: list[Manifest]
     next_number: int = 1
     position: dict[str, int] = dataclasses.field(default_factory=dict)
+    messages: set[str] = dataclasses.field(default_factory=set)
     newest_end: float = 0.0
     waiting: list[Waiting] = dataclasses.field(default_factory=list)
     listens: dict[int, int] = dataclasses.field(default_factory=dict)
@@ -114,7 +120,37 @@ def load(dataset_dir: str, *, uri: str) -> Known:
             known.add(_written_by(rows, folder, first.config))
         here = {row.track_id for row in rows}
         known.waiting = waiting_after(known.waiting, manifest, folder, here)
+    for manifest in reversed(known.manifests):
+        folder = generations.folder_of(dataset_dir, manifest.generation)
+        for message in reversed(messages_of(manifest, folder)):
+            if message["uri"] == uri and len(known.messages) < MOST_MESSAGES:
+                known.messages.add(message["id"])
+        if len(known.messages) == MOST_MESSAGES:
+            break
     return known
+
+
+def messages_of(manifest: Manifest, folder: str) -> list[dict[str, str]]:
+    """Returns `uri` and `id` of the messages that a generation accounts for, the newest last.
+
+    Raises:
+        UserFacingError: their list is missing or damaged.
+    """
+    if not manifest.source.get("messages"):
+        return []
+    path = files.join(folder, MESSAGES_FILE)
+    try:
+        found = [json.loads(line) for line in files.read_bytes(path).splitlines()]
+        return [{"uri": str(each["uri"]), "id": str(each["id"])} for each in found]
+    except FileNotFoundError:
+        raise UserFacingError(f"{path}: missing; bring it back") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserFacingError(f"{path}: damaged ({error!r:.100})") from None
+
+
+def messages_text(messages: Iterable[Mapping[str, str]]) -> bytes:
+    """Returns the contents of a `messages.jsonl`, in ASCII."""
+    return b"".join(json.dumps(message).encode() + b"\n" for message in messages)
 
 
 def waiting_after(

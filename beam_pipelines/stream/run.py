@@ -40,7 +40,7 @@ def run(
     """
     there = known.load(output_dir, uri=source.uri)
     config = written_generation.config_of(there.first)
-    read = _read(source, there.position, config.inputs, now)
+    read = _read(source, there, config.inputs, now)
     made = plan.make(
         there.waiting,
         read.new,
@@ -50,7 +50,7 @@ def run(
         now=now,
         has_audio=functools.cache(functools.partial(has_audio, audio_dir=audio_dir)),
     )
-    if not (made.news or read.dead or source.counts):
+    if not (made.news or read.dead or source.is_urgent):
         return
     later = [row for part in made.parts[1:] for row in part.rows]
     offsets = {"uri": source.uri, "offsets": dict(source.spans)}
@@ -66,6 +66,7 @@ def run(
             source=offsets if is_first else {"uri": source.uri, "offsets": {}},
             counts={"announced": read.count, **source.counts, **made.counts} if is_first else {},
             waiting=[*made.waiting, *later] if is_first else None,
+            messages=source.messages if is_first else (),
         )
         if is_first:
             source.accounted_for()
@@ -81,9 +82,9 @@ class _Read:
         self.count = 0
 
 
-def _read(source: sources.Source, position: dict[str, int], inputs: Inputs, now: int) -> _Read:
+def _read(source: sources.Source, there: known.Known, inputs: Inputs, now: int) -> _Read:
     read = _Read()
-    for line in source.lines(position):
+    for line in source.lines(there.position, there.messages):
         read.count += 1
         try:
             read.new.append(announcements.parse(line.data, inputs=inputs, now=now))

@@ -1,7 +1,7 @@
 """Where announcements come from: what has been announced since a position, and the next one."""
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 from beam_pipelines.stream import announcements
@@ -29,15 +29,26 @@ class Source(Protocol):
     Attributes:
         uri: as manifests name it.
         spans: {part: [from, to)} of what `lines` has read.
-        counts: what the manifest counts beside announcements, and must, if there is anything.
+        counts: what the manifest counts beside announcements.
+        messages: what `lines` has read that has no offset: the ids, sorted.
+        is_urgent: whether a manifest must account for what was read, whatever that is.
+        may_have_more: whether there may be more that was announced before `lines` ended.
     """
 
     uri: str
     spans: dict[str, list[int]]
     counts: dict[str, int]
+    messages: list[str]
+    is_urgent: bool
+    may_have_more: bool
 
-    def lines(self, position: Mapping[str, int]) -> Iterator[Line]:
-        """Yields what was announced after a position {part: offset}."""
+    def lines(self, position: Mapping[str, int], messages: Collection[str]) -> Iterator[Line]:
+        """Yields what was announced and is not accounted for.
+
+        Args:
+            position: {part: offset} up to which all is.
+            messages: ids of others that are.
+        """
 
     def accounted_for(self) -> None:
         """Hears that the manifest which accounts for what `lines` has read is there."""
@@ -54,15 +65,18 @@ class Folder:
 
     Attributes:
         spans: {file: [from, to)} in bytes of what `lines` has read.
-        counts: always empty.
+        counts, messages: always empty.
+        is_urgent, may_have_more: never.
     """
 
     def __init__(self, uri: str):
         self.uri = uri.rstrip("/")
         self.spans: dict[str, list[int]] = {}
         self.counts: dict[str, int] = {}
+        self.messages: list[str] = []
+        self.is_urgent = self.may_have_more = False
 
-    def lines(self, position: Mapping[str, int]) -> Iterator[Line]:
+    def lines(self, position: Mapping[str, int], messages: Collection[str] = ()) -> Iterator[Line]:
         """Yields what was announced after a position {file: bytes}, by name of the file.
 
         Raises:
@@ -119,23 +133,30 @@ def of(uri: str, *, once: bool, skip_expired: bool) -> Source:
     """Returns the source that a --source names.
 
     Args:
-        uri: a folder, gs://bucket/prefix or kafka://broker:9092/topic.
-        once: whether to give up, after a while, on one that does not answer.
+        uri: a folder, gs://bucket/prefix, kafka://broker:9092/topic or
+            pubsub://projects/P/subscriptions/S.
+        once: whether each run is to settle all, and to give up on one that does not answer.
         skip_expired: whether to go on where announcements are gone before they were read.
 
     Raises:
         UserFacingError: there is none of this kind.
     """
     scheme = uri.partition("://")[0] if files.is_remote(uri) else ""
-    if scheme == "kafka":
-        try:
-            from beam_pipelines.stream.kafka import Topic  # the client is an extra
-        except ModuleNotFoundError as error:
-            raise UserFacingError(f"{error}; pip install '.[stream]' has it") from None
-        return Topic(uri, gives_up=once, skip_expired=skip_expired)
+    try:
+        # Their clients are an extra.
+        if scheme == "kafka":
+            from beam_pipelines.stream.kafka import Topic
+
+            return Topic(uri, once=once, skip_expired=skip_expired)
+        if scheme == "pubsub":
+            from beam_pipelines.stream.pubsub import Subscription
+
+            return Subscription(uri, once=once)
+    except ModuleNotFoundError as error:
+        raise UserFacingError(f"{error}; pip install '.[stream]' has it") from None
     if scheme not in ("", "gs"):
         raise UserFacingError(
-            f"--source: {scheme}:// is neither a folder nor gs://bucket/prefix nor "
-            "kafka://broker:9092/topic"
+            f"--source: {scheme}:// is neither a folder nor gs://bucket/prefix, "
+            "kafka://broker:9092/topic or pubsub://projects/P/subscriptions/S"
         )
     return Folder(uri)

@@ -80,6 +80,7 @@ def write(
     source: Mapping[str, Any],
     counts: Mapping[str, int],
     waiting: Sequence[plan.Waiting] | None = None,
+    messages: Sequence[str] = (),
 ) -> Manifest:
     """Writes the next generation and takes it up in what is known.
 
@@ -93,6 +94,7 @@ def write(
         source: of the manifest.
         counts: of the manifest, but for `tracks`.
         waiting: what waits after the run, of the first generation of a run.
+        messages: ids of what it accounts for of a source that has no offsets.
 
     Raises:
         UserFacingError: another run has written it meanwhile.
@@ -116,6 +118,10 @@ def write(
     if waiting is not None:
         files.write_atomically(folder, known.WAITING_FILE, known.waiting_text(list(waiting)))
         source = {**source, "waiting": len(waiting)}
+    if messages:
+        named = [{"uri": source["uri"], "id": message} for message in messages]
+        files.write_atomically(folder, known.MESSAGES_FILE, known.messages_text(named))
+        source = {**source, "messages": len(messages)}
     has_statistics = there.has_statistics
     new_artists, leaking = there.add(written)
     by_artist = config.split_by == "artist"
