@@ -28,6 +28,7 @@ _STREAM = [
     *_PIPELINE,
     "confluent-kafka>=2.6,<3",
     "google-cloud-pubsub>=2.20,<3",
+    "prometheus-client>=0.21",
 ]
 _TRAINER = [
     *_TENSORFLOW,

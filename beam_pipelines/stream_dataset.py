@@ -18,7 +18,7 @@ from absl import flags
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines import engines, job_run, pipeline
-from beam_pipelines.stream import plan, run, sources, written_generation
+from beam_pipelines.stream import metrics, plan, run, sources, written_generation
 from common import command, dataset_info, dataset_reader, files, lock
 from common.config import differences
 from common.dataset_config import DatasetConfig
@@ -58,6 +58,9 @@ _MAX_CLIPS = flags.DEFINE_integer(
 )
 _ONCE = flags.DEFINE_bool("once", False, "End when all that was announced is dealt with.")
 _POLL = flags.DEFINE_string("poll", "10s", "How long to wait between looks, without --once.")
+_METRICS_FILE = flags.DEFINE_string(
+    "metrics_file", None, "Where to write what Prometheus is to know after each run: a name *.prom."
+)
 _FORCE_UNLOCK = flags.DEFINE_bool("force_unlock", False, lock.FORCE_UNLOCK)
 
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -79,6 +82,8 @@ def main(argv: list[str]) -> None:
     require(not engines.is_dataflow(options), "--runner=DataflowRunner: not for a stream yet")
     output_dir, audio_dir = _OUTPUT_DIR.value.rstrip("/"), _AUDIO_DIR.value.rstrip("/")
     poll = seconds_in(_POLL.value, flag="poll", least=1)
+    if _METRICS_FILE.value is not None:
+        metrics.check(_METRICS_FILE.value)
     source = sources.of(_SOURCE.value, once=_ONCE.value, skip_expired=_SKIP_EXPIRED.value)
     require(files.folder_exists(audio_dir), f"{audio_dir}: no such folder; see --audio_dir")
     rules = plan.Rules(
@@ -91,10 +96,10 @@ def main(argv: list[str]) -> None:
         config = open_dataset(output_dir)
         most = max(1, _MAX_CLIPS.value // config.clips_per_track)
         rules = dataclasses.replace(rules, max_tracks=most)
-        num_written = 0
+        num_written, watch = 0, metrics.Watch()
         while True:
             num_written += grow(
-                source, output_dir, audio_dir=audio_dir, rules=rules, options=options
+                source, output_dir, audio_dir=audio_dir, rules=rules, options=options, watch=watch
             )
             if not _ONCE.value:
                 time.sleep(poll)
@@ -136,6 +141,7 @@ def grow(
     audio_dir: str,
     rules: plan.Rules,
     options: PipelineOptions,
+    watch: metrics.Watch,
 ) -> int:
     """Deals with what was announced since the last manifest, and says what became of it.
 
@@ -146,12 +152,21 @@ def grow(
     def run_job(job: pipeline.Job) -> None:
         job_run.run(job, options)
 
-    num_written = 0
+    began, num_written = time.time(), 0
     for manifest in run.run(
-        source, output_dir, run_job, audio_dir=audio_dir, rules=rules, now=int(time.time())
+        source,
+        output_dir,
+        run_job,
+        audio_dir=audio_dir,
+        rules=rules,
+        now=int(began),
+        watch=watch,
     ):
         num_written += 1
         print(run.in_words(manifest), flush=True)
+    if _METRICS_FILE.value is not None:
+        watch.ended(began=began, now=time.time())
+        metrics.write(_METRICS_FILE.value, watch, now=time.time())
     return num_written
 
 

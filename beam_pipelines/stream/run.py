@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 
-from beam_pipelines.stream import announcements, known, plan, sources, written_generation
+from beam_pipelines.stream import announcements, known, metrics, plan, sources, written_generation
 from beam_pipelines.stream.announcements import Announcement, Unusable
 from beam_pipelines.written_shard import RejectedTrack
 from common import files
@@ -21,6 +21,7 @@ def run(
     audio_dir: str,
     rules: plan.Rules,
     now: int,
+    watch: metrics.Watch | None = None,
 ) -> Iterator[Manifest]:
     """Yields the manifest of each generation as it is written.
 
@@ -34,6 +35,7 @@ def run(
         audio_dir: what the paths of announcements are relative to.
         rules: how they are gathered.
         now: seconds since 1970.
+        watch: hears what becomes of it.
 
     Raises:
         UserFacingError: the source can't be read, or the dataset is damaged or can't grow.
@@ -50,6 +52,8 @@ def run(
         now=now,
         has_audio=functools.cache(functools.partial(has_audio, audio_dir=audio_dir)),
     )
+    watch = metrics.Watch() if watch is None else watch
+    watch.read(there, read.count, made.waiting)
     if not (made.news or read.dead or source.is_urgent):
         return
     later = [row for part in made.parts[1:] for row in part.rows]
@@ -70,6 +74,7 @@ def run(
         )
         if is_first:
             source.accounted_for()
+        watch.wrote(manifest, () if part is None else part.rows)
         yield manifest
 
 

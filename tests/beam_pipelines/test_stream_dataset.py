@@ -10,15 +10,17 @@ import random
 import shutil
 
 import pytest
+from prometheus_client import parser
 
 from beam_pipelines import pipeline
-from beam_pipelines.stream import known, written_generation
+from beam_pipelines.stream import known, metrics, written_generation
 from common import dataset_reader
 from common.dataset_config import SPLITS
 from common.errors import UserFacingError
 from tests.support import direct_job
 from tests.support.commands import assert_refused, run_module
 from tests.support.streams import (
+    BEGIN,
     CONFIG,
     NOW,
     Killed,
@@ -211,6 +213,41 @@ def test_what_can_not_grow_is_refused(tmp_path):
     assert not (tmp_path / "dataset").exists()
 
 
+def test_metrics_say_how_far_it_is(tmp_path, music):
+    watch = metrics.Watch()
+
+    def figures(now):
+        """As Prometheus reads them: {name, or name and label: value}."""
+        stream(tmp_path, now=now, watch=watch)
+        watch.ended(began=now, now=now + 2)
+        metrics.write(str(tmp_path / "stream.prom"), watch, now=now + 2)
+        families = parser.text_string_to_metric_families((tmp_path / "stream.prom").read_text())
+        return {
+            " ".join(
+                [sample.name.removeprefix("fma_stream_"), *sample.labels.values()]
+            ): sample.value
+            for family in families
+            for sample in family.samples
+        }
+
+    announce(tmp_path / "announced", announced(1, at=10), announced(2, at=310))
+    found = figures(BEGIN + 200)
+    assert (found["lag_messages"], found["waiting"], found["lag_seconds"]) == (2, 2, 192)
+    assert found["generations"] == 0 and "clips_per_second" not in found
+    found = figures(BEGIN + 300)
+    assert (found["lag_messages"], found["waiting"], found["lag_seconds"]) == (0, 1, 0)
+    assert (found["clips_per_second"], found["latency_seconds"]) == (0.5, 292)
+    announce(tmp_path / "announced", b"nonsense", announced(1), announced(13), announced(4))
+    found = figures(BEGIN + 700)
+    assert found["announcements announced"] == 6 and found["announcements duplicates"] == 1
+    assert found["announcements tracks"] == 4 and found["late"] == 2
+    assert (found["rejected malformed"], found["rejected undecodable"]) == (1, 1)
+    assert (found["generations"], found["examples"], found["waiting"]) == (3, 3, 0)
+    again = figures(BEGIN + 800)  # nothing new: what the last writing run did is still there
+    changed = {name for name in found if found[name] != again[name]}
+    assert changed == {"run_timestamp_seconds"} and again["run_timestamp_seconds"] == BEGIN + 802
+
+
 def test_a_damaged_state_is_named(tmp_path, music):
     announce(tmp_path / "announced", announced(1), announced(77))
     stream(tmp_path)
@@ -231,6 +268,7 @@ def test_a_damaged_state_is_named(tmp_path, music):
         ("--window=5", "--window=5: not a duration"),
         ("--source=kafka://broker/topic", "--source=kafka"),
         ("--audio_dir=none", "none: no such folder"),
+        ("--metrics_file=none/stream.prom", "--metrics_file=none/stream.prom: no such folder"),
         ("--config.tresholds=(1,2)", "tresholds"),
     ],
 )

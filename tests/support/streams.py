@@ -78,7 +78,14 @@ def announce(folder, *values, name="a.jsonl"):
 
 
 def stream(
-    tmp_path, *, output="dataset", source="announced", now=NOW, job=direct_job.run, rules=RULES
+    tmp_path,
+    *,
+    output="dataset",
+    source="announced",
+    now=NOW,
+    job=direct_job.run,
+    rules=RULES,
+    watch=None,
 ):
     """Does what `stream_dataset --once` does, at a time; the manifests that it wrote.
 
@@ -96,6 +103,7 @@ def stream(
         audio_dir=str(tmp_path / "music"),
         rules=rules,
         now=now,
+        watch=watch,
     )
     return list(found)
 
