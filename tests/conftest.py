@@ -43,8 +43,9 @@ def pytest_sessionstart(session):
 def pytest_collection_modifyitems(items):
     """Puts the files of the longest tests first, so that all processes end at about the same time.
 
-    They are those with tests of a trained model, then of the library. While one process trains the
-    model, the next starts with a file that does not wait for it.
+    They are those with tests in a copy of the checkout, then of a trained model, then of the
+    library. While one process trains the model, the next starts with a file that does not wait for
+    it.
     """
     files = {}
     for item in items:
@@ -57,6 +58,7 @@ def pytest_collection_modifyitems(items):
     with_model = [path for path in order if tests_with("model_dir", path)]
     order = [path for path in order if path not in with_model]
     order = [*with_model[:1], *order[:1], *with_model[1:], *order[1:]]
+    order.sort(key=lambda path: not tests_with("checkout", path))
     items[:] = [item for path in order for item in files[path]]
 
 

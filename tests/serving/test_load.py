@@ -17,7 +17,7 @@ import pytest
 from tests.support.paths import ROOT
 from tests.support.running_app import running_app
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.alone]
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", 10))
 DAMAGED = int(os.environ.get("SOAK_DAMAGED_UPLOADS", 150))
