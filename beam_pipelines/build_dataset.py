@@ -120,12 +120,7 @@ def check_audio(tracks: Iterable[catalogue.Track], audio_dir: str, *, example: s
 
 
 def has_audio(track: catalogue.Track, audio_dir: str) -> bool:
-    try:
-        return files.exists(files.join(audio_dir, track.path))
-    except OSError as error:
-        if files.may_pass(error):
-            raise
-        return False  # no name that a file there could have
+    return files.has_file(files.join(audio_dir, track.path))
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from common import dataset_info, hearing, labels, records
+from common import audio_features, dataset_info, labels, records
 from common.catalogue import Track
 from common.dataset_config import DatasetConfig
 from common.inputs import ARTIST_MEAN, ARTIST_TRACKS, Inputs, number_feature
@@ -23,7 +23,7 @@ def record_of(
         config: of the dataset.
         thresholds: of the classes, in what the config's popularity is.
     """
-    heard = hearing.hear(window, config.spectrogram, config.inputs)
+    heard = audio_features.of_window(window, config.spectrogram, config.inputs)
     return record_with(track, heard, config, thresholds=thresholds)
 
 
@@ -34,7 +34,7 @@ def record_with(
     *,
     thresholds: tuple[float, ...],
 ) -> bytes:
-    """Serializes what is heard in a window of a track (`hearing.hear`) as a tf.Example."""
+    """Serializes a window's features (`audio_features.of_window`) and its track as a tf.Example."""
     return records.encode_example(
         {
             **{name: levels.tobytes() for name, levels in heard.items()},

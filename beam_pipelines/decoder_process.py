@@ -64,8 +64,8 @@ class Decoder(ContainedProcess):
             thresholds: of the classes, in listens.
 
         Raises:
-            audio.ClipError: the clip can't be used; `undecodable` if it kills the process twice or
-                takes too long.
+            rejection.ClipError: the clip can't be used; `undecodable` if it kills the process twice
+                or takes too long.
         """
         try:
             try:
@@ -81,10 +81,10 @@ def main() -> None:
     """Answers until stdin ends."""
     # Here, so that a worker that only starts this process does not load what it needs.
     from beam_pipelines import clip_record
-    from common import audio, hearing
+    from common import audio, audio_features
 
     config = DatasetConfig.from_dict(json.loads(sys.argv[1]))
-    hearing.load_banks(config.spectrogram, config.inputs)
+    audio_features.load_banks(config.spectrogram, config.inputs)
 
     def answer(header: Any, data: bytes) -> tuple[dict[str, Any], list[bytes]]:
         allow_processor_seconds(PROCESSOR_SECONDS)

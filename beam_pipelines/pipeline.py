@@ -25,7 +25,15 @@ from beam_pipelines import clip_record, output_folder, splits_and_shards
 from beam_pipelines.decoder_process import Decoder
 from beam_pipelines.track_rows import track_rows
 from beam_pipelines.written_shard import RejectedTrack, ShardSummary, WrittenShard
-from common import audio, catalogue, dataset_info, files, input_statistics, labels, records
+from common import (
+    catalogue,
+    dataset_info,
+    files,
+    input_statistics,
+    labels,
+    records,
+    rejection,
+)
 from common.dataset_config import SPLITS, DatasetConfig
 from common.errors import UserFacingError, is_want_of_the_machine
 
@@ -216,7 +224,7 @@ class WriteShard(beam.DoFn):
                     missing_audio += 1
                     Metrics.counter("tracks", "without audio").inc()
                     continue
-                except audio.ClipError as error:
+                except rejection.ClipError as error:
                     rejected.append(RejectedTrack.of(track, error))
                     Metrics.counter("tracks rejected", error.reason).inc()
                     continue
@@ -259,7 +267,7 @@ class WriteShard(beam.DoFn):
         except OSError as error:
             if is_want_of_the_machine(error) or (files.is_remote(path) and files.may_pass(error)):
                 raise  # it is not the clip's fault, and the runner tries again
-            raise audio.ClipError("undecodable", f"can't be read: {error.strerror}") from None
+            raise rejection.ClipError("undecodable", f"can't be read: {error.strerror}") from None
         Metrics.counter("audio", "bytes read").inc(len(data))
         decoded = self._decoder.decode(track, data, thresholds=thresholds)
         Metrics.counter("tracks", "decoded").inc()
@@ -381,7 +389,7 @@ def describe(
         config,
         splits,
         thresholds=tuple(thresholds),
-        rejected={reason: reasons[reason] for reason in audio.REJECT_REASONS if reasons[reason]},
+        rejected={reason: reasons[reason] for reason in rejection.REASONS if reasons[reason]},
         missing_audio=sum(shard.missing_audio for shard in shards),
         torn_groups=leaking_groups.get(groups, 0),
         torn_artists=leaking_groups.get("artist", 0),

@@ -4,8 +4,8 @@ import dataclasses
 import json
 from typing import Any
 
-from common.audio import ClipError
 from common.catalogue import Track
+from common.rejection import ClipError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -15,7 +15,7 @@ class RejectedTrack:
     Attributes:
         track_id: of the catalogue.
         path: of its audio, as the catalogue has it.
-        reason: one of `audio.REJECT_REASONS`.
+        reason: one of `rejection.REASONS`.
         message: the reason in words.
     """
 

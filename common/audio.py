@@ -12,7 +12,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from common.errors import UserFacingError
+from common.rejection import ClipError
 
 # What a header may claim before it is taken for damaged: more would cost memory without bound.
 MIN_RATE, MAX_RATE = 1_000, 768_000
@@ -27,20 +27,6 @@ MAX_PEAK = 2.0**31
 # Samples that are read at once, those of all channels: few enough to stay in a core's cache, and
 # to cost no memory worth speaking of, however many channels a header claims.
 _BLOCK = 1 << 17
-
-REJECT_REASONS = ("empty_file", "undecodable", "too_short", "silent", "not_finite")
-
-
-class ClipError(UserFacingError):
-    """A clip that can't be used: `reason` is one of REJECT_REASONS, `str()` says more.
-
-    `code` is the reason, or says it more exactly: of what is `undecodable`, `too_long` or
-    `too_slow_to_decode`.
-    """
-
-    def __init__(self, reason: str, message: str, *, code: str | None = None):
-        super().__init__(message)
-        self.reason, self.code = reason, code or reason
 
 
 class _Stream(soundfile.SoundFile):

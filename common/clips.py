@@ -7,8 +7,8 @@ sides.
 import numpy as np
 from numpy.typing import NDArray
 
-from common.audio import ClipError
 from common.dataset_config import DatasetConfig
+from common.rejection import ClipError
 
 Waveform = NDArray[np.float32]
 

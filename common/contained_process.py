@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Callable
 from typing import IO, Any
 
-from common.audio import ClipError
+from common.rejection import ClipError
 
 # Keep the memory of one clip for the next: fetching it anew from the system for each large array
 # takes a fifth of the time of a clip.

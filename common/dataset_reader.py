@@ -1,5 +1,6 @@
 """Reads a dataset back, without TensorFlow: its description, its records, whether it is whole."""
 
+import contextlib
 import hashlib
 import io
 from collections.abc import Collection, Iterator, Sequence
@@ -9,6 +10,7 @@ from common import dataset_info, files, generations, records
 from common.dataset_config import SPLITS
 from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError, require
+from common.model_info import ModelInfo
 
 
 def load_dataset_info(
@@ -49,6 +51,23 @@ def load_dataset_info(
                 size == shard.bytes, f"{shard_path}: {size:,} bytes, {shard.bytes:,} were written"
             )
     return info
+
+
+def load_trained_on(
+    dataset_dir: str, model: ModelInfo, *, check_shards_of: Collection[str] = SPLITS
+) -> DatasetInfo | None:
+    """Reads the description of the generations that a model was trained on, None if they differ.
+
+    Args:
+        dataset_dir, check_shards_of: as `load_dataset_info` has them.
+        model: whose fingerprint the generations must have.
+    """
+    pinned = model.dataset_generations or (0,)
+    with contextlib.suppress(UserFacingError):
+        info = load_dataset_info(dataset_dir, check_shards_of=check_shards_of, pinned=pinned)
+        if info.fingerprint == model.dataset_fingerprint:
+            return info
+    return None
 
 
 def first_info(dataset_dir: str) -> DatasetInfo:

@@ -216,6 +216,20 @@ def exists(path: str) -> bool:
         return bool(_blob(path).exists(retry=_retry()))
 
 
+def has_file(path: str) -> bool:
+    """Returns whether there is a file at a path that others chose; where none can be is none.
+
+    Raises:
+        OSError: a bucket does not answer now.
+    """
+    try:
+        return exists(path)
+    except OSError as error:
+        if may_pass(error):
+            raise
+        return False
+
+
 def size_of(path: str) -> int | None:
     """Returns the bytes of a file, None if there is none."""
     try:

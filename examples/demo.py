@@ -106,7 +106,8 @@ def summary(
 ) -> str:
     """The table at the end."""
     info = dataset_reader.load_dataset_info(str(folders["dataset"]))
-    version = versions(folders["export"])[-1]
+    export = folders["export"]
+    version = export / str(export_folder.newest_version(str(export)))
     evaluation = json.loads((version / export_folder.INFO_FILE).read_text())["evaluation"]
     rejected = ", ".join(f"{count} {reason}" for reason, count in info.rejected.items()) or "none"
     clips_in = info.num_examples + sum(info.rejected.values())
@@ -215,7 +216,7 @@ def train(steps: Steps, folders: dict[str, pathlib.Path]) -> None:
         (folders["dataset"] / "dataset_info.json").read_bytes(),
         source_of("common", "trainer", "serving", "configs"),
     )
-    if steps.finished("training", made_from) and versions(folders["export"]):
+    if steps.finished("training", made_from) and export_folder.versions(str(folders["export"])):
         return skip(folders["model"])
     if not steps.begun("training", made_from):
         for name in ("model", "export"):  # so that it trains anew instead of finding itself done
@@ -229,14 +230,6 @@ def train(steps: Steps, folders: dict[str, pathlib.Path]) -> None:
         f"--export_dir={folders['export']}",
     )
     steps.finish("training", made_from)
-
-
-def versions(export_dir: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the folders of an export's versions, the newest last."""
-    if not export_dir.is_dir():
-        return []
-    found = [path for path in export_dir.iterdir() if path.name.isdecimal()]
-    return sorted(found, key=lambda path: int(path.name))
 
 
 def main(_: list[str]) -> None:

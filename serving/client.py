@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, TypeVar
 import grpc
 import numpy as np
 
-from common import audio, command, metadata
+from common import command, metadata, rejection
 from common.errors import UserFacingError, require
 from common.model_info import ModelInfo
 from common.signatures import MAX_BATCH
@@ -215,7 +215,7 @@ def decode_file(path: str, decode: Callable[[bytes], Decoded]) -> Decoded | str:
         return getattr(error, "strerror", None) or str(error)
     try:
         return decode(data)
-    except audio.ClipError as error:
+    except rejection.ClipError as error:
         return f"{error.reason}: {error}"
 
 

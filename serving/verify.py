@@ -7,7 +7,6 @@ newest version that is asked; with it, a candidate, which gets its number if it 
 aside if it does not. Without --audio_dir the songs are left out.
 """
 
-import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -15,7 +14,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from common import catalogue, clips, command, dataset_info, dataset_reader, export_folder, files
+from common import (
+    catalogue,
+    clips,
+    command,
+    dataset_info,
+    dataset_reader,
+    export_folder,
+    files,
+    rejection,
+)
 from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError, one_line, require
 from common.model_info import ModelInfo
@@ -91,7 +99,6 @@ def read_songs(
     features_csv: Sequence[str],
 ) -> Songs:
     """Decodes the songs of records, and those that the job rejected."""
-    from common import audio
 
     paths = paths_of(tracks_csv, features_csv, info) if tracks_csv else {}
     by_track: dict[int, list[Record]] = {}
@@ -119,7 +126,7 @@ def read_songs(
         reason = "taken"
         try:
             windows_of(data, info)
-        except audio.ClipError as error:
+        except rejection.ClipError as error:
             reason = error.reason
         if reason != line["reason"]:
             taken.append(f"{line['path']}: {reason}, and the job found it {line['reason']}")
@@ -216,11 +223,7 @@ def info_of(dataset_dir: str, model: ModelInfo) -> DatasetInfo:
     """
     info = dataset_reader.load_dataset_info(dataset_dir)
     if info.generations and info.fingerprint != model.dataset_fingerprint:
-        trained_on = model.dataset_generations or (0,)
-        with contextlib.suppress(UserFacingError):
-            pinned = dataset_reader.load_dataset_info(dataset_dir, pinned=trained_on)
-            if pinned.fingerprint == model.dataset_fingerprint:
-                return pinned
+        return dataset_reader.load_trained_on(dataset_dir, model) or info
     return info
 
 

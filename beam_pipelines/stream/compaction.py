@@ -25,7 +25,6 @@ from beam_pipelines.stream.plan import Waiting
 from beam_pipelines.track_rows import ReadCatalogue
 from beam_pipelines.written_shard import RejectedTrack, WrittenShard
 from common import (
-    audio,
     dataset_info,
     dataset_reader,
     files,
@@ -33,6 +32,7 @@ from common import (
     hashing,
     input_statistics,
     records,
+    rejection,
 )
 from common.catalogue import Track
 from common.dataset_config import SPLITS, DatasetConfig
@@ -269,7 +269,7 @@ class _CopyShard(pipeline.WriteShard):
         if line is not None and line.reason == known.NO_AUDIO:
             raise FileNotFoundError
         if line is not None:
-            raise audio.ClipError(line.reason, line.message)
+            raise rejection.ClipError(line.reason, line.message)
         # Before it are those of shards that an earlier run has done.
         for _, track_id, found in self._merged:
             if track_id == track.track_id:

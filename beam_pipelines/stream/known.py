@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from beam_pipelines.splits_and_shards import split_of_track
 from beam_pipelines.stream.plan import Waiting
 from beam_pipelines.written_shard import RejectedTrack
-from common import audio, catalogue, dataset_info, dataset_reader, files, generations
+from common import catalogue, dataset_info, dataset_reader, files, generations, rejection
 from common.dataset_config import SPLITS, DatasetConfig
 from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError
@@ -20,7 +20,7 @@ MESSAGES_FILE = "messages.jsonl"
 MOST_MESSAGES = 200_000
 NO_AUDIO = "no_audio"
 # Why a row of a generation's catalogue has no record.
-NO_RECORD = {*audio.REJECT_REASONS, NO_AUDIO}
+NO_RECORD = {*rejection.REASONS, NO_AUDIO}
 
 
 @dataclasses.dataclass

@@ -117,12 +117,7 @@ def has_audio(path: str, *, audio_dir: str) -> bool:
         root = os.path.realpath(audio_dir)
         if os.path.commonpath([root, os.path.realpath(whole)]) != root:
             raise Unusable(announcements.OUTSIDE, "path: a link that leads out of --audio_dir")
-    try:
-        return files.exists(whole)
-    except OSError as error:
-        if files.may_pass(error):
-            raise
-        return False  # no name that a file there could have
+    return files.has_file(whole)
 
 
 def in_words(manifest: Manifest) -> str:

@@ -15,7 +15,7 @@ from beam_pipelines import output_folder, pipeline
 from beam_pipelines.stream import announcements, known, plan
 from beam_pipelines.stream.known import Known
 from beam_pipelines.written_shard import RejectedTrack
-from common import audio, dataset_reader, files, generations
+from common import dataset_reader, files, generations, rejection
 from common.dataset_config import SPLITS, DatasetConfig
 from common.dataset_info import DatasetInfo, Split
 from common.errors import UserFacingError
@@ -225,7 +225,7 @@ def _lines(
 ) -> list[RejectedTrack]:
     """Returns the lines of `rejected.jsonl`: the job's, and those of announcements."""
     # Of a run that was killed, others may be there already.
-    lines = [line for line in known.lines_of(folder) if line.reason in audio.REJECT_REASONS]
+    lines = [line for line in known.lines_of(folder) if line.reason in rejection.REASONS]
     if missing:
         rejected = {line.track_id for line in lines}
         for row in rows:

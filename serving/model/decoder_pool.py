@@ -81,7 +81,7 @@ class DecoderPool:
         A song that a process ends with is sent to another one, since the song may not be why.
 
         Raises:
-            audio.ClipError: as `song.load_song` does; `undecodable` if it ends two processes.
+            rejection.ClipError: as `song.load_song` does; `undecodable` if it ends two processes.
             NoDecoderError: the system ended both of them, or none is there.
         """
         try:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import grpc
 import numpy as np
 
-from common import audio, export_folder, files, metadata
+from common import export_folder, files, metadata, rejection
 from common.errors import UserFacingError, one_line, require
 from serving.client import MODEL_NAME, Client, OtherModelError, ServerError
 from serving.model import verification
@@ -120,7 +120,7 @@ class ServedVersion:
         noise = np.random.default_rng(0).integers(-9_000, 9_000, (samples, 1), np.int16)
         try:
             song = self.decoders.dispatch(verification.wav(noise, signal.sample_rate))
-        except audio.ClipError as error:
+        except rejection.ClipError as error:
             raise UserFacingError(f"{path}: it takes no song ({error})") from None
         self._check_answer(np.stack([window.picture for window in song.windows]), path)
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common import audio, clips, hearing
+from common import audio, audio_features, clips
 from common.model_info import ModelInfo
 
 MAX_WINDOWS = 9
@@ -43,7 +43,7 @@ def middle_waveform(data: bytes, info: ModelInfo) -> np.ndarray:
     """Decodes the part of an audio file that the model was trained on: float32 [samples].
 
     Raises:
-        audio.ClipError: the file can't be used.
+        rejection.ClipError: the file can't be used.
     """
     (window,) = clips.clip_windows(
         audio.load_waveform(data, sample_rate=info.signal.sample_rate),
@@ -58,7 +58,7 @@ def middle_waveform(data: bytes, info: ModelInfo) -> np.ndarray:
 def hear_middle(data: bytes, info: ModelInfo) -> dict[str, np.ndarray]:
     """Hears `middle_waveform`, see `Window.heard`; raises as it does."""
     heard: dict[str, np.ndarray] = dict(
-        hearing.hear(middle_waveform(data, info), info.signal, info.inputs)
+        audio_features.of_window(middle_waveform(data, info), info.signal, info.inputs)
     )
     return heard
 
@@ -81,7 +81,7 @@ def load_song(
     the middle one is what `middle_waveform` gives. Silent ones are left out.
 
     Raises:
-        audio.ClipError: the file can't be used, is longer than `max_seconds`, has more than
+        rejection.ClipError: the file can't be used, is longer than `max_seconds`, has more than
             `max_samples` of all channels, or its middle is silent.
     """
     params = info.signal
@@ -103,6 +103,6 @@ def load_song(
         if place == count // 2:
             middle = len(windows)
         if not clips.is_silent(piece, info.silence_dbfs):
-            heard = dict(hearing.hear(piece, params, info.inputs))
+            heard = dict(audio_features.of_window(piece, params, info.inputs))
             windows.append(Window(start / params.sample_rate, heard))
     return Song(seconds, windows, middle)

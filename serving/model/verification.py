@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from common import clips, hearing, metadata
+from common import audio_features, clips, metadata
 from common.errors import one_line
 from common.records import decode_example
 from common.signatures import SIGNATURES
@@ -104,7 +104,7 @@ class Verifier:
 
     def _heard(self, windows: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
         """{`spectrogram`, and `chroma` and `tempo` where it takes them: array [windows, …]}."""
-        heard = [hearing.hear(window, self._params, self._inputs) for window in windows]
+        heard = [audio_features.of_window(window, self._params, self._inputs) for window in windows]
         return {name: np.stack([each[name] for each in heard]) for name in heard[0]}
 
     def _ask_heard(

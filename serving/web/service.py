@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from starlette.requests import Request
 
-from common import audio, metadata
+from common import metadata, rejection
 from common.errors import UserFacingError
 from common.model_info import ModelInfo
 from serving.client import ServerError
@@ -42,7 +42,7 @@ _READY_SECONDS = 1.0
 
 _NO_DECODER = "The system has ended the server's decoders; try again soon."
 _NO_MODEL = "The model server does not answer; try again soon."
-_ADVICE = {
+ADVICE = {
     "empty_file": "The file is empty.",
     "too_long": "The song is too long.",
     "too_slow_to_decode": "The song takes too long to decode; try it as an mp3, or a part of it.",
@@ -125,8 +125,8 @@ class PredictionService:
         started = time.perf_counter()
         try:
             song = await asyncio.to_thread(version.decoders.dispatch, uploaded.song)
-        except audio.ClipError as error:
-            raise Refusal(422, error.code, f"{_ADVICE[error.code]} ({error})") from None
+        except rejection.ClipError as error:
+            raise Refusal(422, error.code, f"{ADVICE[error.code]} ({error})") from None
         except NoDecoderError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
             raise Refusal(503, "no_decoder", _NO_DECODER, retry_after=5) from None

@@ -18,9 +18,9 @@ import soundfile
 
 from beam_pipelines.decoder_process import Decoder
 from common import dataset_reader
-from common.audio import ClipError
 from common.catalogue import Track, clip_path
 from common.dataset_config import DatasetConfig
+from common.rejection import ClipError
 from configs import dataset_artist
 from tests.support.commands import build, read_csv, write_csv
 from tests.support.paths import FMA_SAMPLE

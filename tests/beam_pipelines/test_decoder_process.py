@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from beam_pipelines import clip_record, decoder_process
-from common import audio
+from common import rejection
 from common.audio import load_waveform
 from common.catalogue import Track
 from common.clips import windows_of
@@ -56,7 +56,7 @@ def test_reasons_come_through(decoder, song):
         (b"text", "undecodable"),
         (song[:20_000], "too_short"),
     ]:
-        with pytest.raises(audio.ClipError) as error:
+        with pytest.raises(rejection.ClipError) as error:
             decode(decoder, data)
         assert error.value.reason == reason
     assert decode(decoder, song).records
@@ -85,7 +85,7 @@ def starting(code: str) -> list[str]:
 def test_a_song_that_crashes_every_decoder_is_a_bad_clip(song):
     command = starting("answer_requests(lambda *_: os.abort())")
     decoder = decoder_process.Decoder(CONFIG, command=command)
-    with pytest.raises(audio.ClipError, match="the decoder crashed") as error:
+    with pytest.raises(rejection.ClipError, match="the decoder crashed") as error:
         decode(decoder, song)
     assert error.value.reason == "undecodable"
 
@@ -101,7 +101,7 @@ def test_a_decoder_that_computes_for_ever_is_stopped(song):
     )
     decoder = decoder_process.Decoder(CONFIG, command=command)
     started = time.monotonic()
-    with pytest.raises(audio.ClipError, match="too much time of a processor") as error:
+    with pytest.raises(rejection.ClipError, match="too much time of a processor") as error:
         decode(decoder, song)
     assert (error.value.reason, error.value.code) == ("undecodable", "too_slow_to_decode")
     assert time.monotonic() - started > 3
@@ -118,7 +118,7 @@ def test_a_decoder_that_hangs_is_stopped(song):
         CONFIG, command=[sys.executable, "-c", code], timeout_seconds=0.5
     )
     started = time.monotonic()
-    with pytest.raises(audio.ClipError, match=r"longer than 0\.5 s") as error:
+    with pytest.raises(rejection.ClipError, match=r"longer than 0\.5 s") as error:
         decode(decoder, song)
     assert (error.value.reason, error.value.code) == ("undecodable", "too_slow_to_decode")
     assert time.monotonic() - started < 10

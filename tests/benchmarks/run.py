@@ -1,6 +1,6 @@
 """The benchmarks: ratios of two things measured side by side in one run, and limits.
 
-python -m tests.benchmarks.run [NAME …], of job, hearing, scale, million_rows, training,
+python -m tests.benchmarks.run [NAME …], of job, audio_features, scale, million_rows, training,
     step_costs, serving
 
 Prints a table and writes build/bench.json: {name: {value, bar, better, holds}}. Of those that are
@@ -20,7 +20,7 @@ OUTPUT = pathlib.Path("build/bench.json")
 # needed, since the processes of a pool import this one again and should not wait for TensorFlow.
 BENCHMARKS = {
     "job": "dataset_job",
-    "hearing": "hearing",
+    "audio_features": "audio_features",
     "scale": "scale",
     "million_rows": "million_rows",
     "training": "training",

@@ -47,7 +47,7 @@ from apache_beam.transforms.window import GlobalWindows
 from beam_pipelines import clip_record, pipeline, splits_and_shards
 from beam_pipelines.output_folder import Mode, Work
 from beam_pipelines.written_shard import RejectedTrack, ShardSummary
-from common import audio, catalogue, dataset_reader, hashing
+from common import catalogue, dataset_reader, hashing, rejection
 from common.audio import load_waveform
 from common.catalogue import Track
 from common.clips import windows_of
@@ -292,7 +292,7 @@ def _summaries(count: int) -> list[ShardSummary]:
 
 def _rejected_tracks(count: int) -> list[tuple[int, str]]:
     """As `Finish` has them, with a message of 60 letters."""
-    error = audio.ClipError("undecodable", "x" * 60)
+    error = rejection.ClipError("undecodable", "x" * 60)
     line = RejectedTrack.of(track(1, count), error).to_json().encode()
     return [(10**9 + number, line.decode()) for number in range(count)]
 

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 import soxr
 
-from common import audio, clips
+from common import audio, clips, rejection
 
 LIMITS = dict(sample_rate=22_050, num_samples=660_920, min_seconds=3.0, silence_dbfs=-80.0)
 
@@ -47,10 +47,10 @@ def windows_of(data):
     ],
 )
 def test_reasons(data, reason):
-    with pytest.raises(audio.ClipError) as error:
+    with pytest.raises(rejection.ClipError) as error:
         windows_of(data)
     assert error.value.reason == reason
-    assert reason in audio.REJECT_REASONS
+    assert reason in rejection.REASONS
     assert "\n" not in str(error.value)
 
 
@@ -64,7 +64,7 @@ def test_floats_in_the_range_of_integers_are_taken():
 
 def test_the_samples_of_all_channels_are_bounded():
     data = encoded(np.zeros((200_000, 8), np.float32), 192_000, "FLAC")
-    with pytest.raises(audio.ClipError, match="more than 1,000,000 samples") as error:
+    with pytest.raises(rejection.ClipError, match="more than 1,000,000 samples") as error:
         audio.load_waveform(data, sample_rate=22_050, max_samples=1_000_000)
     assert (error.value.reason, error.value.code) == ("undecodable", "too_long")
     audio.load_waveform(data, sample_rate=22_050, max_samples=1_600_000)
@@ -113,7 +113,7 @@ def test_many_channels_cost_no_more_memory_than_two():
 def test_absurd_rates_are_damage(rate):
     data = bytearray(encoded(tone()))
     data[24:28] = rate.to_bytes(4, "little")
-    with pytest.raises(audio.ClipError, match="its header says") as error:
+    with pytest.raises(rejection.ClipError, match="its header says") as error:
         audio.load_waveform(bytes(data), sample_rate=22_050)
     assert error.value.reason == "undecodable"
 

@@ -4,7 +4,7 @@ import librosa
 import numpy as np
 import pytest
 
-from common import audio, chroma, clips, hearing, spectrogram
+from common import audio, audio_features, chroma, clips, spectrogram
 from common.inputs import Inputs
 from common.spectrogram import SpectrogramParams
 from tests.support.made_sounds import made_sounds
@@ -35,7 +35,7 @@ def tempo_by_librosa(window: np.ndarray) -> np.ndarray:
 
 
 def assert_heard_as_by_librosa(window: np.ndarray, *, tempo_within: int = 1) -> None:
-    heard = hearing.hear(window, PARAMS, BOTH)
+    heard = audio_features.of_window(window, PARAMS, BOTH)
     assert heard["chroma"].shape == (12, 159)
     assert heard["tempo"].shape == (384,)
     off = np.abs(heard["chroma"].astype(int) - chroma_by_librosa(window))
@@ -67,7 +67,7 @@ def test_a_note_is_its_pitch_class_and_nothing_else():
     seconds = np.arange(PARAMS.num_samples) / PARAMS.sample_rate
     for place, frequency in ((9, 440.0), (0, 261.63), (4, 659.26)):
         note = (0.5 * np.sin(2 * np.pi * frequency * seconds)).astype(np.float32)
-        classes = hearing.hear(note, PARAMS, Inputs(chroma=True))["chroma"]
+        classes = audio_features.of_window(note, PARAMS, Inputs(chroma=True))["chroma"]
         assert (classes.argmax(axis=0) == place).all()
         assert (np.delete(classes, place, axis=0) < 128).all()
 
@@ -76,7 +76,7 @@ def test_a_note_is_its_pitch_class_and_nothing_else():
 def test_beats_come_again_after_their_time(beats_a_minute):
     frames_a_second = PARAMS.sample_rate / PARAMS.hop
     beat = made_sounds(PARAMS, beats_a_minute=beats_a_minute)["beats"]
-    spectrum = hearing.hear(beat, PARAMS, Inputs(tempo=True))["tempo"].astype(int)
+    spectrum = audio_features.of_window(beat, PARAMS, Inputs(tempo=True))["tempo"].astype(int)
     lag = frames_a_second * 60 / beats_a_minute
     strongest = 5 + spectrum[5:60].argmax()
     assert abs(strongest - lag) <= 1
@@ -85,24 +85,24 @@ def test_beats_come_again_after_their_time(beats_a_minute):
 def test_what_never_changes_has_no_tempo_and_silence_no_pitch():
     sounds = made_sounds(PARAMS)
     assert tempo_by_librosa(sounds["hum"]).max() == 255
-    assert hearing.hear(sounds["hum"], PARAMS, BOTH)["tempo"].max() < 50
-    half = hearing.hear(sounds["short"], PARAMS, BOTH)["chroma"]
+    assert audio_features.of_window(sounds["hum"], PARAMS, BOTH)["tempo"].max() < 50
+    half = audio_features.of_window(sounds["short"], PARAMS, BOTH)["chroma"]
     assert half[:, :70].max() == 255
     assert not half[:, 90:].any()
 
 
 def test_what_is_not_asked_for_is_not_made_and_the_picture_is_the_same():
     window = made_sounds(PARAMS)["chords"]
-    heard = hearing.hear(window, PARAMS, Inputs())
+    heard = audio_features.of_window(window, PARAMS, Inputs())
     assert list(heard) == ["spectrogram"]
     picture = spectrogram.picture(window, PARAMS)
     assert np.array_equal(heard["spectrogram"], picture)
-    assert np.array_equal(hearing.hear(window, PARAMS, BOTH)["spectrogram"], picture)
+    assert np.array_equal(audio_features.of_window(window, PARAMS, BOTH)["spectrogram"], picture)
 
 
 def test_other_parameters():
     params = SpectrogramParams(num_mels=64, num_samples=66_150, hop=441, frames_per_column=5)
     window = np.random.default_rng(0).normal(0, 0.1, params.num_samples).astype(np.float32)
-    heard = hearing.hear(window, params, BOTH)
+    heard = audio_features.of_window(window, params, BOTH)
     assert heard["chroma"].shape == chroma.shape(params) == (12, 30)
     assert heard["tempo"].shape == (384,)

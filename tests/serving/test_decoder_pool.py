@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from common import audio
+from common import rejection
 from common.contained_process import NotStartedError
 from common.model_info import ModelInfo
 from common.spectrogram import SpectrogramParams
@@ -32,7 +32,7 @@ INFO = ModelInfo(
 # A decoder that answers the name of a fault with that fault, and all else as too short.
 FAULTS = """
 import os, signal, sys, time
-from common.audio import ClipError
+from common.rejection import ClipError
 from common.contained_process import answer_requests
 start = sys.argv[1]
 if os.path.exists(start):
@@ -100,7 +100,7 @@ def wait_until(holds, seconds=60.0):
 
 def assert_answers(pool, times=4):
     for _ in range(times):
-        with pytest.raises(audio.ClipError) as error:
+        with pytest.raises(rejection.ClipError) as error:
             pool.dispatch(b"x")
         assert error.value.reason == "too_short"
 
@@ -120,7 +120,7 @@ def test_idle_processes_are_replaced_while_nobody_asks(pool):
 
 def test_a_song_is_asked_once_more(pool, tmp_path):
     """One that ends two processes by a fault of its own is a bad one; the system's kill is not."""
-    with pytest.raises(audio.ClipError) as error:
+    with pytest.raises(rejection.ClipError) as error:
         pool.dispatch(b"!%d" % signal.SIGSEGV)
     assert error.value.code == "undecodable"
     for number in (signal.SIGKILL, signal.SIGTERM):
@@ -132,7 +132,7 @@ def test_a_song_is_asked_once_more(pool, tmp_path):
 
 def test_a_process_that_is_killed_while_it_starts_takes_no_songs(pool, start_file):
     start_file.write_text("die")
-    with contextlib.suppress(audio.ClipError, NoDecoderError):
+    with contextlib.suppress(rejection.ClipError, NoDecoderError):
         pool.dispatch(b"!%d" % signal.SIGSEGV)  # both end, and can't start
     assert not pool.is_ready()
     os.truncate(start_file, 0)
@@ -163,7 +163,7 @@ def test_a_start_has_a_limit(start_file):
 
 def test_closing_ends_a_process_that_starts(pool, start_file):
     start_file.write_text("hang")
-    with contextlib.suppress(audio.ClipError, NoDecoderError):
+    with contextlib.suppress(rejection.ClipError, NoDecoderError):
         threading.Timer(0.5, pool.close).start()
         pool.dispatch(b"!%d" % signal.SIGSEGV)
     wait_until(lambda: not decoders(), seconds=10)

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from starlette.requests import Request
 
+from common import rejection
+from serving.web import service
 from serving.web.limits import Limits, Refusal
 from serving.web.upload import Uploads, uploaded_of_json
 from tests.support.running_app import multipart
@@ -197,3 +199,7 @@ def test_the_headers_of_a_part_are_bounded():
         with pytest.raises(Refusal, match="can't be read") as refusal:
             song_of(body[0](20_000), FORM)
         assert refusal.value.status == 400
+
+
+def test_every_reason_for_a_rejection_has_its_advice():
+    assert service.ADVICE.keys() == {*rejection.REASONS, *rejection.UNDECODABLE_CODES}

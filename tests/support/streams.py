@@ -13,7 +13,7 @@ import numpy as np
 from beam_pipelines import clip_record, output_folder, pipeline
 from beam_pipelines.decoder_process import Decoded
 from beam_pipelines.stream import plan, run, sources, written_generation
-from common import audio, generations
+from common import generations, rejection
 from common.dataset_config import DatasetConfig
 from configs import dataset_artist
 from tests.support import direct_job
@@ -37,7 +37,7 @@ class MadeUp:
 
     def decode(self, track, data, *, thresholds):
         if data == b"bad":
-            raise audio.ClipError("undecodable", "not audio")
+            raise rejection.ClipError("undecodable", "not audio")
         seed = int.from_bytes(hashlib.sha256(data).digest()[:8], "big")
         shape = self._config.spectrogram.shape
         picture = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)

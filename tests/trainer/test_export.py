@@ -221,7 +221,7 @@ def test_a_candidate_that_brings_its_process_down_is_set_aside(made, dataset_dir
     path = made(crash)
     aside = tmp_path / ".refused-made"
     with pytest.raises(UserFacingError, match=f"ended with -6.*set aside: {aside}"):
-        export.release(path.name, str(tmp_path), str(dataset_dir))
+        export.verify_and_release(path.name, str(tmp_path), str(dataset_dir))
     report = json.loads((aside / "assets.extra" / "verification.json").read_text())
     assert not report["passed"] and "ended with -6" in report["problem"]
     assert not path.exists()

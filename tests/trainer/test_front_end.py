@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from common import audio, clips, hearing
+from common import audio, audio_features, clips
 from common.inputs import Inputs
 from common.spectrogram import SpectrogramParams
 from tests.support.made_sounds import made_sounds
@@ -17,7 +17,7 @@ BOTH = Inputs(chroma=True, tempo=True)
 def assert_heard_alike(windows: list[np.ndarray], params: SpectrogramParams) -> None:
     in_graph = tf.function(lambda waveforms: front_end.hear(waveforms, params, BOTH))
     for window in windows:
-        ours = hearing.hear(window, params, BOTH)
+        ours = audio_features.of_window(window, params, BOTH)
         theirs = in_graph(window[None])
         assert ours.keys() == theirs.keys() == {"spectrogram", "chroma", "tempo"}
         for name, values in ours.items():

@@ -16,7 +16,7 @@ from configs import six_conv_rgb
 from trainer.data import reader
 from trainer.model.poster import build_network
 from trainer.network_config import PosterConfig
-from trainer.run import devices, loop
+from trainer.run import devices, loop, optimizer
 from trainer.train_config import TrainConfig
 
 CONFIG = dataclasses.replace(
@@ -140,7 +140,7 @@ def test_rare_classes_weigh_more(dataset_dir):
     counts = list(info.splits["train"].class_counts.values())
     labels = np.repeat(np.arange(3), counts)
     expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
-    np.testing.assert_allclose(loop.class_weights(info, "balanced"), expected, rtol=1e-6)
+    np.testing.assert_allclose(optimizer.class_weights(info, "balanced"), expected, rtol=1e-6)
     plain = loop.Trainer(CONFIG, info, strategy_for("one_device"))
     balanced = loop.Trainer(
         dataclasses.replace(CONFIG, class_weights="balanced"),
@@ -160,20 +160,22 @@ def test_learning_rates():
     """Linear warm-up, then constant or half a cosine to 0 (Loshchilov and Hutter, 2017)."""
     config = dataclasses.replace(CONFIG, learning_rate=0.1, warmup_epochs=1.5, epochs=10)
     for name in ("constant", "cosine"):
-        rate = loop.learning_rate(dataclasses.replace(config, learning_rate_schedule=name), 100)
+        rate = optimizer.learning_rate(
+            dataclasses.replace(config, learning_rate_schedule=name), 100
+        )
         for step in range(0, 1001, 50):
             expected = 0.1 * min(step / 150, 1)
             if name == "cosine" and step > 150:
                 expected = 0.05 * (1 + np.cos(np.pi * (step - 150) / 850))
             assert float(rate(step)) == pytest.approx(expected, abs=1e-7)
-    assert loop.learning_rate(dataclasses.replace(config, warmup_epochs=0.0), 100) == 0.1
+    assert optimizer.learning_rate(dataclasses.replace(config, warmup_epochs=0.0), 100) == 0.1
     for name in ("constant", "cosine"):
         short = dataclasses.replace(
             config, learning_rate_schedule=name, epochs=1, warmup_epochs=0.99
         )
         with pytest.raises(UserFacingError, match=r"warmup_epochs: 0\.99 leave none of 25 steps"):
-            loop.learning_rate(short, 25)
-        assert float(loop.learning_rate(short, 100)(99)) == pytest.approx(0.1)
+            optimizer.learning_rate(short, 25)
+        assert float(optimizer.learning_rate(short, 100)(99)) == pytest.approx(0.1)
 
 
 def test_the_waiting_for_data_is_seen(dataset_dir, monkeypatch):

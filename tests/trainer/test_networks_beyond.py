@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from common import audio_features
 from common.dataset_config import DatasetConfig
 from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError
-from common.hearing import hear
 from common.inputs import Inputs
 from configs import dataset_artist, fusion, short_chunk
 from tests.support.datasets_with_inputs import write_dataset
@@ -322,7 +322,13 @@ def heard_records(count: int, *, seed: int) -> list[dict]:
             seed=1_000 * seed + number,
         )
         label = min(key + pace, 2)
-        found.append({**hear(piece, params, HEARD), "label": label, "listens": 10 ** (label + 2)})
+        found.append(
+            {
+                **audio_features.of_window(piece, params, HEARD),
+                "label": label,
+                "listens": 10 ** (label + 2),
+            }
+        )
     return found
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from common import export_folder, files, hearing, metadata, records
+from common import audio_features, export_folder, files, metadata, records
 from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError
 from common.inputs import Inputs
@@ -207,7 +207,7 @@ def write_candidate(
     return name
 
 
-def release(candidate: str, export_dir: str, dataset_dir: str) -> str:
+def verify_and_release(candidate: str, export_dir: str, dataset_dir: str) -> str:
     """Has serving.verify release a candidate as the next version `<export_dir>/<version>/`.
 
     Returns:
@@ -289,7 +289,7 @@ def warmup_requests(info: DatasetInfo, inputs: Inputs) -> list[prediction_log_pb
     """
     params = info.config.spectrogram
     noise = np.random.default_rng(0).normal(0, 0.1, params.num_samples).astype(np.float32)
-    picture = hearing.hear(noise, params, Inputs())["spectrogram"]
+    picture = audio_features.of_window(noise, params, Inputs())["spectrogram"]
     feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[picture.tobytes()]))
     example = tf.train.Example(features=tf.train.Features(feature={"spectrogram": feature}))
     logs = []

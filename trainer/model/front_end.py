@@ -1,4 +1,4 @@
-"""The signal front end in the graph: what `common.hearing` computes, in TensorFlow."""
+"""The signal front end in the graph: what `common.audio_features` computes, in TensorFlow."""
 
 import numpy as np
 import tensorflow as tf

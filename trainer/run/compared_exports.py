@@ -1,6 +1,5 @@
 """Two exports and the split that both are asked about: whether they can be compared at all."""
 
-import contextlib
 import dataclasses
 
 from common import dataset_reader, export_folder, files
@@ -121,9 +120,4 @@ def _is_of(model: ModelInfo, info: DatasetInfo, dataset_dir: str) -> bool:
     """Whether a model was trained on the dataset, or on some of its generations."""
     if model.dataset_fingerprint == info.fingerprint:
         return True
-    with contextlib.suppress(UserFacingError):
-        pinned = dataset_reader.load_dataset_info(
-            dataset_dir, check_shards_of=(), pinned=model.dataset_generations or (0,)
-        )
-        return pinned.fingerprint == model.dataset_fingerprint
-    return False
+    return dataset_reader.load_trained_on(dataset_dir, model, check_shards_of=()) is not None

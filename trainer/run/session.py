@@ -369,7 +369,7 @@ class Session:
             export_dir,
             dataset_dir=self._dataset_dir,
         )
-        exported = export.release(candidate, export_dir, self._dataset_dir)
+        exported = export.verify_and_release(candidate, export_dir, self._dataset_dir)
         self._console.print(f"exported: {exported}")
         return True
 

@@ -32,7 +32,7 @@ BARS = {"clip with chroma and tempo / without": Bar(bar=1.10, better="lower")}
 def measure() -> dict[str, float]:
     """The median over clips and rounds of the ratio of the two, in a process like a decoder's."""
     environment = os.environ | ONE_THREAD | contained_process.KEEPS_MEMORY
-    command = [sys.executable, "-m", "tests.benchmarks.hearing"]
+    command = [sys.executable, "-m", "tests.benchmarks.audio_features"]
     lines = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     print(lines.stdout, end="")
     return {"clip with chroma and tempo / without": float(lines.stdout.split()[-1])}

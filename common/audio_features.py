@@ -11,13 +11,13 @@ from common.tempo import tempo
 
 
 def load_banks(params: SpectrogramParams, inputs: Inputs) -> None:
-    """Loads the filter banks of `hear`, which takes seconds, before the first clip needs them."""
+    """Loads the filter banks, which takes seconds, before the first clip needs them."""
     spectrogram.mel_filter_bank(params)
     if inputs.chroma:
         pitch_class_bank(params)
 
 
-def hear(
+def of_window(
     window: NDArray[np.float32], params: SpectrogramParams, inputs: Inputs
 ) -> dict[str, NDArray[np.uint8]]:
     """Returns {feature: uint8 array} of a window float32 [num_samples], values in ±1.
