@@ -130,7 +130,8 @@ class FusionConfig(ShortChunkConfig):
             `artist_history`, `chroma`; all that there are where none is named. Of a name that is a
             category and a text, `category/…` and `text/…` take the one.
         hidden_units: of each dense layer over these inputs.
-        members: how many such networks of dense layers the answer is the mean of.
+        members: how many such networks of dense layers the answer is the mean of; with the artist's
+            other tracks, as many again for artists of whom there are none.
         picture_weight: what the picture counts for beside them where the artist's other tracks are
             known, and where they are not; alone it counts for all.
     """

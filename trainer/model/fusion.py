@@ -8,6 +8,9 @@ What is known goes through dense layers of its own, and the two answers are put 
 up to a constant (where the genre is not known: without it). Both parts are trained on their own, so
 the picture is not left unheard because the rest is easier to learn, and a picture alone is answered
 as by the network for pictures alone: the weight is 1 where nothing is known.
+
+The artist's other tracks say more than all else, and of a new artist there are none. So there are
+two sets of dense layers: one for tracks of which they are known, and one that never sees them.
 """
 
 from collections.abc import Sequence
@@ -80,8 +83,8 @@ class Combine(keras.layers.Layer):
 
     def call(self, values: dict[str, Any]) -> tf.Tensor:
         """Puts together `joint`, log [batch, genres, classes], `metadata` [batch, size], and
-        [batch, classes] each `of_picture`, the answer of it alone, `of_genre`, and the list
-        `members`."""
+        [batch, classes] each `of_picture`, the answer of it alone, `of_genre`, and the lists
+        `member` and, with a history, `newcomer`."""
         joint, metadata = values["joint"], values["metadata"]
         evidence = tf.reduce_logsumexp(joint, axis=1) - self._log_shares
         if self._genre is not None:
@@ -92,13 +95,33 @@ class Combine(keras.layers.Layer):
             evidence = tf.where(known, given - tf.nn.log_softmax(values["of_genre"]), evidence)
         with_history, without = self._picture_weight
         weight = tf.fill(tf.shape(metadata[:, :1]), without)
+        of_metadata = _mean(values["member"])
         if self._history is not None:
             known = metadata[:, self._history][:, :1] > 0
             weight = tf.where(known, with_history, weight)
-        of_metadata = tf.nn.log_softmax(tf.add_n(values["members"]) / len(values["members"]))
+            of_metadata = tf.where(known, of_metadata, _mean(values["newcomer"]))
+        of_metadata = tf.nn.log_softmax(of_metadata)
         together = tf.nn.log_softmax(of_metadata + weight * evidence)
         anything = tf.reduce_any(metadata != 0, axis=1, keepdims=True)
         return tf.where(anything, together, values["of_picture"])
+
+
+def _mean(answers: list[tf.Tensor]) -> tf.Tensor:
+    return tf.add_n(answers) / len(answers)
+
+
+class Without(keras.layers.Layer):
+    """Metadata [batch, size] with zeros, which are unknown, in these places."""
+
+    def __init__(self, places: slice, **kwargs: Any):
+        super().__init__(**kwargs | {"dtype": "float32"})
+        self._places = places
+
+    def call(self, metadata: tf.Tensor) -> tf.Tensor:
+        size = metadata.shape[1]
+        kept = np.ones(size, np.float32)
+        kept[self._places] = 0
+        return metadata * kept
 
 
 class GenreSlice(keras.layers.Layer):
@@ -116,7 +139,7 @@ def member(
     metadata: Any,
     config: FusionConfig,
     *,
-    number: int,
+    name: str,
     class_shares: Sequence[float],
     dropout: float,
     seeds: Seeds,
@@ -124,16 +147,17 @@ def member(
     """The answer of dense layers on the metadata: logits [batch, 1, classes] and log listens."""
     x = metadata
     for layer, units in enumerate(config.hidden_units, start=1):
-        name = f"member{number}_{layer}"
         x = keras.layers.Dense(
             units,
             activation="relu",
             kernel_initializer=keras.initializers.HeNormal(seed=seeds()),
             dtype="float32",
-            name=f"{name}_dense",
+            name=f"{name}_{layer}_dense",
         )(x)
-        x = keras.layers.Dropout(dropout, seed=seeds(), dtype="float32", name=f"{name}_dropout")(x)
-    return JointHead(1, class_shares, seed=seeds(), name=f"member{number}_head")(x)
+        x = keras.layers.Dropout(
+            dropout, seed=seeds(), dtype="float32", name=f"{name}_{layer}_dropout"
+        )(x)
+    return JointHead(1, class_shares, seed=seeds(), name=f"{name}_head")(x)
 
 
 def harmony_tower(

@@ -178,27 +178,21 @@ def _build_towers(
     if "metadata" in beside:
         assert isinstance(config, FusionConfig) and encoder is not None
         metadata, stretches = beside["metadata"], encoder.stretches
-        members = [
-            fusion.member(
-                metadata,
-                config,
-                number=number,
-                class_shares=shares,
-                dropout=dropout,
-                seeds=seeds,
-            )
-            for number in range(1, config.members + 1)
-        ]
-        genre = stretches.get(STANDING_CATEGORY)
-        values = {
-            "metadata": metadata,
-            "members": [
-                keras.layers.Reshape((len(shares),), dtype="float32", name=f"member{number}")(
-                    logits
+        genre, history = stretches.get(STANDING_CATEGORY), stretches.get(ARTIST_HISTORY)
+        seen = {"member": metadata}
+        if history is not None:
+            seen["newcomer"] = fusion.Without(history, name="without_history")(metadata)
+        values: dict[str, Any] = {"metadata": metadata}
+        for kind, vector in seen.items():
+            values[kind] = []
+            for number in range(1, config.members + 1):
+                name = f"{kind}{number}"
+                answer = fusion.member(
+                    vector, config, name=name, class_shares=shares, dropout=dropout, seeds=seeds
                 )
-                for number, (logits, _) in enumerate(members, start=1)
-            ],
-        }
+                members.append(answer)
+                flat = keras.layers.Reshape((len(shares),), dtype="float32", name=name)
+                values[kind].append(flat(answer[0]))
         if genre is not None:
             values["of_genre"] = fusion.genre_head(metadata, genre, num_genres, shares)
             classes.append(values["of_genre"])
@@ -206,7 +200,7 @@ def _build_towers(
             shares,
             config.picture_weight,
             genre=genre,
-            history=stretches.get(ARTIST_HISTORY),
+            history=history,
             name="combine",
         )
         logits, logits_in_training = (
