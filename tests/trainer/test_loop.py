@@ -119,7 +119,7 @@ def test_half_precision_trains_nearly_as_float32(strategy, precision, dataset_di
     )
     assert {weight.dtype for weight in half.model.weights} == {"float32"}
     np.testing.assert_allclose(
-        losses(half, dataset_dir, epochs=4), losses(expected, dataset_dir, epochs=4), rtol=0.05
+        losses(half, dataset_dir, epochs=2), losses(expected, dataset_dir, epochs=2), rtol=0.05
     )
 
 
