@@ -35,7 +35,13 @@ _CHILD = flags.DEFINE_bool("child", False, "Be the process that is limited.")
 
 # One text may take so long, on however busy a machine.
 _SECONDS_A_TEXT = 30
-_INSTRUMENTED = ("common", "serving.web", "starlette.formparsers", "python_multipart")
+_INSTRUMENTED = (
+    "common",
+    "beam_pipelines.stream",
+    "serving.web",
+    "starlette.formparsers",
+    "python_multipart",
+)
 
 
 def main(argv: list[str]) -> int:

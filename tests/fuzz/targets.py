@@ -17,6 +17,7 @@ from collections.abc import Callable
 import google_crc32c
 from starlette.requests import Request
 
+from beam_pipelines.stream import announcements
 from common import catalogue, dataset_info, generations, metadata, model_info, records
 from common.dataset_config import DatasetConfig
 from common.errors import UserFacingError
@@ -90,6 +91,28 @@ def parse_manifest(data: bytes) -> None:
         str(error).encode("utf-8", "backslashreplace")
         return
     assert generations.Manifest.from_json(manifest.to_json()) == manifest
+
+
+def parse_announcement(data: bytes) -> None:
+    try:
+        found = announcements.parse(data, inputs=INPUTS, now=NOW)
+        announcements.check_path(found.path)
+    except announcements.Unusable as error:
+        assert error.reason in (
+            announcements.MALFORMED,
+            announcements.TOO_LONG,
+            announcements.OUTSIDE,
+        )
+        str(error).encode()
+        return
+    # What is taken can be waited for, placed in a window, and read as a row of a catalogue.
+    assert found.seconds < NOW + 100_000
+    assert found.listens is None or found.listens >= 0
+    assert not found.path.startswith("/") and ".." not in found.path.split("/")
+    row = {"track_id": str(found.track_id)} | found.cells
+    text = announcements.catalogue_text([row | {"listens": str(found.listens or 0)}])
+    (track,) = catalogue.read_tracks(io.BytesIO(text), name="", subset="full", inputs=INPUTS)
+    assert (track.track_id, track.path) == (found.track_id, found.path)
 
 
 def parse_model_info(data: bytes) -> None:
@@ -284,6 +307,20 @@ MODEL = {
     "dataset_generations": [0, 1],
     "vocabularies": {"genre": ["Rock"], "license": []},
 }
+NOW = 1_800_000_000
+ANNOUNCEMENT = {
+    "track_id": 7,
+    "path": "ada/rivers.mp3",
+    "announced_at": "2026-11-25T10:00:00Z",
+    "listens": 1200,
+    "artist_id": 3,
+    "artist": "Ada Rivers",
+    "genre": "Folk",
+    "date_created": "2026-11-24",
+    "license": "CC",
+    "duration": 31.5,
+    "title": "Rivers",
+}
 SONG = base64.b64encode(b"RIFF....WAVE").decode()
 FORM = (
     b'--boundary\r\nContent-Disposition: form-data; name="file"; filename="a.mp3"\r\n'
@@ -314,6 +351,11 @@ TARGETS = {
         (*_JSON, b'"file"', b"../", b'"config"', b'"inputs"'),
     ),
     "manifest": Target(parse_manifest, as_json(a_manifest()), (*_JSON, b'"window"', b'"offsets"')),
+    "announcement": Target(
+        parse_announcement,
+        as_json(ANNOUNCEMENT),
+        (*_JSON, b'"listens"', b"../", b"gs://", b"2026-11-25T10:00:00+25:00", b"\\ud800"),
+    ),
     "model_info": Target(
         parse_model_info, as_json(MODEL), (*_JSON, b'"signal"', b'"thresholds"', b'"inputs"')
     ),
