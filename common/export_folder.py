@@ -103,6 +103,13 @@ def load_info(version_dir: str) -> ModelInfo:
         raise UserFacingError(f"{version_dir}: not a whole export (no {FILE_NAME})") from None
 
 
+def info_values(version_dir: str) -> dict[str, Any]:
+    """Returns all that the model_info.json of a version says, plain; raises as `load_info`."""
+    load_info(version_dir)
+    values: dict[str, Any] = json.loads(files.read_bytes(files.join(version_dir, INFO_FILE)))
+    return values
+
+
 def holds_model(folder: str) -> bool:
     """Returns whether a SavedModel lies in a folder."""
     return files.exists(files.join(folder, _MODEL_FILE))

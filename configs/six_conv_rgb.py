@@ -61,6 +61,11 @@ def get_config() -> ConfigDict:
     config.mixup = 0.0
     config.input_dropout = ConfigDict()
 
+    # Of a training that begins with the weights of another one (--init_from): by how much these are
+    # multiplied, and what of new weights is added. Ash and Adams (2020) shrink to 0.4 or so, since
+    # a plain warm start, which this is, often ends worse than new weights on the same data.
+    config.shrink_perturb = (1.0, 0.0)
+
     # `float32`, or halves where they do no harm: `mixed_bfloat16` (devices that have it) or
     # `mixed_float16` (GPUs; the loss is scaled so that small gradients don't vanish).
     config.precision = "float32"

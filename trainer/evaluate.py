@@ -27,7 +27,14 @@ def main(argv: list[str]) -> None:
         # Here, since a mistake in a flag should not wait for TensorFlow.
         from trainer.data import damaged_records
         from trainer.evaluation import metrics, report
-        from trainer.run import devices, input_importance, loop, model_folder, split_evaluation
+        from trainer.run import (
+            devices,
+            input_importance,
+            loop,
+            model_folder,
+            split_evaluation,
+            warm_start,
+        )
         from trainer.run.progress import Console
     pinned = model_folder.pinned_generations(model_dir)
     with damaged_records.open_dataset(
@@ -68,6 +75,8 @@ def main(argv: list[str]) -> None:
             predictions=predictions,
             evaluation=evaluation,
         )
+    if (origin := model_folder.warm_start_of(model_dir)) is not None:
+        print(warm_start.in_words(origin, config))
     print(f"report: {page}")
 
 

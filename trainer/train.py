@@ -31,6 +31,12 @@ _STRATEGY = flags.DEFINE_enum(
     "mirrored: all GPUs, or all CPU devices where there is none; multi_worker: those of all "
     "workers in TF_CONFIG; auto: whichever uses all.",
 )
+_INIT_FROM = flags.DEFINE_string(
+    "init_from", None, "Begin with the weights of this --model_dir of another training, or export."
+)
+_RESET_HEAD = flags.DEFINE_bool(
+    "reset_head", False, "With --init_from: start the last layers anew; classes may differ."
+)
 _SKIP_DAMAGED = flags.DEFINE_bool(
     "skip_damaged", False, "Look for damaged records first, list them, train without them."
 )
@@ -58,6 +64,8 @@ def main(argv: list[str]) -> int:
                 strategy=_STRATEGY.value,
                 skip_damaged=_SKIP_DAMAGED.value,
                 stop=stop,
+                init_from=None if _INIT_FROM.value is None else _INIT_FROM.value.rstrip("/"),
+                reset_head=_RESET_HEAD.value,
             )
     except Stopped:
         print("stopped as asked, before a step was done; the same command goes on", flush=True)

@@ -53,6 +53,7 @@ class TrainConfig:
     time_crop: int = 0
     level_shift: float = 0.0
     input_dropout: tuple[tuple[str, float], ...] = ()
+    shrink_perturb: tuple[float, float] = (1.0, 0.0)
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "batch_size", "epochs", "shuffle_buffer", "steps_per_call"):
@@ -86,6 +87,13 @@ class TrainConfig:
             require(0 <= value < 1, f"config.{name}: {value} is not in 0 ≤ … < 1")
         for name, value in self.input_dropout:
             require(0 <= value < 1, f"config.input_dropout.{name}: {value} is not in 0 ≤ … < 1")
+        pair = self.shrink_perturb
+        require(
+            isinstance(pair, tuple)
+            and len(pair) == 2
+            and all(type(value) in (int, float) and 0 <= value <= 1 for value in pair),
+            f"config.shrink_perturb: {pair!r} are not two numbers from 0 to 1",
+        )
         require(
             self.warmup_epochs < self.epochs,
             f"config.warmup_epochs: {self.warmup_epochs:g} leave none of {self.epochs} epochs",

@@ -5,7 +5,7 @@ The page is one file that loads nothing, and the same for the same run. Its temp
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,6 +72,7 @@ def page(
     predictions: Predictions | None,
     evaluation: Evaluation | None,
     pictures: Sequence[NDArray[np.uint8]] = (),
+    warm_start: Mapping[str, Any] | None = None,
 ) -> str:
     """Renders the report as an HTML document.
 
@@ -83,6 +84,7 @@ def page(
         split: that it was evaluated on.
         predictions, evaluation: of the split; None and None where it has no examples.
         pictures: the spectrograms of `metrics.confident_mistakes`, none to leave them out.
+        warm_start: what `training.json` says of it; None of a training from new weights.
     """
     results = None
     if predictions is not None and evaluation is not None:
@@ -96,7 +98,7 @@ def page(
         learning=_learning(config, info, history),
         splits=_splits(info),
         settings=_settings(config),
-        facts=_facts(info, num_parameters),
+        facts=[*_facts(info, num_parameters), *_origin(warm_start)],
     )
 
 
@@ -343,6 +345,13 @@ def _facts(info: DatasetInfo, num_parameters: int) -> list[tuple[str, str]]:
         ("catalogue SHA-256", info.catalog_sha256),
         ("made with", ", ".join(f"{name} {version}" for name, version in info.versions.items())),
     ]
+
+
+def _origin(warm_start: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    if warm_start is None:
+        return []
+    anew = ", the last layers anew" * bool(warm_start["reset_head"])
+    return [("warm start from", f"{warm_start['path']}{anew}, weights {warm_start['fingerprint']}")]
 
 
 # ---- words

@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -169,6 +169,8 @@ def write_candidate(
     export_dir: str,
     *,
     dataset_dir: str,
+    origin: Mapping[str, Any] | None = None,
+    name: str | None = None,
 ) -> str:
     """Writes `<export_dir>/.candidate-<id>/`, which nothing serves before `release`.
 
@@ -179,6 +181,8 @@ def write_candidate(
         evaluation: on the test split, None where that has no examples.
         export_dir: where the versions lie.
         dataset_dir: where the dataset lies.
+        origin: what else `model_info.json` is to say of where the weights come from.
+        name: of the candidate; a new one unless given.
 
     Returns:
         Its name, `.candidate-<id>`.
@@ -191,10 +195,11 @@ def write_candidate(
         model.set_weights(weights)
         references = reference_answers(model, info, dataset_dir, inputs=built.inputs)
     served = ServedModel(model, info, built.inputs)
-    name = f"{export_folder.CANDIDATE}{uuid.uuid4().hex}"
+    name = name or f"{export_folder.CANDIDATE}{uuid.uuid4().hex}"
     candidate = files.join(export_dir, name)
     tf.saved_model.save(served, candidate, signatures=served.signatures)
     described = model_info(model, config, info, evaluation, inputs=built.inputs)
+    described |= origin or {}
     for file_name, text in (
         (export_folder.INFO_FILE, json.dumps(described, indent=2) + "\n"),
         (export_folder.CARD_FILE, model_card.text(described, info)),
@@ -339,6 +344,9 @@ def model_info(
             name: list(known[name][: input_encoder.MAX_VALUES]) for name in inputs.categories
         },
         "training": config.to_dict(),
+        # What a warm start reads, beside the SavedModel's variables, which have numbers for names.
+        "variables": [variable.path for variable in model.variables],
+        "encoding": network.encoding_of(config.network, info),
         "num_parameters": model.count_params(),
         "evaluation": evaluation,
     }

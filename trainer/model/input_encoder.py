@@ -80,6 +80,7 @@ class InputEncoder(tf.Module):
         self._mean_log_listens = 0.0
         if inputs.artist_history:
             self._mean_log_listens = statistics.numbers[ARTIST_MEAN].mean
+        self._words = tokens
         self._vocabularies = vocabularies
         self._numbers = numbers
         self._edges = edges
@@ -102,6 +103,16 @@ class InputEncoder(tf.Module):
             name: slice(begin, end)
             for name, begin, end in zip(self._widths, ends[:-1], ends[1:], strict=True)
         }
+
+    @property
+    def known(self) -> dict[str, list[Any]]:
+        """{input: the values, edges or words that its places stand for}, plain values."""
+        edges: dict[str, list[Any]] = {name: self._edges[name].tolist() for name in self._numbers}
+        if self._inputs.artist_history:
+            of_artist = [self._edges[name].tolist() for name in (ARTIST_TRACKS, ARTIST_MEAN)]
+            edges[ARTIST_HISTORY] = [*of_artist, self._mean_log_listens]
+        words = {name: list(values) for name, values in self._words.items()}
+        return {**self._vocabularies, **edges, **words}
 
     @property
     def groups(self) -> np.ndarray:

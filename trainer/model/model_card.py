@@ -69,7 +69,7 @@ Dataset `{info.fingerprint[:16]}…`, split by {info.config.split_by}
 
 Rejected: {rejected or "none"}; without audio: {info.missing_audio:,}. Trained for
 {training["epochs"]} epochs in batches of {training["batch_size"]}, seed {training["seed"]}.
-
+{_warm_start(model_info)}
 The label is the number of listens on the platform that the catalogue comes from, at the time of
 the catalogue, cut at {" and ".join(f"{edge:,}" for edge in info.thresholds)}.
 
@@ -101,6 +101,13 @@ def _network(network: dict[str, Any]) -> str:
     if "convolutions" in network:
         return f"A network of {network['convolutions']} convolutions ({network['color']})"
     return f"A {network_config_of(network).title}"
+
+
+def _warm_start(model_info: dict[str, Any]) -> str:
+    found = model_info.get("init_from")
+    if found is None:
+        return ""
+    return f"It began with the weights `{found['fingerprint'][:16]}…` of an earlier training.\n"
 
 
 def _origin(network: dict[str, Any]) -> str:

@@ -1,6 +1,8 @@
 """The network that a config asks for, for the records of a dataset."""
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +20,7 @@ from trainer.network_config import FusionConfig, NetworkConfig, PosterConfig, Sh
 
 # Columns of a batch that a network is trained to tell, see `losses`.
 TARGETS = ("label", "genre_index", "log_listens")
+GENRES_OF_HEAD = "the genres of its heads"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,12 +87,38 @@ def genres_of(info: DatasetInfo) -> tuple[str, ...]:
     return tuple(info.statistics.categories.get(STANDING_CATEGORY, ()))[:MAX_GENRES]
 
 
+def encoding_of(config: NetworkConfig, info: DatasetInfo) -> dict[str, str]:
+    """What the weights beside the pictures' are for: {input: SHA-256 of its values or quantiles}.
+
+    `GENRES_OF_HEAD` is none of the inputs, but what the heads tell apart.
+    """
+    if isinstance(config, PosterConfig):
+        return {}
+    encoder = encoder_of(inputs_of(config, info), info)
+    known: dict[str, Any] = {} if encoder is None else encoder.known
+    known |= {GENRES_OF_HEAD: genres_of(info)}
+    return {
+        name: hashlib.sha256(json.dumps(values).encode()).hexdigest()
+        for name, values in known.items()
+    }
+
+
 def class_shares(info: DatasetInfo) -> list[float]:
     """How frequent each class is in the training split; evenly where it is empty."""
-    split = info.splits["train"]
-    if not split.num_examples:
-        return [1 / len(info.class_names)] * len(info.class_names)
-    return [split.class_counts[name] / split.num_examples for name in info.class_names]
+    # Of the counts alone: an update of a dataset that grows reads fewer clips than are counted.
+    counts = [info.splits["train"].class_counts[name] for name in info.class_names]
+    if not sum(counts):
+        return [1 / len(counts)] * len(counts)
+    return [count / sum(counts) for count in counts]
+
+
+def is_of_head(path: str) -> bool:
+    """Returns whether a weight of this path is one of the last layers, whose shape has the classes.
+
+    Those of a joint head have the genres as well.
+    """
+    layer = path.partition("/")[0]
+    return layer in ("logits", "genre_shares") or layer.endswith("_head")
 
 
 def arguments_of(values: Mapping[str, tf.Tensor], model: keras.Model) -> Any:

@@ -177,6 +177,13 @@ class Trainer:
         for key, variable in variables.items():
             variable.assign(state[key])
 
+    def set_weights(self, weights: Arrays) -> None:
+        """Sets the network's weights, by their paths; their averages begin there as well."""
+        for weight in self.model.weights:
+            weight.assign(weights[weight.path])
+        for average, weight in self._averages:
+            weight.assign(np.asarray(average.numpy()))
+
     def _variables(self) -> dict[str, keras.Variable]:
         # The model's include the state of the dropout's generator.
         of_model = {f"model/{variable.path}": variable for variable in self.model.variables}

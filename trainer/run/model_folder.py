@@ -1,6 +1,7 @@
 """The files of --model_dir: config, checkpoints, metrics, evaluation, report.
 
-    training.json          config, and the dataset's fingerprint, shape and classes
+    training.json          config, the dataset's fingerprint, shape and classes, what the network
+                           takes, and from what a warm start began
     checkpoints/           the newest states of network, optimizer and position in the epoch
     best/                  the weights with the best validation accuracy
     metrics.jsonl          a line an epoch
@@ -16,7 +17,7 @@ All of it may be on gs://.
 import contextlib
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import keras
@@ -28,6 +29,7 @@ from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError, one_line, require
 from trainer.evaluation.epochs import EpochMetrics, EpochThroughput, best_epoch
 from trainer.evaluation.metrics import Evaluation
+from trainer.model import network
 from trainer.run.checkpoints import Arrays, Checkpoints, Damaged
 from trainer.train_config import TrainConfig
 
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
 _Line = TypeVar("_Line", EpochMetrics, EpochThroughput)
 
-_TRAINING = "training.json"
+TRAINING_FILE = "training.json"
 _HISTORY = "metrics.jsonl"
 _THROUGHPUT = "throughput.jsonl"
 
@@ -64,13 +66,35 @@ def read_text(model_dir: str, name: str) -> str | None:
         raise _damaged(model_dir, name, error) from None
 
 
+def holds_training(model_dir: str) -> bool:
+    """Returns whether a training was begun in a folder."""
+    return files.exists(path(model_dir, TRAINING_FILE))
+
+
+def has_begun(model_dir: str) -> bool:
+    """Returns whether there is a training in a folder that has a checkpoint to resume from."""
+    return holds_training(model_dir) and bool(newest_checkpoints(model_dir).numbers())
+
+
+def description(model_dir: str) -> dict[str, Any]:
+    """Returns what `training.json` says, nothing without one; UserFacingError if damaged."""
+    text = read_text(model_dir, TRAINING_FILE)
+    return {} if text is None else _of_json(model_dir, TRAINING_FILE, text)
+
+
+def warm_start_of(model_dir: str) -> dict[str, Any] | None:
+    """Returns from what the training in a folder began, None if from new weights."""
+    found: dict[str, Any] | None = description(model_dir).get("init_from")
+    return found
+
+
 def check(model_dir: str, config: TrainConfig, info: DatasetInfo) -> None:
     """Raises UserFacingError if the folder holds another training run, saying what differs."""
-    text = read_text(model_dir, _TRAINING)
-    if text is None or not newest_checkpoints(model_dir).numbers():
+    if not has_begun(model_dir):
         return  # nothing has been trained there yet
+    described = description(model_dir)
     found = differences(
-        _of_json(model_dir, _TRAINING, text),
+        {key: described.get(key) for key in ("config", "dataset")},
         _identity(config, info),
         ignore=config.settings_that_may_change,
     )
@@ -92,13 +116,24 @@ def require_bucket(folder: str) -> None:
         raise UserFacingError(f"{folder}: can't be read ({one_line(error)})") from None
 
 
-def claim(model_dir: str, config: TrainConfig, info: DatasetInfo) -> None:
-    """Claims the folder for this training run; UserFacingError if it can't be written."""
+def claim(
+    model_dir: str,
+    config: TrainConfig,
+    info: DatasetInfo,
+    *,
+    warm_start: Mapping[str, Any] | None = None,
+) -> None:
+    """Claims the folder for this training run; UserFacingError if it can't be written.
+
+    `warm_start` is what is kept of a source that it begins with.
+    """
     require_bucket(model_dir)
     try:
         files.make_folder(model_dir)
-        text = json.dumps(_identity(config, info), indent=2) + "\n"
-        write_text(model_dir, _TRAINING, text)
+        values = _identity(config, info) | {"takes": takes(config, info)}
+        if warm_start is not None:
+            values["init_from"] = dict(warm_start)
+        write_text(model_dir, TRAINING_FILE, json.dumps(values, indent=2) + "\n")
     except OSError as error:
         raise UserFacingError(f"{model_dir}: can't be written ({one_line(error)})") from None
 
@@ -108,10 +143,9 @@ def pinned_generations(model_dir: str) -> tuple[int, ...] | None:
 
     None where none has begun; (0,) where the dataset had no others.
     """
-    text = read_text(model_dir, _TRAINING)
-    if text is None or not newest_checkpoints(model_dir).numbers():
+    if not has_begun(model_dir):
         return None
-    found = _of_json(model_dir, _TRAINING, text).get("dataset", {}).get("generations", [0])
+    found = description(model_dir).get("dataset", {}).get("generations", [0])
     return tuple(found)
 
 
@@ -122,12 +156,11 @@ def load_config(model_dir: str, info: DatasetInfo) -> TrainConfig:
         UserFacingError: there is none, or it was trained on another dataset, whose split may have
             had these records on the other side.
     """
-    text = read_text(model_dir, _TRAINING)
-    if text is None:
+    if not holds_training(model_dir):
         raise UserFacingError(
-            f"{model_dir}: no {_TRAINING}; --model_dir is what trainer.train made"
+            f"{model_dir}: no {TRAINING_FILE}; --model_dir is what trainer.train made"
         )
-    values = _of_json(model_dir, _TRAINING, text)
+    values = description(model_dir)
     config = TrainConfig.from_dict(values["config"])
     expected = _identity(config, info)["dataset"]
     found = differences(values["dataset"], expected)
@@ -145,6 +178,12 @@ def _identity(config: TrainConfig, info: DatasetInfo) -> dict[str, Any]:
             **({"generations": list(info.generations)} if info.generations else {}),
         },
     }
+
+
+def takes(config: TrainConfig, info: DatasetInfo) -> dict[str, Any]:
+    """Returns what a network takes: how its pictures are made, and what its other inputs are."""
+    signal = json.loads(json.dumps(dataclasses.asdict(info.config.spectrogram)))
+    return {"signal": signal, "encoding": network.encoding_of(config.network, info)}
 
 
 def newest_checkpoints(model_dir: str) -> Checkpoints:
@@ -171,13 +210,17 @@ def restore_best(model_dir: str, model: keras.Model) -> None:
     Raises:
         UserFacingError: no epoch is finished yet, or the weights are damaged.
     """
-    history = read_history(model_dir)
-    require(bool(history), f"{model_dir}: no finished epoch yet; run trainer.train")
-    training = _of_json(model_dir, _TRAINING, read_text(model_dir, _TRAINING) or "{}")
-    keep = training.get("config", {}).get("keep", "best")
-    arrays = _best_weights(model_dir, best_epoch(history, keep))
+    arrays = best_weights(model_dir)
     for weight in model.weights:
         weight.assign(arrays[weight.path])
+
+
+def best_weights(model_dir: str) -> Arrays:
+    """Returns the weights of the best epoch by name; raises as `restore_best` does."""
+    history = read_history(model_dir)
+    require(bool(history), f"{model_dir}: no finished epoch yet; run trainer.train")
+    keep = description(model_dir).get("config", {}).get("keep", "best")
+    return _best_weights(model_dir, best_epoch(history, keep))
 
 
 def _best_weights(model_dir: str, epoch: int) -> Arrays:
@@ -193,7 +236,8 @@ def _best_weights(model_dir: str, epoch: int) -> Arrays:
         with contextlib.suppress(Damaged):
             state = newest.load(number)
             if state["position/epoch"] == epoch and state["position/step"] == 0:
-                return {name.removeprefix("model/"): array for name, array in state.items()}
+                of_model = {name: array for name, array in state.items() if name[:6] == "model/"}
+                return {name.removeprefix("model/"): array for name, array in of_model.items()}
     raise UserFacingError(
         f"{problem}, and with it the best epoch; trainer.train with another --model_dir trains anew"
     )

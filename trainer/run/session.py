@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -24,11 +25,13 @@ from trainer.run import (
     rendezvous,
     resume,
     split_evaluation,
+    warm_start,
 )
 from trainer.run.loop import Diverged, Position, Trainer
 from trainer.run.progress import Console, EpochClock
 from trainer.run.stop_signal import StopSignal
 from trainer.run.summaries import Summaries
+from trainer.run.warm_start import WarmStart
 from trainer.train_config import TrainConfig
 
 # Below it the steps wait for their batches so much that the slow stage of the input is named.
@@ -44,8 +47,13 @@ def train(
     strategy: str,
     skip_damaged: bool,
     stop: StopSignal,
+    init_from: str | None = None,
+    reset_head: bool = False,
 ) -> bool:
     """Runs a training from its first step, or where it stopped, to the exported model.
+
+    With `init_from`, a model folder or an export, it begins with the weights of that, all but those
+    of the last layers with `reset_head`.
 
     Returns:
         whether it came to the end; not where it was asked to stop, or another worker is gone.
@@ -73,6 +81,13 @@ def train(
                 f"{dataset_dir}: the training split has no examples",
             )
             model_folder.check(model_dir, config, dataset.info)
+            begins_with = warm_start.of_training(
+                init_from,
+                reset_head=reset_head,
+                model_dir=model_dir,
+                config=config,
+                info=dataset.info,
+            )
             keras.utils.set_random_seed(config.seed)
             if config.deterministic:
                 tf.config.experimental.enable_op_determinism()
@@ -82,6 +97,7 @@ def train(
                 model_dir=model_dir,
                 stop_asked=stop.has_come,
                 console=console,
+                begins_with=begins_with,
             )
             stop.wait_for_steps()
             with damaged_records.named(dataset.info, dataset.folder):
@@ -120,6 +136,7 @@ class Session:
         model_dir: where checkpoints, metrics and the evaluation go.
         stop_asked: whether this worker has been asked to stop.
         console: prints for a person.
+        begins_with: another training's weights, None to begin with new ones.
 
     Attributes:
         position: how far the run is.
@@ -135,6 +152,7 @@ class Session:
         model_dir: str,
         stop_asked: Callable[[], bool],
         console: Console,
+        begins_with: WarmStart | None = None,
     ):
         self.trainer = trainer
         self.is_chief = devices.is_chief(trainer.strategy)
@@ -145,6 +163,7 @@ class Session:
         self._model_dir = model_dir
         self._stop_asked = stop_asked
         self._console = console
+        self._begins_with = begins_with
         self._checkpoints = model_folder.newest_checkpoints(model_dir)
 
     # ---- open
@@ -167,6 +186,11 @@ class Session:
         if resumed:
             steps = f" and {position.step} of {trainer.steps_an_epoch} steps" * bool(position.step)
             self._console.print(f"resumed after epoch {position.epoch}{steps} of {config.epochs}")
+        elif self._begins_with is not None:
+            source, record = self._begins_with.source, self._begins_with.record
+            assert source is not None  # of a training that has not begun
+            warm_start.begin(trainer, source, reset_head=record["reset_head"])
+            self._console.print(warm_start.in_words(record, config))
         require(
             config.epochs >= position.epoch + (position.step > 0),
             f"config.epochs: {config.epochs}, but {self._model_dir} has been trained for "
@@ -179,7 +203,11 @@ class Session:
             "epochs that are trained; bring it back, or take another --model_dir",
         )
         if self.is_chief:
-            model_folder.claim(self._model_dir, config, info)
+            model_folder.claim(self._model_dir, config, info, warm_start=self._origin)
+
+    @property
+    def _origin(self) -> dict[str, Any] | None:
+        return None if self._begins_with is None else self._begins_with.record
 
     def has_ended(self) -> bool:
         """Returns whether all epochs are trained, or stopped early for want of improvement."""
@@ -324,6 +352,8 @@ class Session:
             self._console.print(
                 report.table(self.evaluation, split="test", num_artists=num_artists)
             )
+            if self._origin is not None:
+                self._console.print(warm_start.in_words(self._origin, trainer.config))
         page = split_evaluation.write_report(
             trainer.config,
             info,
@@ -368,6 +398,7 @@ class Session:
             None if self.evaluation is None else self.evaluation.to_dict(),
             export_dir,
             dataset_dir=self._dataset_dir,
+            origin={} if self._origin is None else {"init_from": self._origin},
         )
         exported = export.verify_and_release(candidate, export_dir, self._dataset_dir)
         self._console.print(f"exported: {exported}")

@@ -74,5 +74,6 @@ def write_report(
         predictions=predictions,
         evaluation=evaluation,
         pictures=pictures,
+        warm_start=model_folder.warm_start_of(model_dir),
     )
     return model_folder.write_report(model_dir, split, html)
