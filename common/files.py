@@ -13,6 +13,7 @@ import hashlib
 import io
 import os
 import queue
+import shutil
 import stat
 import tempfile
 import threading
@@ -425,6 +426,20 @@ def delete(folder: str, names: Iterable[str]) -> None:
         for start in range(0, len(waiting), _MAX_DELETIONS):
             paths = [join(folder, name) for name in waiting[start : start + _MAX_DELETIONS]]
             _retry()(_delete_objects)(paths)
+
+
+def delete_folder(folder: str) -> None:
+    """Deletes a folder and all below it; one that is not there is none to delete.
+
+    Raises:
+        OSError: something can't be deleted.
+    """
+    if not is_remote(folder):
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(folder)
+        return
+    prefix = f"{folder.rstrip('/')}/"
+    delete(folder, [state.path.removeprefix(prefix) for state in states_below(folder)])
 
 
 def _delete_objects(paths: list[str]) -> None:

@@ -66,6 +66,18 @@ def get_config() -> ConfigDict:
     # a plain warm start, which this is, often ends worse than new weights on the same data.
     config.shrink_perturb = (1.0, 0.0)
 
+    # How trainer.follow trains on new generations of a dataset: each update for so many epochs over
+    # their clips and old ones, which are this share of all, at this learning rate (0: the one
+    # above). The gate asks about the test clips of the newest so many generations (0: of all) and
+    # has these margins. Drift alarms above these: population stability index, Jensen-Shannon
+    # divergence in nats, and how far the accuracy falls.
+    config.follow = ConfigDict(dict(replay=0.5, epochs=3, learning_rate=0.0, test_generations=0))
+    config.follow.margin_log_loss = 0.02
+    config.follow.margin_macro_f1 = 0.03
+    config.follow.drift_psi = 0.25
+    config.follow.drift_js = 0.05
+    config.follow.drift_accuracy = 0.1
+
     # `float32`, or halves where they do no harm: `mixed_bfloat16` (devices that have it) or
     # `mixed_float16` (GPUs; the loss is scaled so that small gradients don't vanish).
     config.precision = "float32"

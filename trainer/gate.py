@@ -6,9 +6,6 @@ Releases nothing, and changes neither export. Exit code 0 where the challenger w
 where it is refused, 1 where they can't be compared.
 """
 
-import json
-from typing import Any
-
 from absl import flags
 
 from common import command, files
@@ -48,7 +45,7 @@ def main(argv: list[str]) -> int:
     )
     output_dir = _OUTPUT_DIR.value.rstrip("/")
     from trainer.evaluation import comparison, gate_report
-    from trainer.run import compared_exports
+    from trainer.run import compared_exports, gate
 
     margins = comparison.Margins(log_loss=_MARGIN_LOG_LOSS.value, macro_f1=_MARGIN_MACRO_F1.value)
     compared = compared_exports.open_both(
@@ -59,47 +56,12 @@ def main(argv: list[str]) -> int:
     )
     files.make_folder(output_dir)
     files.check_writable(output_dir)
-    with command.kept_back_stderr():
-        # Here, since a mistake in a flag should not wait for TensorFlow.
-        from trainer.run import exported_answers
-
-        champion, challenger = exported_answers.ask_both(compared)
-    verdict = comparison.judge(
-        champion,
-        challenger,
-        split=compared.split,
-        margins=margins,
-        newest=compared_exports.rows_of_newest(compared.info, compared.split),
-    )
-    report = gate_report.GateReport(
-        champion=_described(compared.champion),
-        challenger=_described(compared.challenger),
-        dataset={
-            "path": compared.dataset_dir,
-            "fingerprint": compared.info.fingerprint,
-            "generations": list(compared.info.generations),
-        },
-        split=compared.split,
-        margins=margins,
-        verdict=verdict,
-        notes=compared.notes,
-        override=override,
-    )
-    text = json.dumps(gate_report.to_dict(report), indent=2, ensure_ascii=False) + "\n"
-    files.write_atomically(output_dir, gate_report.PAGE_FILE, gate_report.page(report).encode())
-    files.write_atomically(output_dir, gate_report.JSON_FILE, text.encode())
+    report = gate.compare(compared, margins=margins, override=override)
+    gate.write(report, output_dir)
     print(gate_report.table(report))
     print(f"written: {files.join(output_dir, gate_report.JSON_FILE)}, {gate_report.PAGE_FILE}")
     print("(a dry run: this command compares, and releases nothing)")
     return 0 if report.would_be_released else REFUSED_EXIT_CODE
-
-
-def _described(export: Any) -> dict[str, Any]:
-    return {
-        "path": export.path,
-        "dataset_fingerprint": export.info.dataset_fingerprint,
-        "dataset_generations": list(export.info.dataset_generations),
-    }
 
 
 if __name__ == "__main__":

@@ -122,7 +122,8 @@ class TrainConfig:
             for field in dataclasses.fields(cls)
             if field.default is not dataclasses.MISSING
         }
-        values = defaults | values
+        # How a model follows a dataset is no part of a training: see `FollowConfig`.
+        values = {key: value for key, value in (defaults | values).items() if key != "follow"}
         if isinstance(values["input_dropout"], dict):
             values["input_dropout"] = tuple(sorted(values["input_dropout"].items()))
         if isinstance(values.get("network"), dict):

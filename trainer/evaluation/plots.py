@@ -154,6 +154,44 @@ def trials(found: Sequence[dict[str, Any]], *, best: int) -> bytes:
     return _png(figure)
 
 
+def prequential(lines: Sequence[dict[str, Any]]) -> bytes:
+    """Plots how good models were on generations that they had not been trained on, as a PNG.
+
+    Args:
+        lines: of `prequential.jsonl`.
+    """
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    shown = {
+        "follow": ("this model", _BLUE, "o-"),
+        "served": ("the one that was served", _ORANGE, ".-"),
+        "first": ("the first one, never trained on", "gray", ".:"),
+    }
+    for axes, score in ((left, "accuracy"), (right, "log_loss")):
+        for model, (label, color, style) in shown.items():
+            of_it = [line for line in lines if model in line["models"]]
+            axes.plot(
+                [line["generation"] for line in of_it],
+                [line["models"][model][score] for line in of_it],
+                style,
+                color=color,
+                label=label,
+                zorder=3 if model == "follow" else 2,
+            )
+        for line in lines:
+            if line["drift"]:
+                axes.axvline(line["generation"], color="gray", linewidth=6, alpha=0.2)
+        axes.set(xlabel="generation", title=f"{score.replace('_', ' ')} before training on it")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(alpha=0.3)
+    left.plot([], [], color="gray", linewidth=6, alpha=0.2, label="drift")
+    left.set(ylim=(0, 1))
+    left.yaxis.set_major_formatter(PercentFormatter(1))
+    left.legend(loc="lower right")
+    right.set(ylim=(0, None))
+    return _png(figure)
+
+
 def _png(figure: Figure) -> bytes:
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=110)

@@ -28,6 +28,7 @@ from common.inputs import Inputs
 from common.signatures import BATCH_SIZES, SIGNATURES
 from trainer.data import reader
 from trainer.model import front_end, input_encoder, model_card, network
+from trainer.run.child import end_with_parent
 from trainer.train_config import TrainConfig
 
 # Records of each split whose predictions go with the export, for serving.verify to compare.
@@ -235,6 +236,8 @@ def verify_and_release(candidate: str, export_dir: str, dataset_dir: str) -> str
         capture_output=True,
         text=True,
         check=False,
+        # Else it might release what whoever goes on after a kill releases too.
+        preexec_fn=end_with_parent,
     )
     print(result.stdout, end="", flush=True)
     if result.returncode:

@@ -35,7 +35,7 @@ class Child:
             stderr=subprocess.STDOUT,
             # A Ctrl-C of the terminal comes to this process alone, and is passed on once.
             start_new_session=True,
-            preexec_fn=_end_with_parent,
+            preexec_fn=end_with_parent,
         )
         self._printer = threading.Thread(target=self._forward)
         self._printer.start()
@@ -68,7 +68,7 @@ class Child:
             print(f"[{self.name}] {text}", flush=True)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Asks Linux to kill this process when its parent dies.
 
     Else it would go on writing into a folder that the same command, given again, writes into too.

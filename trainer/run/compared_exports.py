@@ -37,17 +37,31 @@ class ComparedExports:
     notes: tuple[str, ...]
 
 
-def open_both(champion: str, challenger: str, *, dataset_dir: str, split: str) -> ComparedExports:
+def open_both(
+    champion: str,
+    challenger: str,
+    *,
+    dataset_dir: str,
+    split: str,
+    info: DatasetInfo | None = None,
+) -> ComparedExports:
     """Reads what the exports and the dataset say of themselves, without TensorFlow.
+
+    Args:
+        champion, challenger: versions or candidates.
+        dataset_dir: where the dataset lies.
+        split: that both are asked about.
+        info: of the dataset; of all its generations that are there now unless given.
 
     Raises:
         UserFacingError: an export or the dataset is missing or not whole, the split has no
             examples, or the three differ in their classes or in how pictures are made.
     """
-    exports = [_export(path, flag=flag) for flag, path in (
+    exports = [open_export(path, flag=flag) for flag, path in (
         ("champion", champion), ("challenger", challenger)
     )]  # fmt: skip
-    info = dataset_reader.load_dataset_info(dataset_dir, check_shards_of=(split,))
+    if info is None:
+        info = dataset_reader.load_dataset_info(dataset_dir, check_shards_of=(split,))
     for export in exports:
         for other, names in ((exports[0].path, exports[0].info.class_names),
                              (dataset_dir, info.class_names)):  # fmt: skip
@@ -103,7 +117,8 @@ def rows_of_newest(info: DatasetInfo, split: str) -> tuple[int, slice] | None:
     return newest, slice(start, start + counts[newest])
 
 
-def _export(path: str, *, flag: str) -> Export:
+def open_export(path: str, *, flag: str) -> Export:
+    """Reads what an export says of itself; UserFacingError, naming the flag, where it is none."""
     if not export_folder.holds_model(path):
         problem = "no exported model"
         if versions := export_folder.versions(path):

@@ -1,9 +1,12 @@
 """What exports answer about the records of a split, asked as TensorFlow Serving would ask them."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError, one_line
 from trainer.data import damaged_records, reader
 from trainer.evaluation.predictions import Predictions
@@ -22,18 +25,34 @@ def ask_both(compared: ComparedExports) -> tuple[Predictions, Predictions]:
         UserFacingError: an export can't be loaded or asked, or answers with what are no
             probabilities; a record is damaged.
     """
-    info, dataset_dir, split = compared.info, compared.dataset_dir, compared.split
-    with damaged_records.named(info, dataset_dir):
-        columns = reader.read_columns(info, dataset_dir, split, Predictions.columns())
-        champion, challenger = (
-            Predictions(probabilities=probabilities_of(export, compared), **columns)
-            for export in (compared.champion, compared.challenger)
-        )
+    champion, challenger = ask(
+        (compared.champion, compared.challenger),
+        compared.info,
+        dataset_dir=compared.dataset_dir,
+        split=compared.split,
+    )
     return champion, challenger
 
 
-def probabilities_of(export: Export, compared: ComparedExports) -> NDArray[np.float32]:
-    """Returns the probabilities float32 [examples, classes], in the stored order."""
+def ask(
+    exports: Sequence[Export], info: DatasetInfo, *, dataset_dir: str, split: str
+) -> list[Predictions]:
+    """Asks exports, one after the other, about every record of a split; raises as `ask_both`."""
+    with damaged_records.named(info, dataset_dir):
+        columns = reader.read_columns(info, dataset_dir, split, Predictions.columns())
+        return [
+            Predictions(
+                probabilities=probabilities_of(
+                    export, reader.read_records(info, dataset_dir, split)
+                ),
+                **columns,
+            )
+            for export in exports
+        ]
+
+
+def probabilities_of(export: Export, records: tf.data.Dataset) -> NDArray[np.float32]:
+    """Returns the probabilities float32 [examples, classes] for serialized records, in order."""
     try:
         # By a name of its own, since what was loaded goes when nothing refers to it.
         loaded = tf.saved_model.load(export.path)
@@ -43,7 +62,6 @@ def probabilities_of(export: Export, compared: ComparedExports) -> NDArray[np.fl
         raise UserFacingError(
             f"{export.path}: can't be asked by the signature {_SIGNATURE} ({problem})"
         ) from None
-    records = reader.read_records(compared.info, compared.dataset_dir, compared.split)
     parts = []
     for batch in records.batch(_BATCH):
         try:

@@ -1,0 +1,151 @@
+"""A model that follows a dataset: what it does at each generation, and after a kill."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from common import export_folder
+from tests.support import drifting
+from tests.support.commands import assert_refused, run_module
+from tests.support.paths import ROOT
+
+FLAGS = [
+    "--config=configs/two_conv_mono.py",
+    "--config.network.convolutions=1",
+    "--config.network.standardize",
+    "--config.network.initializer=he",
+    "--config.epochs=6",
+    "--config.follow.epochs=6",
+    "--strategy=one_device",
+]
+
+
+def command(folder, *flags):
+    return [
+        "trainer.follow",
+        *FLAGS,
+        f"--dataset_dir={folder / 'dataset'}",
+        f"--model_dir={folder / 'model'}",
+        f"--export_dir={folder / 'export'}",
+        *flags,
+    ]
+
+
+def follow(folder, *flags):
+    result = run_module(*command(folder, "--once", *flags))
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def updates(folder) -> list[dict]:
+    return [
+        json.loads((path / "update.json").read_text())
+        for path in sorted((folder / "model/updates").iterdir())
+    ]
+
+
+def history(folder) -> list[dict]:
+    text = (folder / "model/prequential.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.mark.integration
+def test_what_makes_a_song_popular_changes(tmp_path):
+    """At generation 3: follow recovers within two generations, the first model does not."""
+    drifting.write(tmp_path / "dataset", seed=0, sizes=(150, 30, 90))
+    flags = ("--config.follow.replay=0.2", "--config.follow.test_generations=2")
+    follow(tmp_path, *flags)
+    for generation in (1, 2, 3, 4, 5):
+        drifting.grow(tmp_path / "dataset", generation, turned=generation >= 3)
+    told = follow(tmp_path, *flags)
+    print(told)
+    lines = history(tmp_path)
+    accuracy = {
+        model: [line["models"][model]["accuracy"] for line in lines]
+        for model in ("follow", "first")
+    }
+    assert [line["generation"] for line in lines] == [1, 2, 3, 4, 5]
+    assert min(accuracy["follow"][:2]) > 0.8
+    assert accuracy["follow"][2] < 0.6
+    assert accuracy["follow"][4] > 0.75
+    assert max(accuracy["first"][2:]) < 0.6
+    assert [bool(line["drift"]) for line in lines] == [False, False, True, *[False] * 2]
+
+
+def watch_until(seen, folder):
+    """Follows without --once until something is seen, and asks it to stop."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", *command(folder, "--poll=0.2")],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    while not seen() and process.poll() is None:
+        time.sleep(0.05)
+    process.terminate()
+    told = process.communicate()[0]
+    assert process.returncode == 75, told
+    assert "[update 2] update 2, generation 2" in told
+
+
+@pytest.mark.integration
+def test_kills_in_training_export_and_release(tmp_path):
+    """The same releases as without, none twice, no number reused."""
+    drifting.write(tmp_path / "dataset", seed=0, sizes=(24, 6, 60))
+    drifting.grow(tmp_path / "dataset", 1, sizes=(8, 0, 60))
+    first = run_module(*command(tmp_path, "--once", "--config.epochs=1"))
+    assert first.returncode == 0, first.stdout + first.stderr
+    # So much more to learn from that the gate lets it pass.
+    drifting.grow(tmp_path / "dataset", 2, sizes=(300, 30, 30))
+    export, update = tmp_path / "export", tmp_path / "model/updates/000002"
+
+    def killed_when(seen):
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command(tmp_path, "--once", "--config.checkpoint_seconds=0")],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        while not seen() and process.poll() is None:
+            time.sleep(0.01)
+        process.kill()
+        return process.communicate()[0]
+
+    killed_when(lambda: list(update.glob("checkpoints/ckpt-*.npz")))
+    plan = (update / "plan.json").read_bytes()
+    assert not list(export.glob(".candidate-*"))
+    told = killed_when(lambda: list(export.glob(".candidate-*")))
+    assert "resumed after" in told
+    assert sorted(path.name for path in export.iterdir() if path.name.isdecimal()) == ["1"]
+    told = killed_when((export / "2/saved_model.pb").exists)
+    watch_until((update / "update.json").exists, tmp_path)
+    assert (update / "plan.json").read_bytes() == plan
+    found = updates(tmp_path)
+    assert [each["outcome"] for each in found] == ["released", "released"], found[-1]["reasons"]
+    assert [each["export"] for each in found] == ["1", "2"]
+    names = sorted(path.name for path in export.iterdir())
+    assert names == ["1", "2"]
+    ids = [
+        json.loads((export / version / export_folder.INFO_FILE).read_text())["update"]["id"]
+        for version in ("1", "2")
+    ]
+    assert ids == [each["id"] for each in found]
+    described = json.loads((export / "2" / export_folder.INFO_FILE).read_text())
+    assert described["dataset_generations"] == [0, 1, 2]
+    assert described["init_from"]["path"] == str(export / "1")
+    training = json.loads((update / "training.json").read_text())
+    assert training["dataset"]["generations"] == [0, 1, 2]
+    assert json.loads((update / "gate.json").read_text())["passes"]
+    assert "nothing new" in follow(tmp_path)
+
+
+def test_what_can_not_follow_is_refused(tmp_path):
+    assert_refused(run_module(*command(tmp_path, "--strategy=multi_worker")), "multi_worker")
+    assert_refused(run_module(*command(tmp_path, "--once")), "dataset", "no such folder")
+    assert_refused(run_module(*command(tmp_path, "--config.follow.replay=1.0")), "follow.replay")
+    assert not (tmp_path / "model/updates").exists()

@@ -1,0 +1,195 @@
+"""The clips of an update: all new ones, and old ones drawn at random from few shards."""
+
+import dataclasses
+import hashlib
+import os
+import struct
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from common import files, records
+from common.dataset_info import DatasetInfo, Shard, Split
+from common.errors import UserFacingError
+from common.generations import FOLDER
+from trainer.continuous import plan
+
+MIX_FILE = "mix.json"
+FILES = {"train": "replay-train.tfrecord", "validation": "replay-validation.tfrecord"}
+# However long the history is, no more shards than these are opened.
+MAX_SHARDS = 16
+
+_HEADER = 12
+_CRC = 4
+
+
+def generation_of(shard: Shard) -> int:
+    below = shard.file.split("/")
+    return int(below[1]) if below[0] == FOLDER else 0
+
+
+def only(info: DatasetInfo, generations: Collection[int]) -> DatasetInfo:
+    """Returns a description whose splits have the shards of some generations and no others.
+
+    Of the classes nothing is counted.
+    """
+    return dataclasses.replace(
+        info,
+        splits={
+            name: _split([each for each in split.shards if generation_of(each) in generations])
+            for name, split in info.splits.items()
+        },
+    )
+
+
+def in_one_split(info: DatasetInfo, name: str) -> DatasetInfo:
+    """Returns a description with all shards in one split, and the others empty."""
+    every = together(info.splits.values())
+    return dataclasses.replace(
+        info, splits={each: every if each == name else _split([]) for each in info.splits}
+    )
+
+
+def together(splits: Iterable[Split]) -> Split:
+    """Returns a split that has the shards of all of these; of the classes nothing is counted."""
+    return _split([shard for split in splits for shard in split.shards])
+
+
+def _split(shards: list[Shard]) -> Split:
+    return Split(
+        num_examples=sum(shard.num_examples for shard in shards),
+        class_counts={},
+        num_artists=0,
+        shards=tuple(shards),
+    )
+
+
+# ---- drawing
+
+
+def draw(split: Split, dataset_dir: str, *, size: int, seed: tuple[int, ...]) -> Iterator[bytes]:
+    """Yields records of a split, drawn without replacement; all where there are no more.
+
+    They come from at most MAX_SHARDS shards, drawn with chances as large as they are, of which each
+    gives as many as its size lets expect. What lies between the records drawn is skipped, not read.
+
+    Args:
+        split: whose records.
+        dataset_dir: where its shards lie.
+        size: how many, at most.
+        seed: decides which.
+
+    Raises:
+        UserFacingError: a shard is missing or damaged.
+    """
+    rng = np.random.default_rng(seed)
+    shards = [shard for shard in split.shards if shard.num_examples]
+    if len(shards) > MAX_SHARDS:
+        sizes = np.array([shard.num_examples for shard in shards], float)
+        drawn = rng.choice(len(shards), MAX_SHARDS, replace=False, p=sizes / sizes.sum())
+        shards = [shards[index] for index in sorted(drawn)]
+    counts = np.array([shard.num_examples for shard in shards], int)
+    size = min(size, int(counts.sum()))
+    if not size:
+        return
+    of_shards = rng.multivariate_hypergeometric(counts, size)
+    for shard, count in zip(shards, of_shards, strict=True):
+        if count:
+            wanted = rng.choice(shard.num_examples, count, replace=False)
+            yield from _records_at(files.join(dataset_dir, shard.file), set(wanted.tolist()))
+
+
+def _records_at(path: str, indices: set[int]) -> Iterator[bytes]:
+    """Yields the records of a file at some indices, in their order."""
+    try:
+        with files.open_to_read(path) as file:
+            for index in range(max(indices) + 1):
+                header = file.read(_HEADER)
+                size = struct.unpack("<Q", header[:8])[0] if len(header) == _HEADER else 0
+                if index not in indices:
+                    file.seek(size + _CRC, os.SEEK_CUR)
+                    continue
+                rest = file.read(size + _CRC)
+                record = rest[:size]
+                if records.frame(record) != header + rest:
+                    raise UserFacingError(
+                        f"{path}, record {index}: damaged; beam_pipelines.inspect_dataset "
+                        "--verify lists what is"
+                    )
+                yield record
+    except FileNotFoundError:
+        raise UserFacingError(f"{path}: the shard is missing") from None
+
+
+# ---- the mix
+
+
+def mix(
+    info: DatasetInfo,
+    *,
+    new: Collection[int],
+    share: float,
+    dataset_dir: str,
+    folder: str,
+    seed: int,
+    test: Collection[int],
+) -> DatasetInfo:
+    """Returns the description of what an update trains on; writes the old clips into its folder.
+
+    Training and validation are the new generations' and so many old clips that these are `share` of
+    all. The class counts stay those of the whole list: the network takes from them how frequent a
+    class is. What is there of an update that was killed is taken as it is.
+
+    Args:
+        info: of the list of generations.
+        new: which of them are.
+        share: of old clips, 0 ≤ … < 1.
+        dataset_dir: where the dataset lies.
+        folder: of the update.
+        seed: of what is drawn.
+        test: the generations whose clips are tested on; of none given all are.
+    """
+    fresh = only(info, new)
+    old = only(info, set(_generations_of(info)) - set(new))
+    written = plan.read(folder, MIX_FILE)
+    if written is None:
+        written = {"replayed": {}}
+        for number, (split, name) in enumerate(FILES.items()):
+            size = round(fresh.splits[split].num_examples * share / (1 - share))
+            drawn = draw(old.splits[split], dataset_dir, size=size, seed=(seed, number))
+            written["replayed"][split] = _write(drawn, folder, name)
+        plan.write(folder, MIX_FILE, written)
+    splits: dict[str, Split] = {}
+    for name, replayed in written["replayed"].items():
+        # Other paths are below the dataset.
+        path = files.join(folder, replayed["file"])
+        path = path if files.is_remote(path) else os.path.abspath(path)
+        shard = Shard(**replayed | {"file": path})
+        both = _split([*fresh.splits[name].shards, *([shard] * bool(shard.num_examples))])
+        splits[name] = dataclasses.replace(
+            info.splits[name],
+            num_examples=both.num_examples,
+            shards=both.shards,
+        )
+    tested = only(info, test).splits["test"] if test else info.splits["test"]
+    splits["test"] = dataclasses.replace(
+        info.splits["test"], num_examples=tested.num_examples, shards=tested.shards
+    )
+    return dataclasses.replace(info, splits=splits)
+
+
+def _generations_of(info: DatasetInfo) -> tuple[int, ...]:
+    return info.generations or (0,)
+
+
+def _write(drawn: Iterator[bytes], folder: str, name: str) -> dict[str, Any]:
+    digest, count, size = hashlib.sha256(), 0, 0
+    with files.atomic_file(folder, name) as file:
+        for record in drawn:
+            framed = records.frame(record)
+            file.write(framed)
+            digest.update(framed)
+            count += 1
+            size += len(framed)
+    return {"file": name, "num_examples": count, "bytes": size, "sha256": digest.hexdigest()}

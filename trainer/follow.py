@@ -1,0 +1,166 @@
+r"""Follows a dataset that grows: tests on what is new, trains on it, releases what passes the gate.
+
+python -m trainer.follow --config=configs/six_conv_rgb.py --dataset_dir=dataset --model_dir=model \
+    --export_dir=export
+
+Looks every --poll for new generations; with --once it ends when none is left. The same command goes
+on wherever it was stopped or killed. What lies in --model_dir: `continuous/plan.py`.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+
+from absl import flags
+
+from common import command, files, generations, lock
+from common.errors import require
+from trainer.continuous import following, plan
+from trainer.follow_config import FollowConfig
+from trainer.run.child import Child
+from trainer.run.stop_signal import EXIT_STOPPED, Stopped, StopSignal
+from trainer.train_config import TrainConfig
+
+_CONFIG = command.define_config("configs/six_conv_rgb.py")
+_DATASET_DIR = flags.DEFINE_string(
+    "dataset_dir", None, "The dataset, to which generations are added.", required=True
+)
+_MODEL_DIR = flags.DEFINE_string(
+    "model_dir", None, "Where the updates and the curve go.", required=True
+)
+_EXPORT_DIR = flags.DEFINE_string(
+    "export_dir", None, "Where the versions go; <model_dir>/export unless given."
+)
+_STRATEGY = flags.DEFINE_enum(
+    "strategy",
+    "auto",
+    ("auto", "one_device", "mirrored", "multi_worker"),
+    "mirrored: all devices of this machine; one_device: the first; auto: all there are. Several "
+    "workers can't follow.",
+)
+_EVERY_GENERATIONS = flags.DEFINE_integer(
+    "every_generations", 1, "How many new generations an update takes.", lower_bound=1
+)
+_ONCE = flags.DEFINE_bool("once", False, "End when there is nothing new, instead of waiting.")
+_POLL = flags.DEFINE_float("poll", 30.0, "Seconds between two looks.", lower_bound=0.1)
+_MAX_UPDATES = flags.DEFINE_integer(
+    "max_updates", 0, "With --once: end after so many updates; 0 for all.", lower_bound=0
+)
+_FORCE_UNLOCK = flags.DEFINE_bool("force_unlock", False, lock.FORCE_UNLOCK)
+
+_SECONDS_BETWEEN_LOOKS_AT_A_CHILD = 0.2
+
+
+def main(argv: list[str]) -> int:
+    require(len(argv) == 1, f"{' '.join(argv[1:])}: flags only, such as --model_dir=model")
+    stop = StopSignal()
+    stop.listen()
+    try:
+        values = command.config_values(_CONFIG)
+        config = TrainConfig.from_dict(values)
+        follow = FollowConfig.from_dict(values.get("follow", {}))
+        with command.kept_back_stderr(), stop.blocked():
+            # Here: a mistake in a flag should not wait for TensorFlow.
+            from trainer.run import devices
+        require(
+            not devices.is_multi_worker(_STRATEGY.value),
+            f"--strategy={_STRATEGY.value}: several workers (TF_CONFIG) can't follow; name "
+            "one_device or mirrored",
+        )
+        if _ONCE.value:
+            return _follow(config, follow, stop)
+        return _watch(sys.argv[1:])
+    except Stopped:
+        print("stopped as asked; the same command goes on", flush=True)
+        return EXIT_STOPPED
+
+
+def _folders() -> dict[str, str]:
+    model_dir = _MODEL_DIR.value.rstrip("/")
+    return {
+        "dataset_dir": _DATASET_DIR.value.rstrip("/"),
+        "model_dir": model_dir,
+        "export_dir": (_EXPORT_DIR.value or f"{model_dir}/export").rstrip("/"),
+    }
+
+
+def _follow(config: TrainConfig, follow: FollowConfig, stop: StopSignal) -> int:
+    """Does one update after the other, until there is nothing new."""
+    folders = _folders()
+    with command.kept_back_stderr(), stop.blocked():
+        from trainer.continuous.update import Update
+        from trainer.run import devices, folder_lock
+
+        strategy = devices.strategy_for(_STRATEGY.value)
+    with folder_lock.hold(folders["model_dir"], folders["export_dir"], force=_FORCE_UNLOCK.value):
+        stop.wait_for_steps()
+        count = 0
+        while not _MAX_UPDATES.value or count < _MAX_UPDATES.value:
+            done = plan.finished(folders["model_dir"])
+            following.write_history(folders["model_dir"], done)
+            planned = following.next_plan(
+                done, **folders, every_generations=_EVERY_GENERATIONS.value
+            )
+            if planned is None:
+                break
+            folder = plan.folder_of(folders["model_dir"], planned.update)
+            files.make_folder(folder)
+            files.write_atomically(folder, plan.PLAN_FILE, planned.to_json().encode())
+            update = Update(
+                plan=planned,
+                config=config,
+                follow=follow,
+                **folders,
+                strategy=strategy,
+                stop_asked=stop.has_come,
+                before=done,
+            )
+            outcome = update.run()
+            if outcome is None:
+                print("stopped as asked; the same command goes on", flush=True)
+                return EXIT_STOPPED
+            following.write_history(folders["model_dir"], [*done, outcome])
+            print(following.in_words(outcome, folders["export_dir"]), flush=True)
+            count += 1
+        if not count:
+            print("nothing new", flush=True)
+    return 0
+
+
+def _watch(arguments: Sequence[str]) -> int:
+    """Starts a process for what is new, whenever there is some; ends as that does if not well.
+
+    Each is one of its own, so that the memory of TensorFlow does not grow from update to update.
+    """
+    folders = _folders()
+    argv = [sys.executable, "-m", "trainer.follow", *arguments, "--once", "--max_updates=1"]
+    print(f"watching {folders['dataset_dir']}", flush=True)
+    looked: list[int] | None = None
+    while True:
+        # The manifests are read only when there is another one.
+        there = generations.numbers_in(generations.sizes_below(folders["dataset_dir"]))
+        if there == looked:
+            time.sleep(_POLL.value)
+            continue
+        done = plan.finished(folders["model_dir"])
+        planned = following.next_plan(done, **folders, every_generations=_EVERY_GENERATIONS.value)
+        if planned is None:
+            looked = there
+            continue
+        child = Child(argv, name=f"update {planned.update}", env={})
+        try:
+            while (code := child.code()) is None:
+                time.sleep(_SECONDS_BETWEEN_LOOKS_AT_A_CHILD)
+        except BaseException:
+            child.ask_to_stop()
+            while child.code() is None:
+                time.sleep(_SECONDS_BETWEEN_LOOKS_AT_A_CHILD)
+            raise
+        finally:
+            child.end()
+        if code:
+            return code
+
+
+if __name__ == "__main__":
+    command.run(main)
