@@ -16,7 +16,6 @@ from common.dataset_info import DatasetInfo, Shard, Split
 from common.inputs import InputStatistics, SpectrogramStatistics
 from common.spectrogram import SpectrogramParams
 from configs import dataset_artist
-from tests.benchmarks import made_dataset
 from tests.support import generations as support
 
 SIGNAL = SpectrogramParams(
@@ -90,7 +89,7 @@ def write(
         categories={},
         texts={},
     )
-    info = dataclasses.replace(made_dataset.describe(CONFIG, splits), statistics=statistics)
+    info = DatasetInfo.of(CONFIG, splits, statistics=statistics)
     (folder / dataset_info.FILE_NAME).write_text(info.to_json())
     return info
 

@@ -342,7 +342,7 @@ class Update:
                 self._put_aside()
                 return self._set_aside()
         try:
-            version = export.release(self._candidate, self.export_dir, self.dataset_dir)
+            version = export.verify_and_release(self._candidate, self.export_dir, self.dataset_dir)
         except UserFacingError:
             if not export_folder.holds_model(files.join(self.export_dir, self._aside)):
                 raise  # it was not the candidate's fault
