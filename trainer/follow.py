@@ -96,6 +96,9 @@ def _follow(config: TrainConfig, follow: FollowConfig, stop: StopSignal) -> int:
         stop.wait_for_steps()
         count = 0
         while not _MAX_UPDATES.value or count < _MAX_UPDATES.value:
+            if stop.has_come():
+                print("stopped as asked; the same command goes on", flush=True)
+                return EXIT_STOPPED
             done = plan.finished(folders["model_dir"])
             following.write_history(folders["model_dir"], done)
             planned = following.next_plan(

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from common.errors import UserFacingError
 from common.generations import Manifest
 from tests.benchmarks.made_dataset import make_dataset
 from tests.support import drifting
-from trainer.continuous import plan, replay
+from tests.trainer.test_gate import make_export
+from trainer.continuous import following, plan, replay
 from trainer.follow_config import FollowConfig
 from trainer.train_config import TrainConfig
 
@@ -162,3 +164,75 @@ def test_the_training_of_an_update():
             FollowConfig(**{field: value})
     with pytest.raises(UserFacingError, match=r"config\.follow\.repaly"):
         FollowConfig.from_dict({"repaly": 0.1})
+
+
+# ---- the next update
+
+
+@pytest.fixture
+def grown(tmp_path):
+    """A dataset of generations 0 to 3, and an export of a model of the first two."""
+    dataset = tmp_path / "dataset"
+    drifting.write(dataset, seed=0, sizes=(4, 1, 1))
+    drifting.grow(dataset, 1, sizes=(4, 1, 1))
+    export = tmp_path / "export/1"
+    info = dataset_reader.load_dataset_info(str(dataset))
+    make_export(export, dataset, dataset_generations=info.generations)
+    for generation in (2, 3):
+        drifting.grow(dataset, generation, sizes=(4, 1, 1))
+    return tmp_path
+
+
+def next_plan(folder, done=(), every=1):
+    return following.next_plan(
+        list(done),
+        dataset_dir=str(folder / "dataset"),
+        model_dir=str(folder / "model"),
+        export_dir=str(folder / "export"),
+        every_generations=every,
+    )
+
+
+def test_the_version_that_is_there_is_followed_on(grown):
+    planned = next_plan(grown)
+    assert (planned.generations, planned.new) == ((0, 1, 2), (2,))
+    assert planned.starts_from == planned.served == planned.first == "1"
+    assert next_plan(grown, every=2).new == (2, 3)
+    assert next_plan(grown, every=3) is None
+    assert next_plan(grown).id != planned.id
+
+
+def test_an_update_that_has_begun_is_gone_on_with(grown):
+    planned = next_plan(grown)
+    folder = grown / "model/updates/000001"
+    folder.mkdir(parents=True)
+    (folder / plan.PLAN_FILE).write_text(planned.to_json())
+    assert next_plan(grown) == planned
+    assert next_plan(grown, every=2) == planned
+
+
+def test_the_next_one_begins_with_the_model_of_the_one_before(grown):
+    done = dataclasses.asdict(next_plan(grown)) | {"export": ".refused-a"}
+    make_export(grown / "export/.refused-a", grown / "dataset")
+    planned = next_plan(grown, [done])
+    assert (planned.update, planned.generations, planned.new) == (2, (0, 1, 2, 3), (3,))
+    assert (planned.starts_from, planned.served, planned.first) == (".refused-a", "1", "1")
+    shutil.rmtree(grown / "export/.refused-a")  # as somebody does who needs the room
+    assert next_plan(grown, [done]).starts_from == "1"
+    assert next_plan(grown, [done | {"export": None}]).starts_from == "1"
+    assert next_plan(grown, [done | {"generations": [0, 1, 2, 3]}]) is None
+
+
+def test_a_version_of_another_dataset_can_not_be_followed_on(grown):
+    make_export(grown / "export/2", grown / "dataset", dataset_fingerprint="0" * 64)
+    with pytest.raises(UserFacingError, match=r"export/2: trained on another dataset than"):
+        next_plan(grown)
+
+
+def test_the_first_model_is_of_all_that_there_is(grown):
+    shutil.rmtree(grown / "export")
+    planned = next_plan(grown)
+    assert (planned.generations, planned.new) == ((0, 1, 2, 3), ())
+    assert planned.starts_from is planned.served is planned.first is None
+    drifting.write(grown / "other/dataset", seed=0, sizes=(0, 0, 1))
+    assert next_plan(grown / "other") is None  # nothing to train on yet

@@ -278,7 +278,9 @@ class Update:
                 return False
         # What a kill has left of it.
         files.delete_folder(files.join(self.export_dir, self._candidate))
-        origin: dict[str, Any] = {"update": {"number": self.plan.update, "id": self.plan.id}}
+        trained_on = self._described(info)["clips"]
+        made_by = {"number": self.plan.update, "id": self.plan.id, "clips": trained_on}
+        origin: dict[str, Any] = {"update": made_by}
         if begins_with is not None:
             origin["init_from"] = begins_with.record
         export.write_candidate(

@@ -107,7 +107,14 @@ def _warm_start(model_info: dict[str, Any]) -> str:
     found = model_info.get("init_from")
     if found is None:
         return ""
-    return f"It began with the weights `{found['fingerprint'][:16]}…` of an earlier training.\n"
+    began = f"It began with the weights `{found['fingerprint'][:16]}…` of an earlier training"
+    clips = model_info.get("update", {}).get("clips")
+    if clips is None:
+        return f"{began}.\n"
+    return (
+        f"{began}\nand was trained on {clips['new']:,} clips that were new to that, and on "
+        f"{clips['old']:,} of the others.\n"
+    )
 
 
 def _origin(network: dict[str, Any]) -> str:
