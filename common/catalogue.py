@@ -30,6 +30,7 @@ from common.inputs import (
     STANDING_NUMBER,
     Inputs,
 )
+from common.printable import printable
 
 NO_INPUTS = Inputs()
 # A longer category or text is cut: what a record holds is bounded.
@@ -420,10 +421,7 @@ class _Row:
 
     def error(self, field: str, problem: str) -> UserFacingError:
         value = self._cells[self._header.places[field]].strip()
-        shown = value if len(value) <= 40 else value[:40] + "…"
-        if not shown.isprintable():
-            shown = ascii(shown)[1:-1]
-        label = self._header.labels[field]
+        shown, label = printable(value, at_most=40), printable(self._header.labels[field])
         return UserFacingError(f'{self._where}, column {label}: "{shown}" {problem}')
 
     def has(self, field: str) -> bool:

@@ -165,3 +165,17 @@ def test_categories_and_texts_are_bounded():
     (track,) = read(text, Inputs(categories=("mood",), texts=("lyrics",)))
     assert len(track.categories[0]) == 200
     assert len(track.texts[0]) == 20_000
+
+
+def test_a_name_of_a_column_that_is_no_text_is_shown_escaped():
+    table = b",\x9bechonest\x1b[2J\n,metadata\n,license\ntrack_id,\n2,\xc3C\n"
+    with pytest.raises(UserFacingError) as error:
+        list(
+            catalogue.read_columns(
+                io.BytesIO(table), name="echonest.csv", inputs=Inputs(categories=("license",))
+            )
+        )
+    assert str(error.value) == (
+        r'echonest.csv, row 5, column (\udc9bechonest\x1b[2J, metadata, license): "\udcc3C" is not '
+        "UTF-8"
+    )
