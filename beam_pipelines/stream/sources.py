@@ -129,7 +129,7 @@ def _skip(file: io.BufferedReader, count: int) -> None:
         count -= len(block)
 
 
-def of(uri: str, *, once: bool, skip_expired: bool) -> Source:
+def of(uri: str, *, once: bool = False, skip_expired: bool = False) -> Source:
     """Returns the source that a --source names.
 
     Args:
@@ -156,7 +156,7 @@ def of(uri: str, *, once: bool, skip_expired: bool) -> Source:
         raise UserFacingError(f"{error}; pip install '.[stream]' has it") from None
     if scheme not in ("", "gs"):
         raise UserFacingError(
-            f"--source: {scheme}:// is neither a folder nor gs://bucket/prefix, "
+            f"--source={scheme}://…: neither a folder nor gs://bucket/prefix, "
             "kafka://broker:9092/topic or pubsub://projects/P/subscriptions/S"
         )
     return Folder(uri)
