@@ -48,7 +48,8 @@ class Manifest:
             that has no tracks.
         source: `uri`, and `offsets` {part of the source: [from, to)} that it is the first to take
             account of; where it was made of others that came from elsewhere, `others` as well, a
-            list of `uri` and `offsets`.
+            list of `uri` and `offsets`. `waiting`, `messages` and `corrections`: how many lines a
+            file of this name has beside it.
         late: how many of its tracks came after another generation of the same window, or a later.
         counts: `announced`, `tracks` and what else was counted.
         new_artists: {split: how many of its artists are in no generation before it}.

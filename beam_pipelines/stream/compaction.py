@@ -3,11 +3,11 @@
 The dataset job runs over the catalogues of all of them, in this process, with their records where
 it would decode audio, so the shards are those that it would make of the same rows, and the audio
 may be gone. Each generation's shards are sorted by shuffle key: they are merged as they are read,
-and one shard of each generation is held at a time, with some hundred bytes for each track.
+and one shard of each generation is held at a time, with some hundred bytes for each track. A track
+whose listens were corrected since has a record with these, and their label.
 """
 
 import contextlib
-import csv
 import dataclasses
 import hashlib
 import heapq
@@ -21,7 +21,7 @@ from typing import Any
 
 from beam_pipelines import output_folder, pipeline
 from beam_pipelines.stream import announcements, known, written_generation
-from beam_pipelines.stream.plan import Waiting
+from beam_pipelines.stream.plan import Correction, Waiting
 from beam_pipelines.track_rows import ReadCatalogue
 from beam_pipelines.written_shard import RejectedTrack, WrittenShard
 from common import (
@@ -31,6 +31,7 @@ from common import (
     generations,
     hashing,
     input_statistics,
+    labels,
     records,
     rejection,
 )
@@ -51,23 +52,23 @@ def compact(dataset_dir: str) -> Manifest:
     keeps the shards that are done.
 
     Raises:
-        UserFacingError: there are fewer than two to merge, or something in one is damaged.
+        UserFacingError: there are fewer than two to merge and none to correct, or one is damaged.
     """
     first = dataset_reader.first_info(dataset_dir)
     numbers = generations.numbers_in(generations.sizes_below(dataset_dir))
     parts = generations.current(generations.load(dataset_dir, numbers), name=dataset_dir)
+    generations.info_of_list(first, parts, name=dataset_dir)  # they are of this dataset
+    held = _held(dataset_dir, parts)
     require(
-        len(parts) > 1,
+        len(parts) > 1 or bool(held.corrected),
         f"{dataset_dir}: nothing to merge; it has {len(parts) or 'no'} generation"
         f"{'s' * (not parts)} beside generation 0",
     )
-    generations.info_of_list(first, parts, name=dataset_dir)  # they are of this dataset
-    held = _held(dataset_dir, parts)
     config, number = written_generation.config_of(first), max(numbers) + 1
     folder = generations.folder_of(dataset_dir, number)
 
     def run_job(job: pipeline.Job) -> None:
-        _run(job, lambda split: _merged(dataset_dir, parts, split, config), held.no_record)
+        _run(job, lambda split: _merged(dataset_dir, parts, split, config), held)
 
     files.make_folder(folder)
     rows = [held.rows[track] for track in sorted(held.rows)]
@@ -85,6 +86,9 @@ def compact(dataset_dir: str) -> Manifest:
     messages = held.messages[-known.MOST_MESSAGES :]
     if messages:
         files.write_atomically(folder, known.MESSAGES_FILE, known.messages_text(messages))
+    if held.corrections:
+        corrections = known.corrections_text(held.corrections)
+        files.write_atomically(folder, known.CORRECTIONS_FILE, corrections)
     counts = {"superseded": held.superseded} if held.superseded else {}
     takes_statistics = first.statistics is None and info.splits["train"].num_examples
     manifest = Manifest(
@@ -99,6 +103,7 @@ def compact(dataset_dir: str) -> Manifest:
             **_source_of(parts),
             "waiting": len(held.waiting),
             **({"messages": len(messages)} if messages else {}),
+            **({"corrections": len(held.corrections)} if held.corrections else {}),
         },
         late=sum(part.late for part in parts),
         counts=_sums([*(part.counts for part in parts), counts]) | {"tracks": len(rows)},
@@ -131,6 +136,8 @@ class _Held:
         dead: what else is in the lists of rejected tracks.
         superseded: how many lines are about a track that was taken later.
         waiting: what waits after them.
+        corrected: tracks whose rows have other listens than their records.
+        corrections: {track: the newest} of those that have no row here, as of generation 0.
         messages: what they account for of sources that have no offsets, the newest last.
     """
 
@@ -140,6 +147,8 @@ class _Held:
         self.dead: list[RejectedTrack] = []
         self.superseded = 0
         self.waiting: list[Waiting] = []
+        self.corrected: set[int] = set()
+        self.corrections: dict[int, Correction] = {}
         self.messages: list[dict[str, str]] = []
 
 
@@ -147,7 +156,7 @@ def _held(dataset_dir: str, parts: Sequence[Manifest]) -> _Held:
     held = _Held()
     for part in parts:
         folder = generations.folder_of(dataset_dir, part.generation)
-        rows = {} if part.window is None else _rows_in(folder)
+        rows = {} if part.window is None else known.cells_of(folder)
         lines = known.lines_of(folder)
         path = files.join(folder, dataset_info.REJECTED_FILE)
         require(
@@ -164,15 +173,15 @@ def _held(dataset_dir: str, parts: Sequence[Manifest]) -> _Held:
                 held.dead.append(line)
         held.waiting = known.waiting_after(held.waiting, part, folder, rows)
         held.messages += known.messages_of(part, folder)
+        known.take_newest(held.corrections, known.corrections_of(part, folder))
+    for track in held.corrections.keys() & (held.rows.keys() - held.no_record.keys()):
+        correction, row = held.corrections.pop(track), held.rows[track]
+        written = Correction(track, row["announced_at"], int(row["listens"]))
+        if correction.age > written.age:
+            held.corrected.add(track)
+            row["announced_at"] = correction.announced_at
+            row["listens"] = str(correction.listens)
     return held
-
-
-def _rows_in(folder: str) -> dict[int, dict[str, str]]:
-    """Returns the rows of a generation's catalogue, with all their columns, by track."""
-    ids = [row.track_id for row in known.rows_of(folder)]  # checks it
-    path = files.join(folder, generations.CATALOGUE_FILE)
-    rows = csv.DictReader(io.StringIO(files.read_text(path), newline=""))
-    return dict(zip(ids, rows, strict=True))
 
 
 def _window_of(parts: Sequence[Manifest]) -> tuple[str, str] | None:
@@ -259,13 +268,13 @@ class _CopyShard(pipeline.WriteShard):
         self,
         job: pipeline.Job,
         merged: Iterator[_Records],
-        no_record: Mapping[int, RejectedTrack],
+        held: _Held,
     ):
         super().__init__(job)
-        self._merged, self._no_record = merged, no_record
+        self._merged, self._held = merged, held
 
     def records_of(self, track: Track, thresholds: tuple[float, ...]) -> list[bytes]:
-        line = self._no_record.get(track.track_id)
+        line = self._held.no_record.get(track.track_id)
         if line is not None and line.reason == known.NO_AUDIO:
             raise FileNotFoundError
         if line is not None:
@@ -273,17 +282,26 @@ class _CopyShard(pipeline.WriteShard):
         # Before it are those of shards that an earlier run has done.
         for _, track_id, found in self._merged:
             if track_id == track.track_id:
-                return found
+                if track_id not in self._held.corrected:
+                    return found
+                return [_corrected(record, track, thresholds) for record in found]
         raise UserFacingError(
             f"track {track.track_id}: has neither a record nor a line in "
             f"{dataset_info.REJECTED_FILE}; a generation is damaged"
         )
 
 
+def _corrected(record: bytes, track: Track, thresholds: tuple[float, ...]) -> bytes:
+    """Returns a record with the listens of a row, and their label."""
+    label = labels.label_of(track.value, thresholds)
+    values = records.decode_example(record)
+    return records.encode_example({**values, "listens": track.listens, "label": label})
+
+
 def _run(
     job: pipeline.Job,
     merged: Callable[[str], Iterator[_Records]],
-    no_record: Mapping[int, RejectedTrack],
+    held: _Held,
 ) -> None:
     """Does what the dataset job does, with the records of each split for the audio."""
     config = job.config
@@ -294,7 +312,7 @@ def _run(
     for row in rows:
         name, keyed = pipeline.assign_to_shard(row, rows_in_split, config=config)
         by_shard[name].append(keyed)
-    writers = {split: _CopyShard(job, merged(split), no_record) for split in SPLITS}
+    writers = {split: _CopyShard(job, merged(split), held) for split in SPLITS}
     written = []
     for name, mine in by_shard.items():
         tracks = [Track.unpacked(track) for _, track in sorted(mine)]

@@ -1,11 +1,13 @@
 """What a dataset that grows knows by its manifests and catalogues: nothing else is remembered."""
 
+import csv
 import dataclasses
+import io
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from beam_pipelines.splits_and_shards import split_of_track
-from beam_pipelines.stream.plan import Waiting
+from beam_pipelines.stream.plan import Correction, Waiting
 from beam_pipelines.written_shard import RejectedTrack
 from common import catalogue, dataset_info, dataset_reader, files, generations, rejection
 from common.dataset_config import SPLITS, DatasetConfig
@@ -14,6 +16,7 @@ from common.errors import UserFacingError
 from common.generations import Manifest
 
 WAITING_FILE = "waiting.jsonl"
+CORRECTIONS_FILE = "corrections.jsonl"
 # Ids of messages that a run has read, where a source has no offsets, and how many are remembered:
 # those of more than one run.
 MESSAGES_FILE = "messages.jsonl"
@@ -37,7 +40,8 @@ class Known:
         messages: ids of what is accounted for of a source that has no offsets, the newest.
         newest_end: of the windows that are written, in seconds since 1970.
         waiting: announcements that are no records yet.
-        listens: {track: listens} of all that is written.
+        listens: {track: listens} of all that is written, as corrected.
+        corrections: {track: the newest} of what no compaction has written yet.
         artists: {artist: the splits that it is in, a bit for each}.
     """
 
@@ -50,6 +54,7 @@ class Known:
     waiting: list[Waiting] = dataclasses.field(default_factory=list)
     listens: dict[int, int] = dataclasses.field(default_factory=dict)
     artists: dict[int, int] = dataclasses.field(default_factory=dict)
+    corrections: dict[int, Correction] = dataclasses.field(default_factory=dict)
 
     @property
     def has_statistics(self) -> bool:
@@ -120,6 +125,11 @@ def load(dataset_dir: str, *, uri: str) -> Known:
             known.add(_written_by(rows, folder, first.config))
         here = {row.track_id for row in rows}
         known.waiting = waiting_after(known.waiting, manifest, folder, here)
+        take_newest(known.corrections, corrections_of(manifest, folder))
+    # One may have been announced, and listed, before its track was written.
+    for track, correction in known.corrections.items():
+        if track in known.listens:
+            known.listens[track] = correction.listens
     for manifest in reversed(known.manifests):
         folder = generations.folder_of(dataset_dir, manifest.generation)
         for message in reversed(messages_of(manifest, folder)):
@@ -128,6 +138,52 @@ def load(dataset_dir: str, *, uri: str) -> Known:
         if len(known.messages) == MOST_MESSAGES:
             break
     return known
+
+
+def announced_at(dataset_dir: str, there: Known) -> dict[int, float]:
+    """Returns {track: when its listens were announced, in seconds since 1970}, where known."""
+    found: dict[int, float] = {}
+    for manifest in there.manifests:
+        if manifest.window is not None:
+            for track, cells in cells_of(
+                generations.folder_of(dataset_dir, manifest.generation)
+            ).items():
+                found[track] = generations.seconds_of(cells["announced_at"])
+    return found | {track: each.age[0] for track, each in there.corrections.items()}
+
+
+def take_newest(corrections: dict[int, Correction], others: Iterable[Correction]) -> None:
+    """Takes up others where they are newer."""
+    for other in others:
+        before = corrections.get(other.track_id, other)
+        corrections[other.track_id] = max(before, other, key=lambda each: each.age)
+
+
+def corrections_of(manifest: Manifest, folder: str) -> list[Correction]:
+    """Returns what a generation says of the listens of others' tracks.
+
+    Raises:
+        UserFacingError: the list is missing or damaged.
+    """
+    if not manifest.source.get("corrections"):
+        return []
+    path = files.join(folder, CORRECTIONS_FILE)
+    try:
+        found = [Correction(**json.loads(line)) for line in files.read_bytes(path).splitlines()]
+        for each in found:
+            if type(each.track_id) is not int or type(each.listens) is not int or not each.age:
+                raise ValueError(each)
+    except FileNotFoundError:
+        raise UserFacingError(f"{path}: missing; bring it back") from None
+    except (ValueError, TypeError) as error:
+        raise UserFacingError(f"{path}: damaged ({error!r:.100})") from None
+    return found
+
+
+def corrections_text(corrections: Mapping[int, Correction]) -> bytes:
+    """Returns the contents of a `corrections.jsonl`, sorted by track."""
+    every = [json.dumps(corrections[track]._asdict()) for track in sorted(corrections)]
+    return "".join(f"{line}\n" for line in every).encode()
 
 
 def messages_of(manifest: Manifest, folder: str) -> list[dict[str, str]]:
@@ -183,6 +239,14 @@ def rows_of(folder: str) -> Iterator[catalogue.Track]:
             yield from catalogue.read_tracks(file, name=path, subset="full")
     except FileNotFoundError:
         raise UserFacingError(f"{path}: missing; bring it back") from None
+
+
+def cells_of(folder: str) -> dict[int, dict[str, str]]:
+    """Returns the rows of a generation's catalogue, with all their columns, by track."""
+    ids = [row.track_id for row in rows_of(folder)]  # checks it
+    path = files.join(folder, generations.CATALOGUE_FILE)
+    rows = csv.DictReader(io.StringIO(files.read_text(path), newline=""))
+    return dict(zip(ids, rows, strict=True))
 
 
 def lines_of(folder: str) -> list[RejectedTrack]:

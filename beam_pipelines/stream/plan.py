@@ -6,11 +6,11 @@ came in:
 - those of one window are one row, what the newest says going first;
 - a row is ready when its window has ended, its listens are known and its audio is there; until then
   it waits, and takes up what is announced later, in whose window it then is;
-- an announcement of a track that is written already is a duplicate, or, with other listens, a later
-  look at its label, which is listed.
+- an announcement of a track that is written already is a duplicate, or, with other listens that are
+  newer, a correction of its label.
 
 So the same announcements in the same windows give the same rows, and none is lost: each becomes a
-row, part of one, a duplicate, a dead letter, or waits.
+row, part of one, a duplicate, a correction, a dead letter, or waits.
 """
 
 import dataclasses
@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 
 from beam_pipelines.stream.announcements import Announcement, Unusable
 from beam_pipelines.written_shard import RejectedTrack
+from common import generations
 
-TOO_LATE, NO_LISTENS, LATER_LISTENS = "too_late", "no_listens", "later_listens"
+TOO_LATE, NO_LISTENS = "too_late", "no_listens"
 
 _DAY = 86_400
 
@@ -76,6 +77,25 @@ class Waiting:
         )
 
 
+class Correction(NamedTuple):
+    """A later look at the listens of a track that is written.
+
+    Attributes:
+        track_id: of the track.
+        announced_at: RFC 3339.
+        listens: what it has now.
+    """
+
+    track_id: int
+    announced_at: str
+    listens: int
+
+    @property
+    def age(self) -> tuple[float, int]:
+        """Returns what decides which of two is the newer, however they came."""
+        return generations.seconds_of(self.announced_at), self.listens
+
+
 class Part(NamedTuple):
     """The rows of a generation: those of one window, sorted by track.
 
@@ -96,13 +116,15 @@ class Plan:
         parts: a generation each, in this order.
         waiting: what waits after it.
         dead: announcements that can't be used.
-        counts: `duplicates` and `merged` announcements.
+        corrections: {track: the newest}.
+        counts: `duplicates`, `merged` and `corrections` among the announcements.
         news: whether anything changed that a next run must know, but for windows that are open.
     """
 
     parts: list[Part] = dataclasses.field(default_factory=list)
     waiting: list[Waiting] = dataclasses.field(default_factory=list)
     dead: list[RejectedTrack] = dataclasses.field(default_factory=list)
+    corrections: dict[int, Correction] = dataclasses.field(default_factory=dict)
     counts: Counter[str] = dataclasses.field(default_factory=Counter)
     news: bool = False
 
@@ -116,6 +138,7 @@ def make(
     newest_end: float,
     now: int,
     has_audio: Callable[[str], bool],
+    announced_at: Callable[[], Mapping[int, float]] = dict,
 ) -> Plan:
     """Returns what becomes of announcements.
 
@@ -127,6 +150,8 @@ def make(
         newest_end: of the windows that are written, in seconds since 1970.
         now: seconds since 1970.
         has_audio: whether there is a file of this path now; raises Unusable if it leads elsewhere.
+        announced_at: {track: when its listens were announced, in seconds since 1970} of what is
+            written, where known; asked for only if there may be a correction.
     """
     plan = Plan()
     entries = list(waiting)
@@ -136,7 +161,7 @@ def make(
             plan.dead.append(_dead(announcement, TOO_LATE, f"{announcement.announced_at}: {after}"))
         else:
             entries.append(Waiting(announcement=announcement, since=now))
-    settler = _Settler(plan, rules, dict(listens), newest_end, now, has_audio)
+    settler = _Settler(plan, rules, dict(listens), newest_end, now, has_audio, announced_at)
     entries.sort(key=lambda entry: (entry.announcement.track_id, entry.announcement.order))
     for _, group in itertools.groupby(entries, key=lambda entry: entry.announcement.track_id):
         settler.settle(list(group))
@@ -171,10 +196,13 @@ class _Settler:
         newest_end: float,
         now: int,
         has_audio: Callable[[str], bool],
+        announced_at: Callable[[], Mapping[int, float]],
     ):
         self.rows: list[Waiting] = []
         self._plan, self._rules, self._listens = plan, rules, listens
         self._newest_end, self._now, self._has_audio = newest_end, now, has_audio
+        self._announced_at = announced_at
+        self._taken: dict[int, float] = {}  # as `announced_at`, of this run
 
     def settle(self, entries: list[Waiting]) -> None:
         """Settles the announcements of one track, in the order of their event time."""
@@ -236,21 +264,27 @@ class _Settler:
         if late is None:
             late = self._rules.start_of(announcement) + self._rules.window <= self._newest_end
         self._listens[announcement.track_id] = announcement.listens
+        self._taken[announcement.track_id] = announcement.seconds
         self.rows.append(dataclasses.replace(pending, late=late))
 
     def _look_again(self, announcement: Announcement) -> None:
         """Settles an announcement of a track that is written."""
-        known = self._listens[announcement.track_id]
-        if announcement.listens in (None, known):
+        track, listens = announcement.track_id, announcement.listens
+        # So that sources that do not keep it for ever may drop it.
+        self._plan.news |= not self._is_open(announcement)
+        known = self._listens[track]
+        if listens is None or listens == known or not self._is_newer(announcement, listens):
             self._plan.counts["duplicates"] += 1
-            # So that sources that do not keep it for ever may drop it.
-            self._plan.news |= not self._is_open(announcement)
             return
-        message = (
-            f"announced again at {announcement.announced_at} with {announcement.listens:,} "
-            f"listens; its record has {known:,}"
-        )
-        self._plan.dead.append(_dead(announcement, LATER_LISTENS, message))
+        self._plan.counts["corrections"] += 1
+        self._plan.corrections[track] = Correction(track, announcement.announced_at, listens)
+        self._listens[track], self._taken[track] = listens, announcement.seconds
+
+    def _is_newer(self, announcement: Announcement, listens: int) -> bool:
+        track = announcement.track_id
+        if (seconds := self._taken.get(track)) is None:
+            seconds = self._announced_at().get(track, 0.0)
+        return (announcement.seconds, listens) > (seconds, self._listens[track])
 
 
 def _dead(announcement: Announcement, reason: str, message: str) -> RejectedTrack:

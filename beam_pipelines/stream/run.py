@@ -51,6 +51,7 @@ def run(
         newest_end=there.newest_end,
         now=now,
         has_audio=functools.cache(functools.partial(has_audio, audio_dir=audio_dir)),
+        announced_at=functools.cache(functools.partial(known.announced_at, output_dir, there)),
     )
     watch = metrics.Watch() if watch is None else watch
     watch.read(there, read.count, made.waiting)
@@ -71,6 +72,7 @@ def run(
             counts={"announced": read.count, **source.counts, **made.counts} if is_first else {},
             waiting=[*made.waiting, *later] if is_first else None,
             messages=source.messages if is_first else (),
+            corrections=made.corrections if is_first else {},
         )
         if is_first:
             source.accounted_for()
@@ -132,7 +134,7 @@ def in_words(manifest: Manifest) -> str:
     words += [f"{count:,} {reason}" for reason, count in sorted(reasons.items())]
     words += [
         f"{manifest.counts[name]:,} {name}"
-        for name in ("duplicates", "merged", "expired")
+        for name in ("duplicates", "merged", "corrections", "expired")
         if manifest.counts.get(name)
     ]
     if manifest.source.get("waiting"):

@@ -6,6 +6,7 @@ the manifest, which is written last, makes it part of the dataset.
 """
 
 import dataclasses
+import types
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -81,6 +82,7 @@ def write(
     counts: Mapping[str, int],
     waiting: Sequence[plan.Waiting] | None = None,
     messages: Sequence[str] = (),
+    corrections: Mapping[int, plan.Correction] = types.MappingProxyType({}),
 ) -> Manifest:
     """Writes the next generation and takes it up in what is known.
 
@@ -95,6 +97,7 @@ def write(
         counts: of the manifest, but for `tracks`.
         waiting: what waits after the run, of the first generation of a run.
         messages: ids of what it accounts for of a source that has no offsets.
+        corrections: {track: later look} at the listens of tracks that are written.
 
     Raises:
         UserFacingError: another run has written it meanwhile.
@@ -122,6 +125,10 @@ def write(
         named = [{"uri": source["uri"], "id": message} for message in messages]
         files.write_atomically(folder, known.MESSAGES_FILE, known.messages_text(named))
         source = {**source, "messages": len(messages)}
+    if corrections:
+        text = known.corrections_text(corrections)
+        files.write_atomically(folder, known.CORRECTIONS_FILE, text)
+        source = {**source, "corrections": len(corrections)}
     has_statistics = there.has_statistics
     new_artists, leaking = there.add(written)
     by_artist = config.split_by == "artist"

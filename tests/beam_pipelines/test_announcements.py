@@ -3,6 +3,7 @@
 import itertools
 import json
 import random
+from collections import Counter
 
 import pytest
 
@@ -207,7 +208,16 @@ def announced(track_id, *, at=0, listens=100, path=None):
     return parse(values)
 
 
-def made(new, *, waiting=(), listens=None, newest_end=0, now=NOW, has_audio=lambda _: True):
+def made(
+    new,
+    *,
+    waiting=(),
+    listens=None,
+    newest_end=0,
+    now=NOW,
+    has_audio=lambda _: True,
+    announced_at=dict,
+):
     return plan.make(
         waiting,
         new,
@@ -216,6 +226,7 @@ def made(new, *, waiting=(), listens=None, newest_end=0, now=NOW, has_audio=lamb
         newest_end=newest_end,
         now=now,
         has_audio=has_audio,
+        announced_at=announced_at,
     )
 
 
@@ -238,7 +249,7 @@ def test_a_generation_for_each_window_and_not_too_large():
     assert starts == [0, 0, 600, 600]
 
 
-def test_the_newest_of_a_window_is_the_row_and_a_later_look_is_listed():
+def test_the_newest_of_a_window_is_the_row_and_a_later_look_corrects_it():
     found = made(
         [
             announced(1, at=20, listens=30),
@@ -248,9 +259,21 @@ def test_the_newest_of_a_window_is_the_row_and_a_later_look_is_listed():
         ]
     )
     assert rows(found) == [[(1, 30)]]
-    assert found.counts == {"merged": 1, "duplicates": 1}
-    (dead,) = found.dead
-    assert dead.reason == "later_listens" and "99 listens; its record has 30" in dead.message
+    assert found.counts == {"merged": 1, "duplicates": 1, "corrections": 1}
+    (correction,) = found.corrections.values()
+    assert (correction.track_id, correction.listens) == (1, 99) and not found.dead
+
+
+def test_only_what_is_newer_corrects_a_track_that_is_written():
+    looks = [announced(1, at=at, listens=at) for at in (10, 200, 30)]
+    for order in itertools.permutations(looks):
+        known, times, counts = {1: 50}, {1: NOW - 3_600 + 100.0}, Counter()
+        for look in order:
+            found = made([look], listens=known, announced_at=lambda times=times: times)
+            counts += found.counts
+            for correction in found.corrections.values():
+                known, times = {1: correction.listens}, {1: correction.age[0]}
+        assert known == {1: 200} and counts == {"duplicates": 2, "corrections": 1}
 
 
 def test_an_announcement_waits_for_its_listens():

@@ -130,6 +130,64 @@ def test_once_goes_on_after_it_and_neither_loses_nor_repeats(tmp_path, music):
         assert not stream(tmp_path, source=source, now=NOW + 90)
 
 
+def test_corrected_listens_have_the_bytes_of_the_batch_job(tmp_path, music):
+    """Of looks in any order the newest counts; until a compaction readers have the older ones."""
+    announce(tmp_path / "announced", *(announced(t, at=t % 2 * 300) for t in range(12)), b"[]")
+    announce(tmp_path / "announced", announced(5, at=1_200, listens=4_000))  # in the same run
+    stream(tmp_path)
+    examples = sorted_examples(tmp_path)
+    announce(
+        tmp_path / "announced",
+        announced(2, at=900, listens=4_001),
+        announced(2, at=600, listens=17),
+        announced(3, at=650, listens=4_002),
+        announced(20, at=600),
+    )
+    stream(tmp_path)
+    announce(
+        tmp_path / "announced",
+        announced(2, at=700, listens=18),
+        announced(3, at=950, listens=0),
+        announced(5, at=1_500, listens=4_000),
+    )
+    (third,) = stream(tmp_path)
+    assert third.counts == {"announced": 3, "corrections": 1, "duplicates": 2, "tracks": 0}
+    tracks_before = [example for example in sorted_examples(tmp_path) if example in examples]
+    assert tracks_before == examples
+    shutil.move(music, tmp_path / "elsewhere")
+    manifest = compact(tmp_path)
+    shutil.move(tmp_path / "elsewhere", music)
+    assert manifest.counts["corrections"] == 5 and "corrections" not in manifest.source
+    newest = {2: 4_001, 3: 0, 5: 4_000}
+    expected = batch(
+        tmp_path,
+        [row(t, **({"listens": newest[t]} if t in newest else {})) for t in (*range(12), 20)],
+    )
+    made = tmp_path / f"dataset/generations/{manifest.generation:06d}"
+    assert shards_of(made) == shards_of(expected)
+    info, theirs = info_of(tmp_path), dataset_reader.load_dataset_info(str(expected))
+    for split, found in info.splits.items():
+        assert found.class_counts == theirs.splits[split].class_counts
+    assert not stream(tmp_path)
+    announce(tmp_path / "announced", announced(3, at=960, listens=1), announced(2, at=800))
+    (again,) = stream(tmp_path)
+    assert again.counts == {"announced": 2, "corrections": 1, "duplicates": 1, "tracks": 0}
+    assert shards_of(made) == shards_of(expected)
+
+
+def test_corrections_of_generation_0_are_kept_and_change_nothing(tmp_path, music):
+    batch(tmp_path, [row(track) for track in range(9)], output="dataset")
+    for at, track in enumerate((3, 4, 20)):
+        announce(tmp_path / "announced", announced(track, at=300 * at, listens=4_444))
+        stream(tmp_path)
+    before = sorted_examples(tmp_path)
+    manifest = compact(tmp_path)
+    assert manifest.source["corrections"] == 2 and sorted_examples(tmp_path) == before
+    announce(tmp_path / "announced", announced(3, at=900, listens=4_444), announced(4, at=5))
+    (manifest,) = stream(tmp_path)
+    assert manifest.counts == {"announced": 2, "duplicates": 2, "tracks": 0}
+
+
 @pytest.mark.parametrize("kill_at", range(7))
 def test_a_run_that_is_killed_changes_nothing_and_the_next_goes_on(
     tmp_path, music, monkeypatch, kill_at

@@ -74,8 +74,8 @@ def test_a_dataset_of_batch_grows_and_keeps_what_it_had(tmp_path, music):
         announced(3, listens=4_999),
     )
     (manifest,) = stream(tmp_path)
-    assert manifest.counts == {"announced": 13, "duplicates": 2, "tracks": 10}
-    assert manifest.rejected == {"later_listens": 1}
+    counts = {"announced": 13, "duplicates": 2, "corrections": 1, "tracks": 10}
+    assert manifest.counts == counts and manifest.rejected == {}
     assert manifest.statistics is None
     after = everything_in(tmp_path / "dataset")
     assert {name: after[name] for name in before} == before
@@ -252,13 +252,19 @@ def test_a_damaged_state_is_named(tmp_path, music):
     announce(tmp_path / "announced", announced(1), announced(77))
     stream(tmp_path)
     folder = tmp_path / "dataset/generations/000001"
+    announce(tmp_path / "announced", announced(1, at=300, listens=3))
+    stream(tmp_path)
+    (tmp_path / "dataset/generations/000002/corrections.jsonl").rename(folder / "moved")
+    with pytest.raises(UserFacingError, match=r"000002/corrections.jsonl: missing"):
+        stream(tmp_path)
+    (folder / "moved").rename(tmp_path / "dataset/generations/000002/corrections.jsonl")
     for name in ("waiting.jsonl", "catalogue.csv"):
         text = (folder / name).read_text()
         (folder / name).unlink()
         with pytest.raises(UserFacingError, match=name):
             stream(tmp_path)
         (folder / name).write_text(text)
-    shutil.rmtree(folder)
+    shutil.rmtree(folder.parent)
     assert len(stream(tmp_path)) == 1  # it begins anew
 
 
