@@ -40,6 +40,7 @@ soak: .venv/installed
 	    $(BIN)/python -m pytest -m integration \
 	    tests/beam_pipelines/test_rerun.py tests/beam_pipelines/test_disturbances.py \
 	    tests/beam_pipelines/test_damage.py tests/trainer/test_resume.py tests/serving/test_load.py
+	SOAK_SONGS=1000 SOAK_CUTS=500 $(BIN)/python -m pytest tests/common/test_song_parts.py
 	$(BIN)/python -m tests.fuzz.run --seconds=600
 	SOAK_SIGNALS=200 SOAK_FAULTS=200 SOAK_STOPPED_SECONDS=120 \
 	    $(BIN)/python -m pytest -m integration tests/end_to_end/test_hostile.py

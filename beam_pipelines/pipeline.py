@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from typing import Any
 
@@ -22,20 +22,23 @@ from apache_beam.pvalue import AsDict, AsList, AsSingleton, TaggedOutput
 from apache_beam.utils.shared import Shared
 
 from beam_pipelines import clip_record, output_folder, splits_and_shards
-from beam_pipelines.decoder_process import Decoder
+from beam_pipelines.decoder_process import Decoded, Decoder
 from beam_pipelines.track_rows import track_rows
 from beam_pipelines.written_shard import RejectedTrack, ShardSummary, WrittenShard
 from common import (
     catalogue,
+    clips,
     dataset_info,
     files,
     input_statistics,
     labels,
     records,
     rejection,
+    song_parts,
 )
 from common.dataset_config import SPLITS, DatasetConfig
 from common.errors import UserFacingError, is_want_of_the_machine
+from common.pieces import NotAtHand, Pieces
 
 # The largest file that is taken: what a worker has room for, and 40 minutes of a CD are.
 MAX_BYTES = 400_000_000
@@ -155,8 +158,12 @@ class WriteShard(beam.DoFn):
     def __init__(self, job: Job):
         self._job = job
         self._decoders = Shared()
+        self._sample_rate = job.config.spectrogram.sample_rate
+        # Whether the songs are so long that few bytes of each are wanted, as of the last one.
+        self._are_long = False
 
     def setup(self) -> None:
+        self._choose = clips.choose_records(self._job.config)
         self._decoder = self._decoders.acquire(self._start_decoder)
 
     def _start_decoder(self) -> Decoder:
@@ -261,22 +268,54 @@ class WriteShard(beam.DoFn):
         """Returns the records of a track; FileNotFoundError or ClipError if it has none."""
         path = files.join(self._job.audio_dir, track.path)
         try:
-            data = files.read_bytes(path, at_most=MAX_BYTES, seconds=READ_SECONDS)
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            if is_want_of_the_machine(error) or (files.is_remote(path) and files.may_pass(error)):
-                raise  # it is not the clip's fault, and the runner tries again
-            raise rejection.ClipError("undecodable", f"can't be read: {error.strerror}") from None
-        Metrics.counter("audio", "bytes read").inc(len(data))
-        decoded = self._decoder.decode(track, data, thresholds=thresholds)
+            decoded = self._decoded(track, self._read(path, self._wanted), thresholds)
+        except NotAtHand:  # what has been read is not what its first bytes promise
+            decoded = self._decoded(track, self._read(path, _all), thresholds)
         Metrics.counter("tracks", "decoded").inc()
+        if decoded.how == song_parts.ALONE:
+            Metrics.counter("tracks", "decoded in part").inc()
+        if decoded.how == song_parts.IN_DOUBT:
+            Metrics.counter("tracks", "decoded as a whole, since a part was in doubt").inc()
         Metrics.counter("clips", "made").inc(len(decoded.records))
         Metrics.counter("audio", "seconds").inc(round(decoded.audio_seconds))
         Metrics.distribution("milliseconds a track", "decode").update(decoded.decode_ms)
         Metrics.distribution("milliseconds a track", "picture").update(decoded.picture_ms)
         found: list[bytes] = decoded.records
         return found
+
+    def _read(self, path: str, wanted: Callable[[Pieces], tuple[int, int] | None]) -> Pieces:
+        """Reads what is wanted of a file; FileNotFoundError or ClipError if it can't be read."""
+        try:
+            pieces = files.read_pieces(
+                path,
+                wanted,
+                at_most=MAX_BYTES,
+                seconds=READ_SECONDS,
+                is_long=self._are_long,
+            )
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            if is_want_of_the_machine(error) or (files.is_remote(path) and files.may_pass(error)):
+                raise  # it is not the clip's fault, and the runner tries again
+            raise rejection.ClipError("undecodable", f"can't be read: {error.strerror}") from None
+        if files.is_remote(path):
+            self._are_long = not song_parts.needs_all(
+                pieces, self._choose, sample_rate=self._sample_rate
+            )
+        Metrics.counter("audio", "bytes read").inc(pieces.num_bytes)
+        Metrics.counter("audio", "bytes not read").inc(max(0, pieces.size - pieces.num_bytes))
+        return pieces
+
+    def _wanted(self, pieces: Pieces) -> tuple[int, int] | None:
+        return song_parts.bytes_wanted(pieces, self._choose, sample_rate=self._sample_rate)
+
+    def _decoded(
+        self, track: catalogue.Track, pieces: Pieces, thresholds: tuple[float, ...]
+    ) -> Decoded:
+        data = pieces.all() if pieces.is_whole else pieces
+        decoded: Decoded = self._decoder.decode(track, data, thresholds=thresholds)
+        return decoded
 
     def _records_there(self, name: str) -> dict[int, list[bytes]]:
         """Reads a shard that is there already: its records by track, none if it is not whole."""
@@ -300,6 +339,11 @@ def groups_of(tracks: list[catalogue.Track], split_by: str) -> tuple[tuple[str, 
     if split_by == "date":
         groups |= {("date", splits_and_shards.day_of(track.date_created)) for track in tracks}
     return tuple(sorted(groups))
+
+
+def _all(pieces: Pieces) -> tuple[int, int] | None:
+    """Wants all bytes of a file."""
+    return None if pieces.is_whole else (0, pieces.size)
 
 
 class Finish(beam.DoFn):

@@ -26,10 +26,12 @@ MAX_PEAK = 2.0**31
 
 # Samples that are read at once, those of all channels: few enough to stay in a core's cache, and
 # to cost no memory worth speaking of, however many channels a header claims.
-_BLOCK = 1 << 17
+BLOCK = 1 << 17
+
+Waveform = NDArray[np.float32]
 
 
-class _Stream(soundfile.SoundFile):
+class Stream(soundfile.SoundFile):
     """A sound file that is read from the start to the end.
 
     soundfile seeks after each read of a file that can be sought in, and after that the mp3
@@ -46,7 +48,7 @@ def load_waveform(
     sample_rate: int,
     max_seconds: float = MAX_SECONDS,
     max_samples: int = MAX_SAMPLES,
-) -> NDArray[np.float32]:
+) -> Waveform:
     """Decodes an audio file to the mean of its channels at `sample_rate` Hz: float32 [samples].
 
     It reads and resamples (soxr HQ) block by block, which gives the same samples as all at once,
@@ -66,25 +68,20 @@ def load_waveform(
         raise ClipError("empty_file", "the file has 0 bytes")
     parts = []
     try:
-        with _Stream(io.BytesIO(data)) as file:
+        with Stream(io.BytesIO(data)) as file:
             rate, length = file.samplerate, 0
             if not MIN_RATE <= rate <= MAX_RATE:
                 raise ClipError("undecodable", f"its header says {rate:,} Hz")
-            resampler = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
-            frames = max(1, _BLOCK // file.channels)
-            while len(block := file.read(frames, dtype="float32", always_2d=True)):
-                mono = to_mono(block)
-                peak = max(float(mono.max()), -float(mono.min()))
-                if not peak <= MAX_PEAK:  # nor is NaN
-                    message = f"the decoded samples hold NaN or a value beyond {MAX_PEAK:,.0f}"
-                    raise ClipError("not_finite", message)
+            resampler = resampler_of(rate, sample_rate)
+            while len(mono := read_mono(file, BLOCK)):
                 length += len(mono)
-                if length * file.channels > max_samples:
-                    message = f"more than {max_samples:,} samples"
-                    raise ClipError("undecodable", message, code="too_long")
-                if length > max_seconds * rate:
-                    message = f"longer than {max_seconds:g} s"
-                    raise ClipError("undecodable", message, code="too_long")
+                check_bounds(
+                    length,
+                    rate,
+                    channels=file.channels,
+                    max_seconds=max_seconds,
+                    max_samples=max_samples,
+                )
                 parts.append(resampler.resample_chunk(mono))
     except (soundfile.LibsndfileError, RuntimeError) as error:
         message = getattr(error, "error_string", None) or str(error)
@@ -93,6 +90,38 @@ def load_waveform(
         raise ClipError("undecodable", f"{len(data):,} bytes hold no audio")
     parts.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
     return np.concatenate(parts)
+
+
+def resampler_of(rate: int, sample_rate: int) -> soxr.ResampleStream:
+    """Returns what resamples one channel from a rate to another, in Hz."""
+    return soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
+
+
+def read_mono(file: Stream, samples: int) -> Waveform:
+    """Reads the next samples of a file, those of all channels together, as one channel.
+
+    Raises:
+        ClipError: `not_finite`.
+    """
+    block = file.read(max(1, samples // file.channels), dtype="float32", always_2d=True)
+    mono = to_mono(block)
+    # A maximum can't be had of nothing, and NaN is not at most anything.
+    if len(mono) and not max(float(mono.max()), -float(mono.min())) <= MAX_PEAK:
+        message = f"the decoded samples hold NaN or a value beyond {MAX_PEAK:,.0f}"
+        raise ClipError("not_finite", message)
+    return mono
+
+
+def check_bounds(
+    length: int, rate: int, *, channels: int, max_seconds: float, max_samples: int
+) -> None:
+    """Raises ClipError `undecodable` where so many samples of each channel are too many."""
+    if length * channels > max_samples:
+        message = f"more than {max_samples:,} samples"
+        raise ClipError("undecodable", message, code="too_long")
+    if length > max_seconds * rate:
+        message = f"longer than {max_seconds:g} s"
+        raise ClipError("undecodable", message, code="too_long")
 
 
 def to_mono(samples: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,16 +1,19 @@
-"""Clips: the windows of a waveform that pictures are made of, and which clips are refused.
+"""Clips: the windows of a song that pictures are made of, and which clips are refused.
 
 The dataset job and serving both ask here, so that a song is cut and judged the same way on both
 sides.
 """
 
+from typing import NamedTuple
+
 import numpy as np
-from numpy.typing import NDArray
 
+from common import song_parts
+from common.audio import Waveform
 from common.dataset_config import DatasetConfig
+from common.pieces import Pieces
 from common.rejection import ClipError
-
-Waveform = NDArray[np.float32]
+from common.song_parts import Choose
 
 
 def even_windows(waveform: Waveform, *, num_samples: int, count: int = 1) -> list[Waveform]:
@@ -19,9 +22,24 @@ def even_windows(waveform: Waveform, *, num_samples: int, count: int = 1) -> lis
     A waveform that is not long enough for `count` windows side by side gives fewer, and one that
     is shorter than a window gives one, zero-padded at the end.
     """
-    starts = even_starts(len(waveform), num_samples=num_samples, count=count)
-    windows = [waveform[start : start + num_samples] for start in starts]
-    return [np.pad(window, (0, num_samples - len(window))) for window in windows]
+    choose = choose_even(num_samples=num_samples, count=count)
+    windows = [waveform[start:stop] for start, stop in choose(len(waveform))]
+    return [padded(window, num_samples) for window in windows]
+
+
+def choose_even(*, num_samples: int, count: int) -> Choose:
+    """Returns what chooses the `even_windows` of a waveform, without the padding."""
+
+    def choose(length: int) -> list[tuple[int, int]]:
+        starts = even_starts(length, num_samples=num_samples, count=count)
+        return [(start, min(start + num_samples, length)) for start in starts]
+
+    return choose
+
+
+def padded(window: Waveform, num_samples: int) -> Waveform:
+    """Returns a window with zeros at its end, so that it has `num_samples`."""
+    return np.pad(window, (0, num_samples - len(window)))
 
 
 def even_starts(length: int, *, num_samples: int, count: int) -> list[int]:
@@ -36,9 +54,9 @@ def is_silent(window: Waveform, silence_dbfs: float) -> bool:
     return float(np.abs(window).max()) < 10 ** (silence_dbfs / 20)
 
 
-def check_length(waveform: Waveform, *, sample_rate: int, min_seconds: float) -> float:
-    """Returns the seconds of a waveform; ClipError `too_short` if it is not long enough."""
-    seconds = len(waveform) / sample_rate
+def check_length(length: int, *, sample_rate: int, min_seconds: float) -> float:
+    """Returns the seconds of `length` samples; ClipError `too_short` if they are not enough."""
+    seconds = length / sample_rate
     if seconds < min_seconds:
         raise ClipError("too_short", f"{seconds:.2f} s, shorter than {min_seconds:g} s")
     return seconds
@@ -54,37 +72,54 @@ def audible(windows: list[Waveform], silence_dbfs: float) -> list[Waveform]:
     return found
 
 
-def clip_windows(
-    waveform: Waveform,
+class Decoded(NamedTuple):
+    """The windows of a song, float32 [num_samples] each, how long all of it is, in seconds, and how
+    they were decoded (`song_parts.Parts`)."""
+
+    windows: list[Waveform]
+    seconds: float
+    how: str
+
+
+def decode_windows(
+    data: bytes | Pieces,
     *,
     sample_rate: int,
     num_samples: int,
     min_seconds: float,
     silence_dbfs: float,
     count: int = 1,
-) -> list[Waveform]:
-    """Cuts the windows of a waveform that pictures are made of: each float32 [num_samples].
+) -> Decoded:
+    """Decodes the windows of a song that pictures are made of.
 
     Args:
-        waveform: float32 [samples].
-        sample_rate: of it, in Hz.
+        data: the bytes of the file, or those that `song_parts.bytes_wanted` has asked for.
+        sample_rate: of the windows, in Hz.
         num_samples: length of a window.
-        min_seconds: the shortest waveform that is taken.
+        min_seconds: the shortest song that is taken.
         silence_dbfs: a window whose peak lies below this level (dB of full scale) is silent.
         count: how many windows, if it is long enough; see `even_windows`.
 
     Raises:
-        ClipError: `too_short`, or `silent` if all windows are.
+        ClipError: as `song_parts.load_parts` does; `too_short`, or `silent` if all windows are.
+        NotAtHand: all bytes are needed.
     """
-    check_length(waveform, sample_rate=sample_rate, min_seconds=min_seconds)
-    windows = even_windows(waveform, num_samples=num_samples, count=count)
-    return audible(windows, silence_dbfs)
+    choose = choose_even(num_samples=num_samples, count=count)
+    length, parts, how = song_parts.load_parts(data, choose, sample_rate=sample_rate)
+    seconds = check_length(length, sample_rate=sample_rate, min_seconds=min_seconds)
+    windows = [padded(part, num_samples) for part in parts]
+    return Decoded(audible(windows, silence_dbfs), seconds, how)
 
 
-def windows_of(waveform: Waveform, config: DatasetConfig) -> list[Waveform]:
-    """Cuts the windows that a dataset has records of; raises as `clip_windows` does."""
-    return clip_windows(
-        waveform,
+def choose_records(config: DatasetConfig) -> Choose:
+    """Returns what chooses the windows that a dataset has records of."""
+    return choose_even(num_samples=config.spectrogram.num_samples, count=config.clips_per_track)
+
+
+def decode_records(data: bytes | Pieces, config: DatasetConfig) -> Decoded:
+    """Decodes the windows that a dataset has records of; raises as `decode_windows` does."""
+    return decode_windows(
+        data,
         sample_rate=config.spectrogram.sample_rate,
         num_samples=config.spectrogram.num_samples,
         min_seconds=config.min_seconds,

@@ -19,13 +19,16 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
 
 from common.errors import one_line
+from common.pieces import Pieces
 
 if TYPE_CHECKING:
     from google.cloud.storage import Blob, Bucket, Client
     from google.cloud.storage.fileio import BlobReader
+
+_T = TypeVar("_T")
 
 # A local file is called so while it is written, and one that has its own name is whole.
 TEMPORARY_PREFIX = ".writing-"
@@ -115,25 +118,118 @@ def read_bytes(path: str, *, at_most: int | None = None, seconds: float | None =
     return whole.getvalue()
 
 
+def read_pieces(
+    path: str,
+    wanted: Callable[[Pieces], tuple[int, int] | None],
+    *,
+    at_most: int,
+    seconds: float,
+    is_long: bool = True,
+) -> Pieces:
+    """Reads those bytes of a file that are wanted.
+
+    Args:
+        path: of the file.
+        wanted: is asked, with what has been read, for the bytes to read next: (start, stop), all
+            of them if it needs all; None for no more.
+        at_most: the largest file that is taken, in bytes.
+        seconds: how long reading a local file may take; a bucket's client has its own limits.
+        is_long: whether an object is likely to be one of which few bytes are wanted. Else it is
+            read at once: a request more costs more than the bytes of a short one.
+
+    Raises:
+        OSError: as `read_bytes` does.
+    """
+    if not is_remote(path):
+        return _within(seconds, functools.partial(_local_pieces, path, wanted, at_most), path)
+    if not is_long:
+        return Pieces.whole(read_bytes(path, at_most=at_most))
+    with _as_os_errors(path):
+        blob = _blob(path)
+        blob.reload(retry=_retry())
+        size, version = int(blob.size), blob.generation
+        _check_size(path, size, at_most)
+
+        def read(start: int, stop: int) -> bytes:
+            data: bytes = blob.download_as_bytes(
+                start=start,
+                end=stop - 1,
+                raw_download=True,
+                if_generation_match=version,
+                checksum=None,  # buckets have none of a part
+                retry=_retry(),
+            )
+            return data
+
+        found = _wanted_pieces(size, wanted, read)
+        return found or Pieces.whole(read_bytes(path, at_most=at_most))
+
+
+def _local_pieces(
+    path: str, wanted: Callable[[Pieces], tuple[int, int] | None], at_most: int
+) -> Pieces:
+    with _open_local(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size == 0:
+            return Pieces.whole(b"")
+        _check_size(path, size, at_most)
+
+        def read(start: int, stop: int) -> bytes:
+            file.seek(start)
+            return file.read(stop - start)
+
+        found = _wanted_pieces(size, wanted, read)
+    return found or Pieces.whole(_read_local(path, at_most))
+
+
+def _wanted_pieces(
+    size: int,
+    wanted: Callable[[Pieces], tuple[int, int] | None],
+    read: Callable[[int, int], bytes],
+) -> Pieces | None:
+    """Reads what is wanted of a file; None if it gets shorter meanwhile."""
+    pieces = Pieces(size)
+    while (span := wanted(pieces)) is not None:
+        start, stop = span
+        head = b""
+        if span == (0, size):  # the first bytes are there already
+            head = pieces.parts.get(0, b"")
+        data = head + read(len(head), stop) if head else read(start, stop)
+        if len(data) != stop - start:
+            return None
+        if len(data) == size:
+            return Pieces.whole(data)
+        pieces.add(start, data)
+    return pieces
+
+
 def _read_local(path: str, at_most: int | None) -> bytes:
-    # Opening a named pipe would else wait for somebody who writes into it.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            code = errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.EINVAL
-            raise OSError(code, "no regular file", path)
-        if status.st_size == 0:
+    with _open_local(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size == 0:
             return b""  # or one of the system's, such as /proc/kmsg, whose end does not come
-        _check_size(path, status.st_size, at_most)
+        _check_size(path, size, at_most)
         data = file.read() if at_most is None else file.read(at_most + 1)
         _check_size(path, len(data), at_most)
         return data
 
 
-def _within(seconds: float, read: Callable[[], bytes], path: str) -> bytes:
+def _open_local(path: str) -> io.BufferedReader:
+    """Opens a regular file; OSError for another."""
+    # Opening a named pipe would else wait for somebody who writes into it.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    file = open(descriptor, "rb")  # noqa: SIM115 (it is returned)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        file.close()
+        code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        raise OSError(code, "no regular file", path)
+    return file
+
+
+def _within(seconds: float, read: Callable[[], _T], path: str) -> _T:
     """Returns what a read returns; a disk that does not answer keeps a thread, not the caller."""
-    answers: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[_T | Exception] = queue.SimpleQueue()
 
     def run() -> None:
         try:

@@ -135,11 +135,8 @@ def read_songs(
 
 def windows_of(data: bytes, info: DatasetInfo) -> list[np.ndarray]:
     """Cuts the windows that the job makes records of; ClipError where it makes none."""
-    from common import audio
-
     with command.kept_back_stderr():  # what the mp3 decoder says of a damaged file
-        waveform = audio.load_waveform(data, sample_rate=info.config.spectrogram.sample_rate)
-    return clips.windows_of(waveform, info.config)
+        return clips.decode_records(data, info.config).windows
 
 
 def paths_of(tracks_csv: str, features_csv: Sequence[str], info: DatasetInfo) -> dict[int, str]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common import audio, audio_features, clips
+from common import audio, audio_features, clips, song_parts
 from common.model_info import ModelInfo
 
 MAX_WINDOWS = 9
@@ -45,14 +45,14 @@ def middle_waveform(data: bytes, info: ModelInfo) -> np.ndarray:
     Raises:
         rejection.ClipError: the file can't be used.
     """
-    (window,) = clips.clip_windows(
-        audio.load_waveform(data, sample_rate=info.signal.sample_rate),
+    decoded = clips.decode_windows(
+        data,
         sample_rate=info.signal.sample_rate,
         num_samples=info.signal.num_samples,
         min_seconds=info.min_seconds,
         silence_dbfs=info.silence_dbfs,
     )
-    return window
+    return decoded.windows[0]
 
 
 def hear_middle(data: bytes, info: ModelInfo) -> dict[str, np.ndarray]:
@@ -85,24 +85,32 @@ def load_song(
             `max_samples` of all channels, or its middle is silent.
     """
     params = info.signal
-    waveform = audio.load_waveform(
-        data, sample_rate=params.sample_rate, max_seconds=max_seconds, max_samples=max_samples
+    length, parts, _ = song_parts.load_parts(
+        data,
+        lambda length: _choose(length, params.num_samples),
+        sample_rate=params.sample_rate,
+        max_seconds=max_seconds,
+        max_samples=max_samples,
     )
     seconds = clips.check_length(
-        waveform, sample_rate=params.sample_rate, min_seconds=info.min_seconds
+        length, sample_rate=params.sample_rate, min_seconds=info.min_seconds
     )
-    count = max(1, min(MAX_WINDOWS, len(waveform) // params.num_samples))
-    count -= count % 2 == 0
-    length = params.num_samples
-    starts = clips.even_starts(len(waveform), num_samples=length, count=count)
-    pieces = clips.even_windows(waveform, num_samples=length, count=count)
-    clips.audible([pieces[count // 2]], info.silence_dbfs)
+    pieces = [clips.padded(part, params.num_samples) for part in parts]
+    clips.audible([pieces[len(pieces) // 2]], info.silence_dbfs)
     windows: list[Window] = []
     middle = 0
+    starts = [start for start, _ in _choose(length, params.num_samples)]
     for place, (start, piece) in enumerate(zip(starts, pieces, strict=True)):
-        if place == count // 2:
+        if place == len(pieces) // 2:
             middle = len(windows)
         if not clips.is_silent(piece, info.silence_dbfs):
             heard = dict(audio_features.of_window(piece, params, info.inputs))
             windows.append(Window(start / params.sample_rate, heard))
     return Song(seconds, windows, middle)
+
+
+def _choose(length: int, num_samples: int) -> list[tuple[int, int]]:
+    """Returns where the windows of a waveform of so many samples lie: (start, stop)."""
+    count = max(1, min(MAX_WINDOWS, length // num_samples))
+    count -= count % 2 == 0
+    return clips.choose_even(num_samples=num_samples, count=count)(length)

@@ -15,7 +15,7 @@ from beam_pipelines import clip_record, decoder_process
 from common import rejection
 from common.audio import load_waveform
 from common.catalogue import Track
-from common.clips import windows_of
+from common.clips import even_windows
 from common.dataset_config import DatasetConfig
 from configs import dataset_artist
 from tests.support import processes
@@ -43,7 +43,9 @@ def decode(decoder, data):
 
 
 def test_records_are_those_of_this_process(decoder, song):
-    (window,) = windows_of(load_waveform(song, sample_rate=CONFIG.spectrogram.sample_rate), CONFIG)
+    params = CONFIG.spectrogram
+    waveform = load_waveform(song, sample_rate=params.sample_rate)
+    (window,) = even_windows(waveform, num_samples=params.num_samples)
     expected = clip_record.record_of(TRACK, window, CONFIG, thresholds=THRESHOLDS)
     decoded = decode(decoder, song)
     assert decoded.records == [expected]

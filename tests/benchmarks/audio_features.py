@@ -15,9 +15,8 @@ import time
 
 from beam_pipelines import clip_record
 from common import contained_process
-from common.audio import load_waveform
 from common.catalogue import Track
-from common.clips import windows_of
+from common.clips import decode_records
 from common.dataset_config import DatasetConfig
 from configs import dataset_artist
 from tests.benchmarks.bar import Bar
@@ -47,8 +46,7 @@ def main() -> None:
 
     def seconds(data: bytes, config: DatasetConfig) -> float:
         started = time.process_time()
-        waveform = load_waveform(data, sample_rate=config.spectrogram.sample_rate)
-        for window in windows_of(waveform, config):
+        for window in decode_records(data, config).windows:
             clip_record.record_of(track, window, config, thresholds=(1_000, 3_500))
         return time.process_time() - started
 

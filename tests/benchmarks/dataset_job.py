@@ -68,17 +68,13 @@ def job_seconds(catalog: pathlib.Path, songs: list[pathlib.Path], output: pathli
 def by_own_functions(path: str) -> int:
     """The same functions that the job calls, in a plain process."""
     from beam_pipelines import clip_record
-    from common.audio import load_waveform
     from common.catalogue import Track
-    from common.clips import windows_of
+    from common.clips import decode_records
     from common.dataset_config import DatasetConfig
     from configs import dataset_artist
 
     config = DatasetConfig.from_dict(dataset_artist.get_config().to_dict())
-    waveform = load_waveform(
-        pathlib.Path(path).read_bytes(), sample_rate=config.spectrogram.sample_rate
-    )
-    (window,) = windows_of(waveform, config)
+    (window,) = decode_records(pathlib.Path(path).read_bytes(), config).windows
     track = Track(1, path, 1_000, -1, "", -1, "")
     return len(clip_record.record_of(track, window, config, thresholds=(1_000, 3_500)))
 

@@ -48,9 +48,8 @@ from beam_pipelines import clip_record, pipeline, splits_and_shards
 from beam_pipelines.output_folder import Mode, Work
 from beam_pipelines.written_shard import RejectedTrack, ShardSummary
 from common import catalogue, dataset_reader, hashing, rejection
-from common.audio import load_waveform
 from common.catalogue import Track
-from common.clips import windows_of
+from common.clips import decode_records
 from common.dataset_config import SPLITS, DatasetConfig
 from common.tables import aligned
 from configs import dataset_artist
@@ -249,9 +248,7 @@ def clip_seconds(clips: list[pathlib.Path]) -> list[float]:
     for clip in clips * 5:
         data = clip.read_bytes()
         started = time.process_time()
-        (window,) = windows_of(
-            load_waveform(data, sample_rate=_CONFIG.spectrogram.sample_rate), _CONFIG
-        )
+        (window,) = decode_records(data, _CONFIG).windows
         clip_record.record_of(track(1, 1_000), window, _CONFIG, thresholds=_CONFIG.thresholds)
         seconds.append(time.process_time() - started)
     return seconds[len(clips) :]  # the first round warms up

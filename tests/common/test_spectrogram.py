@@ -64,8 +64,8 @@ def test_pictures_of_short_and_long_clips(seconds):
     file = io.BytesIO()
     soundfile.write(file, noise, 44_100, format="FLAC")
     params = SpectrogramParams()
-    (window,) = clips.clip_windows(
-        audio.load_waveform(file.getvalue(), sample_rate=params.sample_rate),
+    ((window,), _, _) = clips.decode_windows(
+        file.getvalue(),
         sample_rate=params.sample_rate,
         num_samples=params.num_samples,
         min_seconds=3,

@@ -18,10 +18,11 @@ import google_crc32c
 from starlette.requests import Request
 
 from beam_pipelines.stream import announcements
-from common import catalogue, dataset_info, generations, metadata, model_info, records
+from common import catalogue, dataset_info, generations, metadata, model_info, mp3_frames, records
 from common.dataset_config import DatasetConfig
 from common.errors import UserFacingError
 from common.inputs import Inputs
+from common.pieces import Pieces
 from common.spectrogram import SpectrogramParams
 from configs import dataset_artist
 from serving.web.limits import Limits, Refusal
@@ -124,6 +125,23 @@ def parse_model_info(data: bytes) -> None:
     assert len(info.thresholds) == len(info.class_names) - 1
     assert all(isinstance(value, str) for known in info.vocabularies.values() for value in known)
     assert info.signal.shape[0] > 0
+
+
+def parse_mp3(data: bytes) -> None:
+    """The frames of an mp3, and an excerpt of some of them."""
+    pieces = Pieces.whole(data)
+    for is_listed in (False, True):
+        frames = mp3_frames.frames_of(pieces, is_listed=is_listed)
+        if frames is None:
+            continue
+        starts = [frames.start(index) for index in range(min(frames.num_frames, 1_000) + 1)]
+        assert starts == sorted(set(starts)) and frames.start(frames.num_frames) <= len(data)
+        assert 0 <= frames.length <= frames.num_frames * frames.header.samples
+        span = frames.span(frames.length // 3, frames.length // 2)
+        assert 0 <= span.carrier <= span.first <= span.last <= frames.num_frames
+        if mp3_frames.is_as_told(pieces, frames, span):
+            excerpt, before = mp3_frames.excerpt(pieces, frames, span)
+            assert mp3_frames.frames_of(Pieces.whole(excerpt), is_listed=True) or not before
 
 
 def parse_tfrecord(data: bytes) -> None:
@@ -337,7 +355,16 @@ _JSON = tuple(
     word.encode()
     for word in ("null", "true", "NaN", "Infinity", "1e999", "-1", "[]", "{}", '""', "[[", '{"a":')
 )
+# Frames of 104 bytes, which are silent; those of a song that has a first one of the encoder's.
+FRAME = b"\xff\xfb\x10\xc4" + bytes(100)
+END = b"TAG" + bytes(125)
+INFO = FRAME[:21] + b"Info\0\0\0\1\0\0\0\x50LAME3.100\1" + bytes(10) + b"\x24\5\0" + bytes(48)
 TARGETS = {
+    "mp3": Target(
+        parse_mp3,
+        (FRAME * 80, INFO + FRAME * 80, b"ID3\3\0\0\0\0\0\3abc" + FRAME * 60 + END),
+        (FRAME[:4], b"\xff\xfb\x12\xc4", b"\xff\xf3\x10\xc4", b"Xing", b"Info", b"ID3", b"TAG"),
+    ),
     "catalogue": Target(
         parse_catalogue,
         (FMA.encode(), PLAIN.encode("utf-8", "surrogateescape"), b"\xef\xbb\xbf" + FMA.encode()),
