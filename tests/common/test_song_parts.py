@@ -17,9 +17,18 @@ SEEDS = range(int(os.environ.get("SOAK_SONGS", len(made_songs.FATES))))
 
 
 def assert_same(data, choose, *, whole=None):
-    """Decodes parts, and compares them with those of the whole; returns how they were decoded."""
-    if whole is None:
-        whole = audio.load_waveform(data, sample_rate=RATE)
+    """Decodes parts, and compares them with those of the whole; returns how they were decoded.
+
+    Of a song that can't be decoded as a whole they have to be refused for the same reason.
+    """
+    try:
+        if whole is None:
+            whole = audio.load_waveform(data, sample_rate=RATE)
+    except rejection.ClipError as error:
+        with pytest.raises(rejection.ClipError) as found:
+            song_parts.load_parts(data, choose, sample_rate=RATE)
+        assert (found.value.reason, str(found.value)) == (error.reason, str(error))
+        return None
     found = song_parts.load_parts(data, choose, sample_rate=RATE)
     assert found.length == len(whole)
     for part, (start, stop) in zip(found.parts, choose(len(whole)), strict=True):
@@ -35,7 +44,7 @@ def test_parts_of_mp3s_of_all_kinds(seed):
         rng.uniform(0.7, 1.3) * SECONDS,
         rate=int(rng.choice(made_songs.RATES)),
         channels=int(rng.integers(1, 3)),
-        mode=str(rng.choice(made_songs.MODES)),
+        mode="CONSTANT" if fate == "free format" else str(rng.choice(made_songs.MODES)),
         compression=float(rng.uniform(0, 0.95)),
         seed=seed,
     )
@@ -78,12 +87,7 @@ def test_songs_that_are_cut_off_but_say_how_long_they_were(kind):
     data = made_songs.encoded(made_songs.sound(SECONDS, rate=RATE, channels=1, seed=1), RATE, kind)
     cut_off = data[: len(data) * 2 // 3]
     choose = clips.choose_even(num_samples=4 * RATE, count=2)
-    try:
-        assert_same(cut_off, choose)
-    except rejection.ClipError as error:
-        with pytest.raises(rejection.ClipError) as found:
-            song_parts.load_parts(cut_off, choose, sample_rate=RATE)
-        assert (found.value.reason, str(found.value)) == (error.reason, str(error))
+    assert_same(cut_off, choose)
 
 
 @pytest.fixture(scope="module", params=[(44_100, 2, "CONSTANT"), (24_000, 1, "VARIABLE")])
