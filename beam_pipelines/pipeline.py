@@ -273,9 +273,9 @@ class WriteShard(beam.DoFn):
             decoded = self._decoded(track, self._read(path, _all), thresholds)
         Metrics.counter("tracks", "decoded").inc()
         if decoded.how == song_parts.ALONE:
-            Metrics.counter("tracks", "decoded in part").inc()
+            Metrics.counter("tracks decoded", "in part").inc()
         if decoded.how == song_parts.IN_DOUBT:
-            Metrics.counter("tracks", "decoded as a whole, since a part was in doubt").inc()
+            Metrics.counter("tracks decoded", "as a whole, since a part was in doubt").inc()
         Metrics.counter("clips", "made").inc(len(decoded.records))
         Metrics.counter("audio", "seconds").inc(round(decoded.audio_seconds))
         Metrics.distribution("milliseconds a track", "decode").update(decoded.decode_ms)
