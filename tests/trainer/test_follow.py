@@ -54,25 +54,26 @@ def history(folder) -> list[dict]:
 
 @pytest.mark.integration
 def test_what_makes_a_song_popular_changes(tmp_path):
-    """At generation 3: follow recovers within two generations, the first model does not."""
+    """At generation 2: follow recovers within two generations, the first model does not."""
     drifting.write(tmp_path / "dataset", seed=0, sizes=(150, 30, 90))
     flags = ("--config.follow.replay=0.2", "--config.follow.test_generations=2")
     follow(tmp_path, *flags)
-    for generation in (1, 2, 3, 4, 5):
-        drifting.grow(tmp_path / "dataset", generation, turned=generation >= 3)
+    for generation in (1, 2, 3, 4):
+        drifting.grow(tmp_path / "dataset", generation, turned=generation >= 2)
     told = follow(tmp_path, *flags)
-    print(told)
     lines = history(tmp_path)
     accuracy = {
         model: [line["models"][model]["accuracy"] for line in lines]
         for model in ("follow", "first")
     }
-    assert [line["generation"] for line in lines] == [1, 2, 3, 4, 5]
-    assert min(accuracy["follow"][:2]) > 0.8
-    assert accuracy["follow"][2] < 0.6
-    assert accuracy["follow"][4] > 0.75
-    assert max(accuracy["first"][2:]) < 0.6
-    assert [bool(line["drift"]) for line in lines] == [False, False, True, *[False] * 2]
+    assert [line["generation"] for line in lines] == [1, 2, 3, 4]
+    assert accuracy["follow"][0] > 0.8
+    assert accuracy["follow"][1] < 0.6
+    assert accuracy["follow"][3] > 0.75
+    assert max(accuracy["first"][1:]) < 0.6
+    assert [bool(line["drift"]) for line in lines] == [False, True, False, False], told
+    assert (tmp_path / "model/prequential.png").read_bytes().startswith(b"\x89PNG")
+    assert all(update["steps"] <= 6 * 5 for update in updates(tmp_path)[1:])
 
 
 def watch_until(seen, folder):
