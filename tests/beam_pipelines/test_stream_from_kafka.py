@@ -4,20 +4,24 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import os
 import random
+import subprocess
 import sys
 import time
+from collections import Counter
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from beam_pipelines import pipeline
-from beam_pipelines.stream import kafka, patience, sources, written_generation
+from beam_pipelines.stream import compaction, kafka, known, patience, sources, written_generation
 from common import catalogue, dataset_reader
 from common.errors import UserFacingError
 from common.generations import Manifest
 from tests.support.commands import IN_MEMORY, run_module
 from tests.support.kafka_broker import Broker
+from tests.support.paths import ROOT
 from tests.support.streams import (
     RULES,
     Killed,
@@ -180,18 +184,64 @@ def test_the_offsets_of_the_manifests_have_no_gap(tmp_path, broker, name, made_u
                 break
             time.sleep(0.1)
             manifests += stream(tmp_path, source=source)
-    spans = {}
-    for manifest in manifests:
-        for part, span in manifest.source["offsets"].items():
-            spans.setdefault(part, []).append(span)
-    for part, mine in spans.items():
-        assert mine[0][0] == 0
-        assert all(before[1] == after[0] for before, after in itertools.pairwise(mine))
-        assert mine[-1][1] == committed(broker, name)[int(part)]
+    assert_no_gap(manifests, {str(p): end for p, end in enumerate(committed(broker, name)) if end})
     expected = batch(tmp_path, [row(track) for track in range(sent)])
     assert 10 < sent < 39
     wanted = dataset_reader.load_dataset_info(str(expected))
     assert sum(manifest.num_examples for manifest in manifests) == wanted.num_examples
+
+
+@pytest.mark.integration
+def test_a_thousand_announcements_and_kills_at_random(tmp_path, broker, name, made_up):
+    """Processes that are killed with -9 one after the other lose nothing and do nothing twice."""
+    rng = random.Random(3)
+    for track in range(40, 1_000):
+        (made_up / f"{track}.mp3").write_bytes(b"song %d" % track)
+    lines = lines_of(*(announced(track, at=track * 3) for track in range(1_000)))
+    # The bad track might be tried again.
+    lines += [rng.choice(lines[14:]) for _ in range(20)] + [b"no json"] * 5
+    rng.shuffle(lines)
+    broker.make_topic(name, partitions=3)
+    uri = f"kafka://{broker.address}/{name}"
+    command = [sys.executable, "-m", "tests.support.stream_process", uri, str(tmp_path)]
+    kills = int(os.environ.get("SOAK_STREAM_KILLS", 3))
+    for kill in range(kills):
+        broker.send(name, ((at % 3, line) for at, line in enumerate(lines[kill::kills])))
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+            for _ in range(rng.randrange(1, 4)):
+                process.stdout.readline()  # a generation more is there
+            time.sleep(rng.random() / 4)
+            process.kill()
+    with topic(broker, name) as source:
+        while stream(tmp_path, source=source):
+            pass
+
+    there = known.load(str(tmp_path / "dataset"), uri=uri)
+    assert sorted(there.listens) == [track for track in range(1_000) if track != 13]
+    counts = Counter()
+    for manifest in there.manifests:
+        counts.update(manifest.counts)
+        counts.update(manifest.rejected)
+    settled = ("tracks", "merged", "duplicates", "malformed")
+    assert counts["announced"] == len(lines) == sum(counts[name] for name in settled)
+    assert (counts["tracks"], counts["malformed"]) == (1_000, 5)
+    assert_no_gap(there.manifests, {str(p): end for p, end in enumerate(committed(broker, name))})
+    made = compaction.compact(str(tmp_path / "dataset"))
+    expected = batch(tmp_path, [row(track) for track in range(1_000)])
+    folder = tmp_path / f"dataset/generations/{made.generation:06d}"
+    assert shards_of(folder) == shards_of(expected)
+
+
+def assert_no_gap(manifests, ends):
+    """The offsets of each partition follow on one another, from 0 to the end."""
+    spans = {}
+    for manifest in manifests:
+        for part, span in manifest.source["offsets"].items():
+            spans.setdefault(part, []).append(span)
+    assert {part: mine[-1][1] for part, mine in spans.items()} == ends
+    for mine in spans.values():
+        assert mine[0][0] == 0
+        assert all(before[1] == after[0] for before, after in itertools.pairwise(mine))
 
 
 @pytest.mark.integration
