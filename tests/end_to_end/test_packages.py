@@ -16,6 +16,7 @@ OURS = {"common", "beam_pipelines", "trainer", "serving", "configs", "examples",
 EXTRAS = {
     "worker": ("beam_pipelines.pipeline", "tensorflow"),
     "pipeline": ("beam_pipelines.build_dataset", "tensorflow"),
+    "stream": ("beam_pipelines.stream.kafka", "tensorflow"),
     "trainer": ("trainer.run.session", "apache_beam"),
     "serving": ("serving.web.application", "apache_beam"),
 }
