@@ -4,7 +4,8 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from beam_pipelines.splits_and_shards import split_of_track
 from beam_pipelines.stream.plan import Correction, Waiting
@@ -167,17 +168,14 @@ def corrections_of(manifest: Manifest, folder: str) -> list[Correction]:
     """
     if not manifest.source.get("corrections"):
         return []
-    path = files.join(folder, CORRECTIONS_FILE)
-    try:
-        found = [Correction(**json.loads(line)) for line in files.read_bytes(path).splitlines()]
-        for each in found:
-            if type(each.track_id) is not int or type(each.listens) is not int or not each.age:
-                raise ValueError(each)
-    except FileNotFoundError:
-        raise UserFacingError(f"{path}: missing; bring it back") from None
-    except (ValueError, TypeError) as error:
-        raise UserFacingError(f"{path}: damaged ({error!r:.100})") from None
-    return found
+
+    def correction(values: Any) -> Correction:
+        found = Correction(**values)
+        if type(found.track_id) is not int or type(found.listens) is not int or not found.age:
+            raise ValueError(found)
+        return found
+
+    return _entries(files.join(folder, CORRECTIONS_FILE), correction)
 
 
 def corrections_text(corrections: Mapping[int, Correction]) -> bytes:
@@ -194,14 +192,10 @@ def messages_of(manifest: Manifest, folder: str) -> list[dict[str, str]]:
     """
     if not manifest.source.get("messages"):
         return []
-    path = files.join(folder, MESSAGES_FILE)
-    try:
-        found = [json.loads(line) for line in files.read_bytes(path).splitlines()]
-        return [{"uri": str(each["uri"]), "id": str(each["id"])} for each in found]
-    except FileNotFoundError:
-        raise UserFacingError(f"{path}: missing; bring it back") from None
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserFacingError(f"{path}: damaged ({error!r:.100})") from None
+    return _entries(
+        files.join(folder, MESSAGES_FILE),
+        lambda values: {"uri": str(values["uri"]), "id": str(values["id"])},
+    )
 
 
 def messages_text(messages: Iterable[Mapping[str, str]]) -> bytes:
@@ -223,7 +217,9 @@ def waiting_after(
     Raises:
         UserFacingError: its list is missing or damaged.
     """
-    waiting = list(_waiting_in(folder)) if "waiting" in manifest.source else before
+    waiting = before
+    if "waiting" in manifest.source:
+        waiting = _entries(files.join(folder, WAITING_FILE), Waiting.from_dict)
     if manifest.replaces:
         # What waits after all that it was made of, whose rejected tracks may be announced again.
         return waiting
@@ -272,11 +268,13 @@ def _written_by(rows: list[catalogue.Track], folder: str, config: DatasetConfig)
     return found
 
 
-def _waiting_in(folder: str) -> Iterator[Waiting]:
-    path = files.join(folder, WAITING_FILE)
+_Entry = TypeVar("_Entry")
+
+
+def _entries(path: str, parse: Callable[[Any], _Entry]) -> list[_Entry]:
+    """Reads a list of JSON lines that a manifest names; UserFacingError if it can't be read."""
     try:
-        for line in files.read_bytes(path).splitlines():
-            yield Waiting.from_dict(json.loads(line))
+        return [parse(json.loads(line)) for line in files.read_bytes(path).splitlines()]
     except FileNotFoundError:
         raise UserFacingError(f"{path}: missing; bring it back") from None
     except (ValueError, TypeError, KeyError) as error:
