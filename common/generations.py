@@ -281,6 +281,12 @@ def folder_of(dataset_dir: str, generation: int) -> str:
     return files.join(dataset_dir, f"{FOLDER}/{generation:06d}")
 
 
+def generation_of(shard_file: str) -> int:
+    """Returns the generation that a shard is of, by its path below the dataset's folder."""
+    below = shard_file.split("/")
+    return int(below[1]) if below[0] == FOLDER else 0
+
+
 def sizes_below(dataset_dir: str) -> dict[str, int]:
     """Returns {path below the dataset's folder: bytes} of all files of generations from 1 on."""
     folder = dataset_dir.rstrip("/")

@@ -7,8 +7,9 @@ three kinds of lists, declared here in a descriptor pool of its own so that Tens
 is loaded too, does not find its names taken.
 """
 
+import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import google_crc32c
@@ -21,6 +22,8 @@ Value = bytes | int | float
 
 # What is read at once, in bytes.
 _BLOCK = 1 << 20
+# Bytes of a length and its checksum, and of the checksum behind the data.
+_HEADER, _CRC = 12, 4
 
 
 class DamagedRecord(UserFacingError):
@@ -138,18 +141,54 @@ def scan_records(file: BinaryIO, *, name: str) -> Iterator["bytes | DamagedRecor
     Where a length is damaged nobody knows where the next record begins, so that is the last.
     """
     index = 0
-    while header := file.read(12):
-        length = header[:8]
-        if len(header) < 12 or header[8:] != _masked_crc(length):
-            yield DamagedRecord(f"{name}, record {index}: its length is damaged")
+    while header := file.read(_HEADER):
+        try:
+            size = _size_in(header, f"{name}, record {index}")
+        except DamagedRecord as error:
+            yield error
             return
-        size = struct.unpack("<Q", length)[0]
-        data, crc = _read(file, size), file.read(4)
-        if len(data) < size or crc != _masked_crc(data):
-            yield DamagedRecord(f"{name}, record {index}: its data is damaged")
-        else:
-            yield data
+        try:
+            yield _data(file, size, f"{name}, record {index}")
+        except DamagedRecord as error:
+            yield error
         index += 1
+
+
+def records_at(file: BinaryIO, indices: Collection[int], *, name: str) -> Iterator[bytes]:
+    """Yields the records of a TFRecord file at some indices, in their order; skips the others.
+
+    Args:
+        file: one in which places can be sought.
+        indices: counted from 0.
+        name: of the file, in messages.
+
+    Raises:
+        DamagedRecord: naming file and index of a record that is damaged; of those that are skipped
+            only the lengths are looked at.
+    """
+    for index in range(max(indices, default=-1) + 1):
+        where = f"{name}, record {index}"
+        size = _size_in(file.read(_HEADER), where)
+        if index in indices:
+            yield _data(file, size, where)
+        else:
+            file.seek(size + _CRC, os.SEEK_CUR)
+
+
+def _size_in(header: bytes, where: str) -> int:
+    """Returns how long the data behind a header is."""
+    length = header[:8]
+    if len(header) < _HEADER or header[8:] != _masked_crc(length):
+        raise DamagedRecord(f"{where}: its length is damaged")
+    return int.from_bytes(length, "little")
+
+
+def _data(file: BinaryIO, size: int, where: str) -> bytes:
+    """Reads the data of a record, and its checksum behind it."""
+    data, crc = _read(file, size), file.read(_CRC)
+    if len(data) < size or crc != _masked_crc(data):
+        raise DamagedRecord(f"{where}: its data is damaged")
+    return data
 
 
 def _read(file: BinaryIO, size: int) -> bytes:

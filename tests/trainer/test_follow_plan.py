@@ -115,13 +115,14 @@ def test_few_shards_are_opened_however_many_there_are(many, tmp_path):
     assert len(set(opened)) == len(opened) <= replay.MAX_SHARDS
 
 
-def test_a_damaged_or_missing_shard_is_named(tmp_path):
+@pytest.mark.parametrize(("place", "what"), [(100, "data"), (4, "length"), (7, "length")])
+def test_a_damaged_or_missing_shard_is_named(tmp_path, place, what):
     info = make_dataset(tmp_path / "d", num_shards=1, examples_a_shard=3)
     path = tmp_path / "d" / info.splits["train"].shards[0].file
     data = bytearray(path.read_bytes())
-    data[100] ^= 1
+    data[place] ^= 0xFF
     path.write_bytes(data)
-    with pytest.raises(UserFacingError, match=r"train.*record 0: damaged"):
+    with pytest.raises(UserFacingError, match=rf"train.*record 0: its {what} is damaged"):
         list(replay.draw(info.splits["train"], str(tmp_path / "d"), size=3, seed=(0,)))
     path.unlink()
     with pytest.raises(UserFacingError, match="the shard is missing"):

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import os
-import struct
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
@@ -12,21 +11,13 @@ import numpy as np
 from common import files, records
 from common.dataset_info import DatasetInfo, Shard, Split
 from common.errors import UserFacingError
-from common.generations import FOLDER
+from common.generations import generation_of
 from trainer.continuous import plan
 
 MIX_FILE = "mix.json"
 FILES = {"train": "replay-train.tfrecord", "validation": "replay-validation.tfrecord"}
 # However long the history is, no more shards than these are opened.
 MAX_SHARDS = 16
-
-_HEADER = 12
-_CRC = 4
-
-
-def generation_of(shard: Shard) -> int:
-    below = shard.file.split("/")
-    return int(below[1]) if below[0] == FOLDER else 0
 
 
 def only(info: DatasetInfo, generations: Collection[int]) -> DatasetInfo:
@@ -37,7 +28,7 @@ def only(info: DatasetInfo, generations: Collection[int]) -> DatasetInfo:
     return dataclasses.replace(
         info,
         splits={
-            name: _split([each for each in split.shards if generation_of(each) in generations])
+            name: _split([each for each in split.shards if generation_of(each.file) in generations])
             for name, split in info.splits.items()
         },
     )
@@ -104,20 +95,7 @@ def _records_at(path: str, indices: set[int]) -> Iterator[bytes]:
     """Yields the records of a file at some indices, in their order."""
     try:
         with files.open_to_read(path) as file:
-            for index in range(max(indices) + 1):
-                header = file.read(_HEADER)
-                size = struct.unpack("<Q", header[:8])[0] if len(header) == _HEADER else 0
-                if index not in indices:
-                    file.seek(size + _CRC, os.SEEK_CUR)
-                    continue
-                rest = file.read(size + _CRC)
-                record = rest[:size]
-                if records.frame(record) != header + rest:
-                    raise UserFacingError(
-                        f"{path}, record {index}: damaged; beam_pipelines.inspect_dataset "
-                        "--verify lists what is"
-                    )
-                yield record
+            yield from records.records_at(file, indices, name=path)
     except FileNotFoundError:
         raise UserFacingError(f"{path}: the shard is missing") from None
 

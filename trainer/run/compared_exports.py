@@ -5,7 +5,7 @@ import dataclasses
 from common import dataset_reader, export_folder, files
 from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError, require
-from common.generations import FOLDER
+from common.generations import generation_of
 from common.model_info import ModelInfo
 
 
@@ -105,8 +105,7 @@ def rows_of_newest(info: DatasetInfo, split: str) -> tuple[int, slice] | None:
     """
     counts: dict[int, int] = {}
     for shard in info.splits[split].shards:
-        below = shard.file.split("/")
-        generation = int(below[1]) if below[0] == FOLDER else 0
+        generation = generation_of(shard.file)
         counts[generation] = counts.get(generation, 0) + shard.num_examples
     filled = [generation for generation, count in counts.items() if count]
     if len(filled) < 2:
