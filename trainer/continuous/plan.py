@@ -89,10 +89,10 @@ def finished(model_dir: str) -> list[dict[str, Any]]:
         UserFacingError: one is missing, so that nobody knows what has been trained on.
     """
     found = []
-    for number, update in enumerate(numbers_in(model_dir), start=1):
-        folder = folder_of(model_dir, update)
-        done = read(folder, DONE_FILE)
-        is_last = number == len(numbers_in(model_dir))
+    begun = numbers_in(model_dir)
+    for number, update in enumerate(begun, start=1):
+        done = read(folder_of(model_dir, update), DONE_FILE)
+        is_last = number == len(begun)
         if update != number or (done is None and not is_last):
             raise UserFacingError(
                 f"{folder_of(model_dir, number)}: the update is missing or not done, and later "
