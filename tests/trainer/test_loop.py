@@ -1,7 +1,6 @@
 """The steps: the same however many replicas share a batch."""
 
 import dataclasses
-import functools
 import threading
 
 import keras
@@ -26,9 +25,6 @@ CONFIG = dataclasses.replace(
     steps_per_call=1,
 )
 
-# Collectives of two mirrored strategies in one process take each other for their own.
-strategy_for = functools.cache(devices.strategy_for)
-
 
 def losses(trainer, dataset_dir, epochs=3) -> list[float]:
     """The loss of every step."""
@@ -42,10 +38,24 @@ def losses(trainer, dataset_dir, epochs=3) -> list[float]:
     return steps
 
 
+def test_one_strategy_may_follow_another():
+    for dtype in (tf.float32, tf.int64):  # TensorFlow knows what they sum by its number alone
+        strategy = devices.strategy_for("mirrored")
+
+        @tf.function
+        def total(value, strategy=strategy):
+            def add():
+                return tf.distribute.get_replica_context().all_reduce("sum", tf.identity(value))
+
+            return strategy.experimental_local_results(strategy.run(add))[0]
+
+        assert total(tf.constant(3, dtype)) == 6
+
+
 def test_two_replicas_train_as_one_device_does(dataset_dir):
     info = dataset_reader.load_dataset_info(str(dataset_dir))
-    one = loop.Trainer(CONFIG, info, strategy_for("one_device"))
-    two = loop.Trainer(CONFIG, info, strategy_for("mirrored"))
+    one = loop.Trainer(CONFIG, info, devices.strategy_for("one_device"))
+    two = loop.Trainer(CONFIG, info, devices.strategy_for("mirrored"))
     assert (one.strategy.num_replicas_in_sync, two.strategy.num_replicas_in_sync) == (1, 2)
     assert info.splits["train"].num_examples % 4 != 0  # so that a batch with padding is among them
     expected = losses(one, dataset_dir)
@@ -64,7 +74,7 @@ def test_padding_counts_for_nothing(dataset_dir):
     info = dataset_reader.load_dataset_info(str(dataset_dir))
     size = info.splits["train"].num_examples
     config = dataclasses.replace(CONFIG, batch_size=size + 7)
-    trainer = loop.Trainer(config, info, strategy_for("one_device"))
+    trainer = loop.Trainer(config, info, devices.strategy_for("one_device"))
     batch = next(iter(reader.batches(info, str(dataset_dir), "train", batch_size=size)))
     twin = build_network(config.network, shape=(102, 159), num_classes=3, seed=config.seed)
     twin.compile(
@@ -85,7 +95,7 @@ def test_a_batch_that_replicas_can_not_share(dataset_dir):
     with pytest.raises(
         UserFacingError, match=r"config\.batch_size: 5 can't be shared by 2 replicas"
     ):
-        loop.Trainer(config, info, strategy_for("mirrored"))
+        loop.Trainer(config, info, devices.strategy_for("mirrored"))
 
 
 def test_clipped_gradients_are_those_of_the_whole_batch(dataset_dir):
@@ -94,7 +104,7 @@ def test_clipped_gradients_are_those_of_the_whole_batch(dataset_dir):
     config = dataclasses.replace(CONFIG, clip_norm=0.01)
     moved = []
     for name in ("one_device", "mirrored"):
-        trainer = loop.Trainer(config, info, strategy_for(name))
+        trainer = loop.Trainer(config, info, devices.strategy_for(name))
         with trainer.strategy.scope():
             trainer.optimizer = keras.optimizers.SGD(1.0)
             trainer.optimizer.build(trainer.model.trainable_variables)
@@ -120,7 +130,7 @@ def test_half_precision_trains_nearly_as_float32(strategy, precision, dataset_di
         CONFIG, network=PosterConfig(convolutions=4, color="mono"), batch_size=12
     )
     expected, half = (
-        loop.Trainer(c, info, strategy_for(strategy))
+        loop.Trainer(c, info, devices.strategy_for(strategy))
         for c in (config, dataclasses.replace(config, precision=precision))
     )
     assert {weight.dtype for weight in half.model.weights} == {"float32"}
@@ -132,7 +142,7 @@ def test_half_precision_trains_nearly_as_float32(strategy, precision, dataset_di
 def test_a_loss_scale_that_overflows_is_halved_and_changes_nothing(dataset_dir):
     info = dataset_reader.load_dataset_info(str(dataset_dir))
     config = dataclasses.replace(CONFIG, precision="mixed_float16")
-    trainer = loop.Trainer(config, info, strategy_for("mirrored"))
+    trainer = loop.Trainer(config, info, devices.strategy_for("mirrored"))
     trainer.optimizer.dynamic_scale.assign(2.0**60)
     before = trainer.model.get_weights()
     next(trainer.run_epoch(str(dataset_dir), loop.Position()))
@@ -147,11 +157,11 @@ def test_rare_classes_weigh_more(dataset_dir):
     labels = np.repeat(np.arange(3), counts)
     expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
     np.testing.assert_allclose(optimizer.class_weights(info, "balanced"), expected, rtol=1e-6)
-    plain = loop.Trainer(CONFIG, info, strategy_for("one_device"))
+    plain = loop.Trainer(CONFIG, info, devices.strategy_for("one_device"))
     balanced = loop.Trainer(
         dataclasses.replace(CONFIG, class_weights="balanced"),
         info,
-        strategy_for("one_device"),
+        devices.strategy_for("one_device"),
     )
     predictions = plain.predict(str(dataset_dir), "train")
     picked = predictions.probabilities[np.arange(len(labels)), predictions.label]
@@ -213,7 +223,7 @@ def test_the_waiting_for_data_is_seen(dataset_dir, monkeypatch):
     monkeypatch.setattr(
         loop, "_now", lambda: tf.ensure_shape(tf.numpy_function(read_clock, [], tf.float64), [])
     )
-    trainer = loop.Trainer(CONFIG, info, strategy_for("one_device"))
+    trainer = loop.Trainer(CONFIG, info, devices.strategy_for("one_device"))
     waited = 0.0
     for progress in trainer.run_epoch(str(dataset_dir), loop.Position()):
         waited += progress.waited_seconds

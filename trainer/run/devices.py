@@ -1,5 +1,6 @@
 """Device and strategy selection: this process's devices and the workers that TF_CONFIG names."""
 
+import functools
 import json
 import os
 
@@ -36,10 +37,20 @@ def strategy_for(name: str) -> tf.distribute.Strategy:
         strategy.extended.experimental_enable_get_next_as_optional = False
         return strategy
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    names = [device.name for device in devices]
+    names = tuple(device.name for device in devices)
     if name == "mirrored" or (name == "auto" and len(names) > 1):
-        return tf.distribute.MirroredStrategy(names)
+        return _mirrored(names)
     return tf.distribute.OneDeviceStrategy(names[0])
+
+
+@functools.cache
+def _mirrored(names: tuple[str, ...]) -> tf.distribute.Strategy:
+    """Makes the strategy over these devices, once in a process.
+
+    Each strategy numbers its collectives from the same number on, and TensorFlow, which knows them
+    by number, refuses one that is of another type than that of an earlier strategy.
+    """
+    return tf.distribute.MirroredStrategy(names)
 
 
 def is_multi_worker(name: str) -> bool:
