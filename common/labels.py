@@ -3,6 +3,10 @@
 import bisect
 import itertools
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from common.errors import UserFacingError
 
@@ -10,6 +14,11 @@ from common.errors import UserFacingError
 def label_of(value: float, thresholds: tuple[float, ...]) -> int:
     """Returns the class of a number of listens: how many of the rising thresholds it reaches."""
     return bisect.bisect_right(thresholds, value)
+
+
+def expected_class(probabilities: NDArray[Any]) -> NDArray[np.float64]:
+    """Returns the mean label under the prediction, 0 to classes − 1, of [examples, classes]."""
+    return np.asarray(probabilities.astype(np.float64) @ np.arange(probabilities.shape[1]))
 
 
 def thresholds_at(

@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
+from common import labels
 from trainer.evaluation import metrics
 from trainer.evaluation.predictions import Predictions
 
@@ -228,7 +229,7 @@ def test_ranking_against_scikit_learn_and_scipy(predictions):
     dates = np.random.default_rng(1).integers(-1, 5, 200)
     dated = dataclasses.replace(predictions, date_created=dates)
     measured = through_json(metrics.evaluate(dated, TRAINING, NAMES))
-    expected = metrics.expected_class(predictions.probabilities)
+    expected = labels.expected_class(predictions.probabilities)
     gains = np.log1p(predictions.listens)
     assert measured.ndcg == pytest.approx(sklearn_metrics.ndcg_score([gains], [expected]))
     order = sorted(range(200), key=lambda place: -expected[place])[:20]

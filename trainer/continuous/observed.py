@@ -8,16 +8,15 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from common import labels, picture_statistics
 from common.dataset_info import DatasetInfo
 from trainer.continuous import drift
 from trainer.continuous.drift import Drift
 from trainer.data import reader
-from trainer.evaluation import metrics
 from trainer.follow_config import FollowConfig
 
 # Dates move by themselves: new music is newer.
 _NEVER_ALIKE = "date_created"
-_PICTURE = ("level", "contrast", "brightness", "motion")
 _BATCH = 256
 
 
@@ -37,11 +36,7 @@ class Observed:
 
 
 def observe(info: DatasetInfo, serialized: tf.data.Dataset) -> Observed:
-    """Reads what clips look like, of serialized records one after the other.
-
-    Of a picture: its mean `level`, its `contrast` (deviation), its `brightness` (the band in which
-    its energy is centred) and its `motion` (mean change from column to column).
-    """
+    """Reads what clips look like, of serialized records one after the other."""
     inputs = info.config.inputs
     numbers = [name for name in inputs.number_features.values() if name != _NEVER_ALIKE]
     categories = sorted({"genre", *inputs.category_features.values()})
@@ -52,7 +47,7 @@ def observe(info: DatasetInfo, serialized: tf.data.Dataset) -> Observed:
         return Observed(numbers={}, categories={}, artists=0)
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     artist, track = found["artist_id"], found["track_id"]
-    told = {name: found[name] for name in _PICTURE}
+    told = {name: found[name] for name in picture_statistics.NAMES}
     told |= {"listens": np.log1p(np.maximum(found["listens"], 0))}
     told |= {name: found[name].astype(float) for name in numbers}
     return Observed(
@@ -63,15 +58,9 @@ def observe(info: DatasetInfo, serialized: tf.data.Dataset) -> Observed:
 
 
 def _columns(values: dict[str, tf.Tensor]) -> dict[str, NDArray[Any]]:
-    pictures = values.pop("spectrogram").numpy().astype(np.float32)
-    bands = np.arange(pictures.shape[1], dtype=np.float32)
-    of_bands = pictures.mean(axis=2)
-    return {name: column.numpy() for name, column in values.items()} | {
-        "level": pictures.mean(axis=(1, 2)),
-        "contrast": pictures.std(axis=(1, 2)),
-        "brightness": (of_bands @ bands) / np.maximum(of_bands.sum(axis=1), 1),
-        "motion": np.abs(np.diff(pictures, axis=2)).mean(axis=(1, 2)),
-    }
+    pictures = values.pop("spectrogram").numpy()
+    columns = {name: column.numpy() for name, column in values.items()}
+    return columns | picture_statistics.of_pictures(pictures)
 
 
 def compare(old: Observed, new: Observed, limits: FollowConfig) -> Iterator[Drift]:
@@ -106,8 +95,8 @@ def compare_answers(
     if not all(artists):
         return
     yield drift.of_numbers(
-        metrics.expected_class(old),
-        metrics.expected_class(new),
+        labels.expected_class(old),
+        labels.expected_class(new),
         what="prediction",
         name="expected class",
         artists=artists,

@@ -3,21 +3,17 @@
 import dataclasses
 import hashlib
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
-
-import numpy as np
 
 from common import files, records
 from common.dataset_info import DatasetInfo, Shard, Split
-from common.errors import UserFacingError
 from common.generations import generation_of
 from trainer.continuous import plan
+from trainer.data import sample
 
 MIX_FILE = "mix.json"
 FILES = {"train": "replay-train.tfrecord", "validation": "replay-validation.tfrecord"}
-# However long the history is, no more shards than these are opened.
-MAX_SHARDS = 16
 
 
 def only(info: DatasetInfo, generations: Collection[int]) -> DatasetInfo:
@@ -36,15 +32,10 @@ def only(info: DatasetInfo, generations: Collection[int]) -> DatasetInfo:
 
 def in_one_split(info: DatasetInfo, name: str) -> DatasetInfo:
     """Returns a description with all shards in one split, and the others empty."""
-    every = together(info.splits.values())
+    every = sample.together(info.splits.values())
     return dataclasses.replace(
         info, splits={each: every if each == name else _split([]) for each in info.splits}
     )
-
-
-def together(splits: Iterable[Split]) -> Split:
-    """Returns a split that has the shards of all of these; of the classes nothing is counted."""
-    return _split([shard for split in splits for shard in split.shards])
 
 
 def _split(shards: list[Shard]) -> Split:
@@ -54,50 +45,6 @@ def _split(shards: list[Shard]) -> Split:
         num_artists=0,
         shards=tuple(shards),
     )
-
-
-# ---- drawing
-
-
-def draw(split: Split, dataset_dir: str, *, size: int, seed: tuple[int, ...]) -> Iterator[bytes]:
-    """Yields records of a split, drawn without replacement; all where there are no more.
-
-    They come from at most MAX_SHARDS shards, drawn with chances as large as they are, of which each
-    gives as many as its size lets expect. What lies between the records drawn is skipped, not read.
-
-    Args:
-        split: whose records.
-        dataset_dir: where its shards lie.
-        size: how many, at most.
-        seed: decides which.
-
-    Raises:
-        UserFacingError: a shard is missing or damaged.
-    """
-    rng = np.random.default_rng(seed)
-    shards = [shard for shard in split.shards if shard.num_examples]
-    if len(shards) > MAX_SHARDS:
-        sizes = np.array([shard.num_examples for shard in shards], float)
-        drawn = rng.choice(len(shards), MAX_SHARDS, replace=False, p=sizes / sizes.sum())
-        shards = [shards[index] for index in sorted(drawn)]
-    counts = np.array([shard.num_examples for shard in shards], int)
-    size = min(size, int(counts.sum()))
-    if not size:
-        return
-    of_shards = rng.multivariate_hypergeometric(counts, size)
-    for shard, count in zip(shards, of_shards, strict=True):
-        if count:
-            wanted = rng.choice(shard.num_examples, count, replace=False)
-            yield from _records_at(files.join(dataset_dir, shard.file), set(wanted.tolist()))
-
-
-def _records_at(path: str, indices: set[int]) -> Iterator[bytes]:
-    """Yields the records of a file at some indices, in their order."""
-    try:
-        with files.open_to_read(path) as file:
-            yield from records.records_at(file, indices, name=path)
-    except FileNotFoundError:
-        raise UserFacingError(f"{path}: the shard is missing") from None
 
 
 # ---- the mix
@@ -135,7 +82,7 @@ def mix(
         written = {"replayed": {}}
         for number, (split, name) in enumerate(FILES.items()):
             size = round(fresh.splits[split].num_examples * share / (1 - share))
-            drawn = draw(old.splits[split], dataset_dir, size=size, seed=(seed, number))
+            drawn = sample.draw(old.splits[split], dataset_dir, size=size, seed=(seed, number))
             written["replayed"][split] = _write(drawn, folder, name)
         plan.write(folder, MIX_FILE, written)
     splits: dict[str, Split] = {}

@@ -20,7 +20,7 @@ from common.errors import UserFacingError
 from trainer.continuous import drift, observed, plan, replay
 from trainer.continuous.drift import Drift
 from trainer.continuous.plan import Plan
-from trainer.data import damaged_records, reader
+from trainer.data import damaged_records, reader, sample
 from trainer.evaluation import comparison, gate_report, metrics
 from trainer.evaluation.predictions import Predictions
 from trainer.follow_config import FollowConfig
@@ -185,8 +185,8 @@ class Update:
 
     def _drawn(self, splits: Sequence[Split], number: int) -> tf.data.Dataset:
         """Draws old records, as many as drift is told from."""
-        records = replay.draw(
-            replay.together(splits),
+        records = sample.draw(
+            sample.together(splits),
             self.dataset_dir,
             size=_MOST_OLD_CLIPS,
             seed=(self.config.seed, self.plan.update, number),

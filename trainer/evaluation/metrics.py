@@ -11,6 +11,7 @@ from scipy import stats
 from sklearn import metrics
 
 from common.dataset_info import DatasetInfo
+from common.labels import expected_class
 from trainer.evaluation.predictions import Predictions
 
 # With fewer groups a bootstrap over them may give too narrow an interval (Cameron, Gelbach and
@@ -370,11 +371,6 @@ def calibration_error(confidence: NDArray[Any], correct: NDArray[Any]) -> float:
     bins = reliability(confidence, correct)
     gaps = np.abs(bins.accuracy - bins.confidence)
     return float((bins.num_examples * gaps).sum() / len(confidence))
-
-
-def expected_class(probabilities: NDArray[Any]) -> NDArray[Any]:
-    """Returns the mean label under the prediction, 0 to classes − 1, of [examples, classes]."""
-    return np.asarray(probabilities.astype(np.float64) @ np.arange(probabilities.shape[1]))
 
 
 def rank_correlation(expected: NDArray[Any], listens: NDArray[Any]) -> float | None:

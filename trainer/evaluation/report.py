@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common import tables
+from common import labels, tables
 from common.dataset_info import DatasetInfo
 from common.printable import printable
 from trainer.data import reader
@@ -192,7 +192,7 @@ def _results(
         "correlation": correlation,
         "expected_class": _plot(
             plots.expected_class(
-                metrics.expected_class(predictions.probabilities),
+                labels.expected_class(predictions.probabilities),
                 predictions.listens,
                 thresholds=info.thresholds,
                 class_names=info.class_names,
