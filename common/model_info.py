@@ -10,6 +10,7 @@ from common.config import config_of
 from common.errors import UserFacingError, require
 from common.inputs import Inputs
 from common.spectrogram import SpectrogramParams
+from common.training_reference import TrainingReference
 
 FILE_NAME = "model_info.json"
 
@@ -30,6 +31,8 @@ class ModelInfo:
         vocabularies: {category: the values that it knows}, the most frequent first.
         dataset_generations: those of the dataset that it was trained on, from 0 on; () where that
             had no others.
+        reference: what clips of its training look like and are answered; None of a model from
+            before there was any.
     """
 
     class_names: tuple[str, ...]
@@ -42,6 +45,7 @@ class ModelInfo:
     inputs: Inputs = dataclasses.field(default_factory=Inputs)
     vocabularies: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     dataset_generations: tuple[int, ...] = ()
+    reference: TrainingReference | None = None
 
     @classmethod
     def from_json(cls, text: str | bytes, *, name: str = FILE_NAME) -> "ModelInfo":
@@ -66,7 +70,12 @@ class ModelInfo:
                 and all(type(number) is int and number >= 0 for number in generations),
                 f"dataset_generations is {generations!r:.100}; it is a list of whole numbers",
             )
-            optional = {"inputs", "vocabularies", "dataset_generations"}
+            reference = values.get("reference")
+            if reference is not None:
+                reference = TrainingReference.from_dict(
+                    reference, num_classes=len(values["class_names"])
+                )
+            optional = {"inputs", "vocabularies", "dataset_generations", "reference"}
             values = {
                 field.name: values[field.name]
                 for field in dataclasses.fields(cls)
@@ -87,6 +96,7 @@ class ModelInfo:
             inputs=inputs,
             vocabularies=vocabularies,
             dataset_generations=tuple(generations),
+            reference=reference,
         )
         for field, problem in info._problems():
             given = repr(values.get(field, generations))[:100]

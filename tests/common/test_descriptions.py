@@ -54,6 +54,14 @@ WRONG_MODEL: dict[str, tuple[tuple[Any, ...], Any]] = {
     "a list for the signal": (("signal",), []),
     "a text for a rate": (("signal", "sample_rate"), "22050"),
     "no bands": (("signal", "num_mels"), 0),
+    "a list for the reference": (("reference",), []),
+    "counts for a histogram": (("reference", "level"), [1, 2]),
+    "a text for an edge": (("reference", "level", "edges"), ["1", 2]),
+    "edges that fall": (("reference", "motion", "edges"), [2, 1]),
+    "a bin without a count": (("reference", "contrast", "counts"), [1, 2]),
+    "less than no clip": (("reference", "brightness", "counts"), [1, -1, 3]),
+    "no clips": (("reference", "expected_class", "counts"), [0, 0, 0]),
+    "a class without a count": (("reference", "labels"), [1, 2]),
 }
 
 

@@ -125,6 +125,10 @@ def parse_model_info(data: bytes) -> None:
     assert len(info.thresholds) == len(info.class_names) - 1
     assert all(isinstance(value, str) for known in info.vocabularies.values() for value in known)
     assert info.signal.shape[0] > 0
+    if info.reference is not None:
+        for histogram in info.reference.histograms.values():
+            assert len(histogram.counts) == len(histogram.edges) + 1
+        assert len(info.reference.labels) == len(info.class_names)
 
 
 def parse_mp3(data: bytes) -> None:
@@ -324,6 +328,11 @@ MODEL = {
     "inputs": INPUTS.to_dict(),
     "dataset_generations": [0, 1],
     "vocabularies": {"genre": ["Rock"], "license": []},
+    "reference": {
+        name: {"edges": [1.5, 20.0], "counts": [3, 4, 3]}
+        for name in ("level", "contrast", "brightness", "motion", "expected_class")
+    }
+    | {"labels": [5, 0, 5]},
 }
 NOW = 1_800_000_000
 ANNOUNCEMENT = {
@@ -384,7 +393,9 @@ TARGETS = {
         (*_JSON, b'"listens"', b"../", b"gs://", b"2026-11-25T10:00:00+25:00", b"\\ud800"),
     ),
     "model_info": Target(
-        parse_model_info, as_json(MODEL), (*_JSON, b'"signal"', b'"thresholds"', b'"inputs"')
+        parse_model_info,
+        as_json(MODEL),
+        (*_JSON, b'"signal"', b'"thresholds"', b'"inputs"', b'"reference"'),
     ),
     "tfrecord": Target(parse_tfrecord, (records.frame(b"") + records.frame(b"abc"),)),
     "framed_records": Target(

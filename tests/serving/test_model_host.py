@@ -64,7 +64,10 @@ def test_a_damaged_version_is_tried_once_until_it_changes(export_dir):
         refuses("2: not a whole export")
         shutil.rmtree(export_dir / "2")
         for change, fragment in (
-            ({"class_names": ["low", "high"], "thresholds": [9]}, "3 classes, and .* names 2"),
+            (
+                {"class_names": ["low", "high"], "thresholds": [9], "reference": None},
+                "3 classes, and .* names 2",
+            ),
             ({"class_names": ["low", "low", "high"]}, "class_names is .*different texts"),
             ({"class_names": "low"}, "class_names is 'low'"),
             ({"thresholds": [9, 8]}, "thresholds is .*rising"),

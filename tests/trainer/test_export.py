@@ -239,6 +239,30 @@ def test_model_info(exported, dataset_dir, model_dir):
     assert written["evaluation"] == json.loads((model_dir / "evaluation.json").read_text())
 
 
+def test_the_reference_is_of_the_pictures_and_of_what_is_answered_to_others(exported, dataset_dir):
+    """The pictures are those of training; asked, by the export itself, are those of no training."""
+    info = dataset_reader.load_dataset_info(str(dataset_dir))
+
+    def pictures(*splits):
+        records = [
+            values["spectrogram"]
+            for name, values in dataset_reader.read_examples(info, str(dataset_dir))
+            if name in splits
+        ]
+        shape = info.config.spectrogram.shape
+        return np.stack([np.frombuffer(record, np.uint8).reshape(shape) for record in records])
+
+    found = exported.info.reference
+    levels = pictures("train").mean(axis=(1, 2))
+    assert sum(found.level.counts) == len(levels)
+    assert found.level.edges == pytest.approx(np.quantile(levels, np.arange(1, 10) / 10), abs=1e-3)
+    answers = exported.probabilities_of_pictures(pictures("validation", "test"))
+    predicted = np.bincount(answers.argmax(axis=1), minlength=3)
+    assert list(found.labels) == predicted.tolist()
+    expected = np.quantile(answers @ np.arange(3), np.arange(1, 10) / 10)
+    assert found.expected_class.edges == pytest.approx(expected, abs=1e-4)
+
+
 def test_model_card(exported, dataset_dir):
     info = json.loads((dataset_dir / "dataset_info.json").read_text())
     card = pathlib.Path(exported.path, "assets.extra", "model_card.md").read_text()

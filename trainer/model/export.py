@@ -27,7 +27,7 @@ from common.errors import UserFacingError
 from common.inputs import Inputs
 from common.signatures import BATCH_SIZES, SIGNATURES
 from trainer.data import reader
-from trainer.model import front_end, input_encoder, model_card, network
+from trainer.model import front_end, input_encoder, model_card, network, reference
 from trainer.run.child import end_with_parent
 from trainer.train_config import TrainConfig
 
@@ -195,12 +195,15 @@ def write_candidate(
         model = built.model
         model.set_weights(weights)
         references = reference_answers(model, info, dataset_dir, inputs=built.inputs)
+        measured = reference.measure(
+            model, info, dataset_dir, inputs=built.inputs, seed=config.seed
+        )
     served = ServedModel(model, info, built.inputs)
     name = name or f"{export_folder.CANDIDATE}{uuid.uuid4().hex}"
     candidate = files.join(export_dir, name)
     tf.saved_model.save(served, candidate, signatures=served.signatures)
     described = model_info(model, config, info, evaluation, inputs=built.inputs)
-    described |= origin or {}
+    described |= {"reference": dataclasses.asdict(measured), **(origin or {})}
     for file_name, text in (
         (export_folder.INFO_FILE, json.dumps(described, indent=2) + "\n"),
         (export_folder.CARD_FILE, model_card.text(described, info)),
