@@ -84,6 +84,7 @@ _DEV = [
     "nbformat>=5.10",
     "playwright>=1.50",
     "pre-commit>=4",
+    "promql-parser>=0.11",
     "pytest>=8",
     "pytest-xdist>=3.6",
     "pyyaml>=6",
@@ -116,7 +117,7 @@ setup(
     package_data={
         # Templates and styles of the reports and cards.
         "": ["*.html", "*.css", "*.jinja", "*.md"],
-        "serving": ["page/*", "tf_serving/*", "tf_serving/kubernetes/*"],
+        "serving": ["monitoring/*", "page/*", "tf_serving/*", "tf_serving/kubernetes/*"],
         "trainer": ["evaluation/page/*"],
     },
     packages=find_packages(

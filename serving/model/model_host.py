@@ -79,6 +79,11 @@ class ModelHost:
         return self._current.number
 
     @property
+    def current(self) -> ServedVersion:
+        """The version that answers now, to be looked at; `in_use` is for asking it."""
+        return self._current
+
+    @property
     def num_decoders(self) -> int:
         """How many decoder processes there are, whether idle or busy."""
         return self._current.decoders.num_ready()

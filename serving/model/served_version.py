@@ -16,6 +16,7 @@ from serving.model.batcher import Batcher
 from serving.model.decoder_pool import DecoderPool
 from serving.model.exported_model import ExportedModel
 from serving.model.predictions import Predictions
+from serving.model.song_statistics import SongStatistics
 from serving.web.limits import Limits
 
 # Batches on their way to TensorFlow Serving at once; it batches them further.
@@ -35,6 +36,8 @@ class ServedVersion:
         number: of the version.
         info: how the model hears, and what its predictions mean.
         decoders: of its songs.
+        songs: what they are like beside its training; None of an export that does not say what that
+            was like.
 
     Raises:
         UserFacingError: it can't be loaded.
@@ -53,6 +56,8 @@ class ServedVersion:
         path = files.join(export_dir, str(number))
         self.number = number
         self.info = export_folder.load_info(path)
+        reference = self.info.reference
+        self.songs = None if reference is None else SongStatistics(reference)
         self._health: _Health | None = None
         with contextlib.ExitStack() as parts:
             if tf_serving is None:

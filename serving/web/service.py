@@ -28,6 +28,7 @@ from serving.model.song import Song, Window, stacked
 from serving.web.admission import Admission
 from serving.web.limits import Limits, Refusal
 from serving.web.schemas import InputWeight, Prediction, SecondsWeight, Spectrogram, WindowAnswer
+from serving.web.song_metrics import SongMetrics
 from serving.web.telemetry import Telemetry
 from serving.web.upload import Uploaded, Uploads
 
@@ -66,6 +67,7 @@ class PredictionService:
         self.host, self.limits = host, limits
         self.telemetry = Telemetry()
         self.telemetry.version.set(host.version)
+        SongMetrics(lambda: self.host.current, self.telemetry.registry)
         self._uploads = Uploads(limits)
         self._readiness: asyncio.Future[Refusal | None] | None = None
         self._readiness_asked_at = 0.0
@@ -143,6 +145,7 @@ class PredictionService:
             )
             if told:
                 await _weigh_inputs(version, song, told, prediction)
+            _count(version, song, prediction)
             if explain:
                 await _explain(version, song, told, predictions, prediction)
             self._observe("model", started)
@@ -224,6 +227,18 @@ def _prediction(
         sound_alone=None,
         inputs=None,
     )
+
+
+def _count(version: ServedVersion, song: Song, prediction: Prediction) -> None:
+    """Counts a song for the drift of its version.
+
+    By its sound alone, as in the training's reference. Not one that TensorFlow Serving has answered
+    with another version, of which nothing is known here.
+    """
+    if version.songs is not None and prediction.version == str(version.number):
+        answer = prediction.sound_alone or prediction.probabilities
+        by_sound = np.array([answer[name] for name in version.info.class_names])
+        version.songs.add(song.windows[song.middle].picture, by_sound)
 
 
 async def _ask(

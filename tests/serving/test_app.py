@@ -15,14 +15,16 @@ import numpy as np
 import pytest
 import soundfile
 import uvicorn
+from prometheus_client import parser
 
 from common import spectrogram
-from serving.model import model_host, song
+from serving.model import model_host, song, song_statistics
 from serving.web import connections
 from serving.web.application import application
 from serving.web.limits import Limits
 from serving.web.service import PredictionService
-from tests.support import model_server, processes
+from tests.serving import test_monitoring_files as monitoring
+from tests.support import model_server, processes, promql
 from tests.support.commands import assert_refused, run_module
 from tests.support.running_app import RunningApp, multipart, running_app
 
@@ -344,6 +346,42 @@ def test_health_metrics_and_documentation(app, mp3):
             assert part in policy
     model = app.ask("GET", "/v1/model").json
     assert model["max_upload_mb"] == 2 and model["class_names"] == ["low", "medium", "high"]
+
+
+def test_songs_are_counted_beside_the_training_and_no_single_one(app, exported, mp3):
+    """By twenty; and all that alerts and dashboard ask for is there."""
+
+    def count(name="level"):
+        return app.metric(f'fma_song_statistic_count{{statistic="{name}",version="1"}}')
+
+    before = count()
+    answers = [app.predict(mp3) for _ in range(song_statistics.STEP)]
+    assert {answer.status for answer in answers} == {200}
+    assert count() == before + song_statistics.STEP
+    assert app.predict(mp3).status == 200
+    assert count() == before + song_statistics.STEP
+    families = {
+        family.name: family
+        for family in parser.text_string_to_metric_families(
+            app.ask("GET", "/metrics").body.decode()
+        )
+    }
+    shares = exported.info.reference.labels
+    assert [sample.value for sample in families["fma_training_label_share"].samples] == [
+        pytest.approx(share / sum(shares)) for share in shares
+    ]
+    suffixes = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_count", "_sum")}
+    printed = {
+        f"{family.name}{suffix}": {label for sample in family.samples for label in sample.labels}
+        for family in families.values()
+        for suffix in suffixes[family.type]
+    }
+    printed |= {"up": {"job", "instance"}}  # Prometheus' own
+    for expression in monitoring.expressions():
+        for selector in promql.selectors(expression):
+            assert selector.metric in printed, expression
+            of_metric = printed[selector.metric] or selector.labels.keys()  # not before 200 songs
+            assert selector.labels.keys() <= of_metric, expression
 
 
 def test_a_queue_that_is_full(app, mp3):

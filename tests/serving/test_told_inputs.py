@@ -117,11 +117,14 @@ def test_the_answer_says_what_each_input_adds():
     service._observe = lambda *_: None
     version = Version()
     version.number, version.decoders = 1, types.SimpleNamespace(dispatch=lambda _: whole)
+    counted = []
+    version.songs = types.SimpleNamespace(add=lambda _, by_sound: counted.append(list(by_sound)))
     answer = asyncio.run(
         service._predict_song(version, Uploaded(b"", told), explain=True)
     ).model_dump()
     assert answer["label"] == "high" and answer["probabilities"]["high"] == 0.75
     assert answer["sound_alone"] == {"low": 1.0, "high": 0.0}
+    assert counted == [[1.0, 0.0]]  # the training's reference knows no inputs either
     assert answer["inputs"] == [
         {"name": "genre", "value": "Rock", "weight": 0.5},
         {"name": "tempo", "value": 90.0, "weight": 0.25},
