@@ -14,6 +14,7 @@ from tests.benchmarks.made_dataset import make_dataset
 from tests.support import drifting
 from tests.trainer.test_gate import make_export
 from trainer.continuous import following, plan, replay
+from trainer.data import sample
 from trainer.follow_config import FollowConfig
 from trainer.train_config import TrainConfig
 
@@ -85,7 +86,7 @@ def test_draws_are_records_of_the_split_none_twice_and_depend_on_the_seed_alone(
     def drawn(size, seed):
         from common import records
 
-        found = replay.draw(train, folder, size=size, seed=(seed,))
+        found = sample.draw(train, folder, size=size, seed=(seed,))
         return [records.decode_example(record)["track_id"] for record in found]
 
     first = drawn(30, 1)
@@ -96,23 +97,23 @@ def test_draws_are_records_of_the_split_none_twice_and_depend_on_the_seed_alone(
     assert len(times) == 200  # each may come
     assert np.std(list(times.values())) < 3 * np.sqrt(400 * 20 / 200)
     few = dataclasses.replace(train, shards=train.shards[:3])
-    assert len(list(replay.draw(few, folder, size=100, seed=(0,)))) == 15  # all that there are
+    assert len(list(sample.draw(few, folder, size=100, seed=(0,)))) == 15  # all that there are
 
 
 def test_few_shards_are_opened_however_many_there_are(many, tmp_path):
     """The others may be gone."""
     info, folder = many
     opened = []
-    real = replay.files.open_to_read
+    real = sample.files.open_to_read
 
     def note(path):
         opened.append(path)
         return real(path)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(replay.files, "open_to_read", note)
-        assert len(list(replay.draw(info.splits["train"], folder, size=60, seed=(3,)))) == 60
-    assert len(set(opened)) == len(opened) <= replay.MAX_SHARDS
+        patch.setattr(sample.files, "open_to_read", note)
+        assert len(list(sample.draw(info.splits["train"], folder, size=60, seed=(3,)))) == 60
+    assert len(set(opened)) == len(opened) <= sample.MAX_SHARDS
 
 
 @pytest.mark.parametrize(("place", "what"), [(100, "data"), (4, "length"), (7, "length")])
@@ -123,10 +124,10 @@ def test_a_damaged_or_missing_shard_is_named(tmp_path, place, what):
     data[place] ^= 0xFF
     path.write_bytes(data)
     with pytest.raises(UserFacingError, match=rf"train.*record 0: its {what} is damaged"):
-        list(replay.draw(info.splits["train"], str(tmp_path / "d"), size=3, seed=(0,)))
+        list(sample.draw(info.splits["train"], str(tmp_path / "d"), size=3, seed=(0,)))
     path.unlink()
     with pytest.raises(UserFacingError, match="the shard is missing"):
-        list(replay.draw(info.splits["train"], str(tmp_path / "d"), size=3, seed=(0,)))
+        list(sample.draw(info.splits["train"], str(tmp_path / "d"), size=3, seed=(0,)))
 
 
 def test_an_update_costs_in_proportion_to_what_is_new(tmp_path):
