@@ -66,6 +66,10 @@ _FORCE_UNLOCK = flags.DEFINE_bool("force_unlock", False, lock.FORCE_UNLOCK)
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
+class _OnlyPrepared(Exception):
+    """The engine has a job, and was told not to start it; its text is the generation's folder."""
+
+
 def seconds_in(text: str, *, flag: str, least: int = 0) -> int:
     """Returns the seconds of a duration such as 90s, 5m, 6h or 1d; UserFacingError of any other."""
     found = re.fullmatch(r"(\d{1,7})([smhd])", text, re.ASCII)
@@ -79,8 +83,13 @@ def seconds_in(text: str, *, flag: str, least: int = 0) -> int:
 
 def main(argv: list[str]) -> None:
     options = engines.options(argv[1:])
-    require(not engines.is_dataflow(options), "--runner=DataflowRunner: not for a stream yet")
     output_dir, audio_dir = _OUTPUT_DIR.value.rstrip("/"), _AUDIO_DIR.value.rstrip("/")
+    if engines.is_dataflow(options):
+        for flag, path in {"output_dir": output_dir, "audio_dir": audio_dir}.items():
+            require(
+                files.is_remote(path),
+                f"--{flag}={path}: workers of Dataflow don't see this machine; give a gs:// path",
+            )
     poll = seconds_in(_POLL.value, flag="poll", least=1)
     if _METRICS_FILE.value is not None:
         metrics.check(_METRICS_FILE.value)
@@ -98,9 +107,18 @@ def main(argv: list[str]) -> None:
         rules = dataclasses.replace(rules, max_tracks=most)
         num_written, watch = 0, metrics.Watch()
         while True:
-            num_written += grow(
-                source, output_dir, audio_dir=audio_dir, rules=rules, options=options, watch=watch
-            )
+            try:
+                num_written += grow(
+                    source,
+                    output_dir,
+                    audio_dir=audio_dir,
+                    rules=rules,
+                    options=options,
+                    watch=watch,
+                )
+            except _OnlyPrepared as prepared:
+                print(f"{prepared}: its job is prepared, and was not started; nothing is read yet")
+                return
             if not _ONCE.value:
                 time.sleep(poll)
             elif not source.may_have_more:
@@ -150,7 +168,9 @@ def grow(
     """
 
     def run_job(job: pipeline.Job) -> None:
-        job_run.run(job, options)
+        if job_run.run(job, options) is None:
+            files.delete(job.output_dir, files.names_in(job.output_dir))
+            raise _OnlyPrepared(job.output_dir)
 
     began, num_written = time.time(), 0
     for manifest in run.run(

@@ -358,3 +358,41 @@ def test_an_image_has_what_workers_need_and_a_trial_stages_nothing(bucket):
     staged = staged_for_dataflow(bucket, "image", image)
     assert "workflow.tar.gz" not in staged
     assert b"somewhere/fma-worker" in staged["pipeline.pb"]
+
+
+STREAM = (
+    "beam_pipelines.stream_dataset",
+    "--source=gs://bucket/announced",
+    "--config=configs/dataset_artist.py",
+    "--output_dir=gs://bucket/streamed",
+    "--once",
+)
+
+
+def test_the_job_of_a_generation_on_dataflow(bucket):
+    """Staged as a template is: nothing is run, read or written for good, so it can be run later."""
+    said = {"track_id": 1, "path": "1.mp3", "announced_at": "2026-11-25T10:00:00Z", "listens": 1}
+    bucket.blob("announced/first.jsonl").upload_from_string(json.dumps(said) + "\n")
+    bucket.blob("clips/1.mp3").upload_from_string(b"looked for, and not read")
+    result = run_module(
+        *STREAM,
+        "--audio_dir=gs://bucket/clips",
+        "--runner=DataflowRunner",
+        "--project=project",
+        "--region=us-central1",
+        "--temp_location=gs://bucket/staged",
+        "--template_location=gs://bucket/staged/template",
+        "--sdk_container_image=somewhere/fma-worker",
+    )
+    assert result.returncode == 0, result.stderr
+    assert "generations/000001: its job is prepared, and was not started" in result.stdout
+    assert sorted(objects(bucket, "streamed")) == ["dataset_info.json", "rejected.jsonl"]
+    staged = {name.rpartition("/")[2]: data for name, data in objects(bucket, "staged").items()}
+    job = beam_runner_api_pb2.Pipeline.FromString(staged["pipeline.pb"])
+    (environment,) = job.components.environments.values()
+    assert b"somewhere/fma-worker" in environment.payload
+
+
+def test_dataflow_does_not_see_a_folder_of_this_machine(tmp_path):
+    result = run_module(*STREAM, f"--audio_dir={tmp_path}", "--runner=DataflowRunner")
+    assert_refused(result, "--audio_dir", tmp_path, "gs://")
