@@ -6,8 +6,6 @@ Without a library of one's own it makes a miniature one. A step that is finished
 and one that was stopped goes on; `demo/steps.json` holds what each was made from.
 """
 
-import dataclasses
-import hashlib
 import json
 import os
 import pathlib
@@ -24,7 +22,7 @@ from common import command, dataset_reader, export_folder, tables
 from common.catalogue import clip_path
 from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError
-from tools import heartbeat
+from examples.steps import Steps, digest, run, skip, source_of, step
 
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", "demo", "Where everything goes.")
 _AUDIO_DIR = flags.DEFINE_string("audio_dir", None, "The mp3s of an FMA; a miniature without.")
@@ -41,64 +39,6 @@ _TRAIN_FLAGS = [
 ]
 # Below this an accuracy says nothing about the network.
 _FEW_TEST_EXAMPLES = 30
-
-
-@dataclasses.dataclass
-class Steps:
-    """What each step was made from, and whether it was finished, in a file of the demo's folder."""
-
-    path: pathlib.Path
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            return dict(json.loads(self.path.read_text()))
-        except (OSError, ValueError):
-            return {}
-
-    def _write(self, name: str, *, made_from: str, finished: bool) -> None:
-        steps = self._read() | {name: {"made_from": made_from, "finished": finished}}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps(steps, indent=2) + "\n")
-
-    def begun(self, name: str, made_from: str) -> bool:
-        """Returns whether this step was begun from the same things, so that it can go on."""
-        return bool(self._read().get(name, {}).get("made_from") == made_from)
-
-    def finished(self, name: str, made_from: str) -> bool:
-        return self.begun(name, made_from) and bool(self._read()[name]["finished"])
-
-    def begin(self, name: str, made_from: str) -> None:
-        self._write(name, made_from=made_from, finished=False)
-
-    def finish(self, name: str, made_from: str) -> None:
-        self._write(name, made_from=made_from, finished=True)
-
-
-def digest(*parts: str | bytes) -> str:
-    """Returns the SHA-256 of what a step is made from."""
-    whole = hashlib.sha256()
-    for part in parts:
-        data = part.encode() if isinstance(part, str) else part
-        whole.update(len(data).to_bytes(8, "little") + data)
-    return whole.hexdigest()
-
-
-def source_of(*packages: str) -> str:
-    """Returns the digest of the packages' source, so that a change of it makes their step anew."""
-    root = pathlib.Path(__file__).resolve().parent.parent
-    files = sorted(path for package in packages for path in (root / package).rglob("*.py"))
-    return digest(*(file.read_bytes() for file in files))
-
-
-def step(title: str) -> None:
-    print(f"\n=== {title}", flush=True)
-
-
-def run(*arguments: str) -> None:
-    """Runs a module of the project as a person would, and shows how."""
-    print(f"$ python -m {shlex.join(arguments)}", flush=True)
-    if code := heartbeat.run([sys.executable, "-m", *arguments]):
-        raise UserFacingError(f"python -m {arguments[0]} failed (exit code {code})")
 
 
 def summary(
@@ -171,10 +111,6 @@ def a_test_record(dataset_dir: pathlib.Path) -> dict[str, Any]:
         if split == "test" or not info.splits["test"].num_examples:
             return example
     raise UserFacingError(f"{dataset_dir}: no examples")
-
-
-def skip(folder: pathlib.Path) -> None:
-    print(f"finished before, and nothing of it has changed: {folder} (remove it to make it anew)")
 
 
 def make_dataset(

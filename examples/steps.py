@@ -1,0 +1,78 @@
+"""The steps of a demo, by the commands that a person would type.
+
+A step that is finished is not done again, and one that was stopped goes on, as long as what it was
+made from is the same.
+"""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+import shlex
+import sys
+from typing import Any
+
+from common.errors import UserFacingError
+from tools import heartbeat
+
+
+@dataclasses.dataclass
+class Steps:
+    """What each step was made from, and whether it was finished, in a file of the demo's folder."""
+
+    path: pathlib.Path
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            return dict(json.loads(self.path.read_text()))
+        except (OSError, ValueError):
+            return {}
+
+    def _write(self, name: str, *, made_from: str, finished: bool) -> None:
+        steps = self._read() | {name: {"made_from": made_from, "finished": finished}}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(steps, indent=2) + "\n")
+
+    def begun(self, name: str, made_from: str) -> bool:
+        """Returns whether this step was begun from the same things, so that it can go on."""
+        return bool(self._read().get(name, {}).get("made_from") == made_from)
+
+    def finished(self, name: str, made_from: str) -> bool:
+        return self.begun(name, made_from) and bool(self._read()[name]["finished"])
+
+    def begin(self, name: str, made_from: str) -> None:
+        self._write(name, made_from=made_from, finished=False)
+
+    def finish(self, name: str, made_from: str) -> None:
+        self._write(name, made_from=made_from, finished=True)
+
+
+def digest(*parts: str | bytes) -> str:
+    """Returns the SHA-256 of what a step is made from."""
+    whole = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        whole.update(len(data).to_bytes(8, "little") + data)
+    return whole.hexdigest()
+
+
+def source_of(*packages: str) -> str:
+    """Returns the digest of the packages' source, so that a change of it makes their step anew."""
+    root = pathlib.Path(__file__).resolve().parent.parent
+    files = sorted(path for package in packages for path in (root / package).rglob("*.py"))
+    return digest(*(file.read_bytes() for file in files))
+
+
+def step(title: str) -> None:
+    print(f"\n=== {title}", flush=True)
+
+
+def run(*arguments: str) -> None:
+    """Runs a module of the project as a person would, and shows how."""
+    print(f"$ python -m {shlex.join(arguments)}", flush=True)
+    if code := heartbeat.run([sys.executable, "-m", *arguments]):
+        raise UserFacingError(f"python -m {arguments[0]} failed (exit code {code})")
+
+
+def skip(folder: pathlib.Path) -> None:
+    print(f"finished before, and nothing of it has changed: {folder} (remove it to make it anew)")
