@@ -9,12 +9,17 @@ export AUDIO_DIR TRACKS_CSV
 SIDE_BY_SIDE := $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile \
     --no-loadscope-reorder
 
-.PHONY: demo real test test-integration soak bench docs pictures lint format lock clean
+.PHONY: demo demo-stream real test test-integration soak bench docs pictures lint format lock clean
 
 demo: .venv/demo-installed
 	@echo "environment: .venv is ready"
 	$(BIN)/python -m examples.demo --output_dir=demo \
 	    --audio_dir="$$AUDIO_DIR" --tracks_csv="$$TRACKS_CSV"
+
+# The stream, live, until Ctrl-C.
+demo-stream: .venv/demo-installed
+	@echo "environment: .venv is ready"
+	@$(BIN)/python -m examples.demo_stream --output_dir=demo
 
 # Real FMA clips as pictures, for `make real`.
 PICTURES ?= ../shared/fma_pictures
@@ -41,6 +46,7 @@ soak: .venv/installed
 	    tests/beam_pipelines/test_rerun.py tests/beam_pipelines/test_disturbances.py \
 	    tests/beam_pipelines/test_damage.py tests/beam_pipelines/test_stream_from_kafka.py \
 	    tests/trainer/test_resume.py tests/serving/test_load.py
+	SOAK_DEMO_STREAM=1 $(BIN)/python -m pytest -m integration tests/examples/test_demo_stream.py
 	SOAK_SONGS=1000 SOAK_CUTS=500 $(BIN)/python -m pytest tests/common/test_song_parts.py
 	$(BIN)/python -m tests.fuzz.run --seconds=600
 	SOAK_SIGNALS=200 SOAK_FAULTS=200 SOAK_STOPPED_SECONDS=120 \
