@@ -3,9 +3,10 @@ r"""Starts several workers of a training run on this machine, as torchrun does f
 python -m trainer.launch --workers=2 -- --config=configs/six_conv_rgb.py --dataset_dir=dataset …
 
 Each worker is a `trainer.train` with the flags after `--` and its task in TF_CONFIG; its lines are
-printed with its number. When one dies all are started again and resume from the newest checkpoint,
-a bounded number of times; not when one refuses its input (exit code 1). SIGTERM and Ctrl-C are
-passed on, and the command waits for the workers' checkpoint.
+printed with its number. Together they have as many threads as there are cores. When one dies all
+are started again and resume from the newest checkpoint, a bounded number of times; not when one
+refuses its input (exit code 1). SIGTERM and Ctrl-C are passed on, and the command waits for the
+workers' checkpoint.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ from absl import flags
 
 from common import command
 from common.errors import require
-from trainer.run.child import Child
+from trainer.run.child import Child, share_of_cores
 from trainer.run.stop_signal import EXIT_STOPPED
 
 _WORKERS = flags.DEFINE_integer("workers", 2, "How many workers.", lower_bound=1)
@@ -83,7 +84,7 @@ class Group:
                     "cluster": {"worker": addresses},
                     "task": {"type": "worker", "index": index},
                 }
-                env = {"TF_CONFIG": json.dumps(place)}
+                env = {"TF_CONFIG": json.dumps(place), **share_of_cores(self._size)}
                 self._workers.append(Child(self._argv, name=f"worker {index}", env=env))
             if self.was_signalled:  # while they were started
                 self.pass_on()

@@ -23,7 +23,7 @@ from absl import flags
 
 from common import command, lock
 from common.errors import require
-from trainer.run.child import Child
+from trainer.run.child import Child, share_of_cores
 from trainer.run.stop_signal import EXIT_STOPPED
 
 if TYPE_CHECKING:
@@ -189,10 +189,10 @@ class Queue:
 def environment(place: int, size: int, gpus: list[str]) -> dict[str, str]:
     """Returns the environment of one training run of the `size` that run at a time.
 
-    Each has GPUs of its own if there are enough of them.
+    Each has GPUs of its own if there are enough of them, and else a share of the cores.
     """
     if not gpus:
-        return {}
+        return share_of_cores(size)
     mine = gpus[place::size] or [gpus[place % len(gpus)]]
     shared = {"TF_FORCE_GPU_ALLOW_GROWTH": "true"} if size > len(gpus) else {}
     return {"CUDA_VISIBLE_DEVICES": ",".join(mine), **shared}

@@ -97,6 +97,15 @@ def test_the_worst_end_of_a_group_counts():
     assert launch.worst([(0, 75), (1, 1)]) == (1, 1)
 
 
+def test_workers_share_the_cores(monkeypatch):
+    told = "sys.exit(100 + int(os.environ['TF_NUM_INTRAOP_THREADS']))"
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(7)))
+    assert end_of_group(told)[1] == 103
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "5")
+    assert end_of_group(told)[1] == 105
+
+
 def test_sigterm_before_the_workers_listen():
     assert end_of_group("time.sleep(60)", signalled=True) == (0, 75)
     assert end_of_group("os.kill(os.getpid(), 15)") == (0, -15)  # somebody else's

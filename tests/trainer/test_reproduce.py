@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import shutil
 import signal
@@ -142,11 +143,16 @@ def test_seeds_and_two_splits(training, model_dir, tmp_path):
     assert before == {name: (tmp_path / name).read_bytes() for name in before}
 
 
-def test_each_training_has_its_share_of_the_gpus():
+def test_each_training_has_its_share_of_the_machine(monkeypatch):
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(7)))
+
     def shares(size, gpus):
         return [reproduce.environment(place, size, gpus) for place in range(size)]
 
-    assert shares(2, []) == [{}, {}]
+    assert shares(1, []) == [{}]
+    assert shares(2, []) == [{"TF_NUM_INTRAOP_THREADS": "3"}] * 2
+    assert shares(9, [])[8] == {"TF_NUM_INTRAOP_THREADS": "1"}
     assert shares(2, ["3", "7"]) == [{"CUDA_VISIBLE_DEVICES": "3"}, {"CUDA_VISIBLE_DEVICES": "7"}]
     assert shares(1, ["0", "1"]) == [{"CUDA_VISIBLE_DEVICES": "0,1"}]
     crowded = shares(3, ["0", "1"])

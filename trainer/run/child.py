@@ -68,6 +68,19 @@ class Child:
             print(f"[{self.name}] {text}", flush=True)
 
 
+def share_of_cores(size: int) -> dict[str, str]:
+    """Returns the environment of one of `size` processes that compute on this machine's cores.
+
+    TensorFlow starts a thread for each core in each of them, and more threads than cores wait for
+    one another. A number that the environment has already holds.
+    """
+    name = "TF_NUM_INTRAOP_THREADS"
+    if size < 2 or name in os.environ:
+        return {}
+    num_cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return {name: str(max(1, num_cores // size))}
+
+
 def end_with_parent() -> None:
     """Asks Linux to kill this process when its parent dies.
 
