@@ -59,6 +59,8 @@ _STREAM_FLAGS = [
     f"--window={_WINDOW}s",
     "--audio_wait=0s",
 ]
+# To start a process for each core takes longer than the songs of a window do.
+_SMALL_JOBS = ["--direct_running_mode=in_memory", "--direct_num_workers=1"]
 _FOLLOW_FLAGS = [
     "--config=configs/six_conv_rgb.py",
     "--config.network.initializer=he",
@@ -317,7 +319,7 @@ def show_live(
     url = f"http://127.0.0.1:{page.server_address[1]}/"
     commands = (
         ["serving.app", f"--export_dir={live / 'export'}", "--port=0", "--poll_seconds=1"],
-        [*stream_command(live, audio_dir), "--poll=2s"],
+        [*stream_command(live, audio_dir), "--poll=2s", *_SMALL_JOBS],
         [*follow_command(live), "--poll=1"],
     )
     processes: list[Process] = []
