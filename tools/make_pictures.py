@@ -2,8 +2,9 @@
 
 python -m tools.make_pictures [--demo_dir=demo] [--output_dir=docs/pictures]
 
-The page, a report, a contact sheet, the six-layer network, and the graph of the Beam job. For the
-first two it needs a Chromium, as the page's tests do.
+The page, a report, a contact sheet, the six-layer network, the graph of the Beam job, the parts of
+the stream, and its page after `make demo-stream`. For the pages and the report it needs a Chromium,
+as the page's tests do.
 """
 
 import collections
@@ -22,6 +23,7 @@ from PIL import Image
 
 from common import command
 from common.errors import UserFacingError, require
+from examples import demo_stream
 from tests.support import browser as browser_maker
 from tests.support.running_app import running_app
 
@@ -85,6 +87,21 @@ def shoot_report(browser: Any, demo_dir: pathlib.Path, path: pathlib.Path) -> No
     page.wait_for_timeout(500)
     page.screenshot(path=path)
     page.close()
+
+
+def shoot_stream(browser: Any, live: pathlib.Path, path: pathlib.Path) -> None:
+    """The page of `make demo-stream`, as it was at the end."""
+    server = demo_stream.serve_folder(live, 0)
+    page = browser.new_page(viewport={"width": 1000, "height": 1000})
+    page.goto(f"http://127.0.0.1:{server.server_address[1]}/")
+    page.wait_for_selector("#updates tr")
+    page.wait_for_timeout(1500)
+    bottom = page.evaluate("document.querySelector('table').parentElement.offsetTop")
+    height = page.evaluate("document.querySelector('table').parentElement.offsetHeight")
+    page.set_viewport_size({"width": 1000, "height": int(bottom + height + 16)})
+    page.screenshot(path=path)
+    page.close()
+    server.shutdown()
 
 
 def put_side_by_side(paths: list[pathlib.Path], path: pathlib.Path) -> None:
@@ -279,6 +296,79 @@ def draw_beam_graph(path: pathlib.Path) -> None:
     pyplot.close(figure)
 
 
+# Of the stream's parts: (name, what is in it, column, row); a command is a name with a dot.
+PARTS = (
+    ("announcements", "Kafka, Pub/Sub,\na folder, gs://", 0, 0),
+    ("audio", "local or gs://", 0, 1),
+    ("beam_pipelines.\nstream_dataset", "decodes and splits,\neach exactly once", 1, 0),
+    ("dataset", "generation 0\ngeneration 1\ngeneration 2 …", 2, 0),
+    ("beam_pipelines.\ncompact", "many become one", 2, 1),
+    ("trainer.follow", "tests, trains,\nasks the gate", 3, 0),
+    ("set aside", "gate.json, gate.html", 3, 1),
+    ("export", "version 1\nversion 2\nversion 3 …", 4, 0),
+    ("serving.app", "takes up the newest", 5, 0),
+    ("answers", "each names\nits version", 5, 1),
+)
+# (from, to, what is handed over), by their places above.
+HANDED = (
+    (0, 2, ""),
+    (1, 2, ""),
+    (2, 3, "a generation"),
+    (3, 4, ""),
+    (4, 3, ""),
+    (3, 5, "what is new"),
+    (5, 6, ""),
+    (5, 7, "what passes"),
+    (7, 8, ""),
+    (8, 9, ""),
+)
+
+
+def draw_stream(path: pathlib.Path) -> None:
+    """The parts of the stream and what they hand on: commands are filled, files are not."""
+    figure, axes = pyplot.subplots(figsize=(13, 3.5), dpi=110)
+    width, height, across, down = 2.15, 1.15, 2.75, 1.6
+    middle = [(column * across, -row * down) for _, _, column, row in PARTS]
+    for (name, text, _, _), (x, y) in zip(PARTS, middle, strict=True):
+        is_command = "." in name
+        axes.add_patch(
+            FancyBboxPatch(
+                (x - width / 2, y - height / 2),
+                width,
+                height,
+                boxstyle="round,pad=0.04",
+                facecolor="#eeecff" if is_command else PAPER,
+                edgecolor=ACCENT if is_command else INK,
+                lw=1.2,
+            )
+        )
+        lines = name.count("\n") + 1
+        axes.text(x, y + 0.5, name, ha="center", va="top", fontsize=9.5, weight="bold", color=INK)
+        axes.text(x, y + 0.43 - 0.24 * lines, text, ha="center", va="top", fontsize=8.5, color=INK)
+    for begin, end, text in HANDED:
+        (x0, y0), (x1, y1) = middle[begin], middle[end]
+        sideways = x0 != x1
+        # Two that lie below one another and go both ways keep apart.
+        aside = 0.0 if sideways or (end, begin, "") not in HANDED else 0.2 * (begin - end)
+        step = 1 if x1 > x0 else -1
+        there = (x1 - step * (width / 2 + 0.06), y1) if sideways else (
+            x1 + aside, y1 + (height / 2 + 0.06) * (1 if y1 < y0 else -1)
+        )  # fmt: skip
+        here = (x0 + step * (width / 2 + 0.06), y0) if sideways else (
+            x0 + aside, y0 - (height / 2 + 0.06) * (1 if y1 < y0 else -1)
+        )  # fmt: skip
+        arrow = {"arrowstyle": "-|>", "color": INK, "lw": 1.2}
+        axes.annotate("", there, here, arrowprops=arrow)
+        if text:
+            place = ((here[0] + there[0]) / 2, y0 + 0.72)
+            axes.text(*place, text, ha="center", va="bottom", fontsize=9, color=ACCENT)
+    axes.set_xlim(-width / 2 - 0.2, 5 * across + width / 2 + 0.2)
+    axes.set_ylim(-down - height / 2 - 0.1, 1.05)
+    axes.axis("off")
+    figure.savefig(path, facecolor=PAPER, bbox_inches="tight")
+    pyplot.close(figure)
+
+
 def main(_: list[str]) -> None:
     demo_dir, folder = pathlib.Path(_DEMO_DIR.value), pathlib.Path(_PICTURES_DIR.value)
     sheet = demo_dir / "dataset" / "contact_sheet.png"
@@ -288,10 +378,16 @@ def main(_: list[str]) -> None:
     save(Image.open(sheet), folder / "contact_sheet.png", width=900)
     draw_network(folder / "network.png")
     draw_beam_graph(folder / "beam_graph.png")
+    draw_stream(folder / "stream_parts.png")
+    live = demo_dir / "stream" / "live"
+    made = ["network", "beam_graph", "stream_parts", "page", "report"]
     with open_browser() as browser:
         shoot_page(browser, demo_dir, folder / "page.png")
         shoot_report(browser, demo_dir, folder / "report.png")
-    for name in ("network", "beam_graph", "page", "report"):
+        if (live / "state.json").exists():
+            shoot_stream(browser, live, folder / "stream.png")
+            made.append("stream")
+    for name in made:
         save(Image.open(folder / f"{name}.png"), folder / f"{name}.png", width=1000)
     put_side_by_side([folder / "page.png", folder / "report.png"], folder / "overview.png")
     total = sum(path.stat().st_size for path in folder.glob("*.png"))
