@@ -13,7 +13,7 @@ import pytest
 from tests.support.commands import run_module
 from tests.support.paths import ROOT
 
-KILLS = int(os.environ.get("SOAK_TRAINING_KILLS", "2"))
+KILLS = int(os.environ.get("SOAK_TRAINING_KILLS", "1"))
 GROUP_KILLS = int(os.environ.get("SOAK_GROUP_KILLS", "1"))
 
 FLAGS = [
