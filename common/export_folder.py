@@ -69,6 +69,14 @@ def refuse(export_dir: str, candidate: str) -> str:
     return aside
 
 
+def reconsider(export_dir: str, refused: str) -> str:
+    """Makes what was set aside a candidate again; returns its name."""
+    candidate = refused.replace(REFUSED, CANDIDATE, 1)
+    source, destination = files.join(export_dir, refused), files.join(export_dir, candidate)
+    files.move_folder(source, destination, last=_MODEL_FILE)
+    return candidate
+
+
 def write_report(version_dir: str, report: dict[str, Any]) -> None:
     """Keeps what the verification of a version or candidate has found."""
     write_extra(version_dir, REPORT_FILE, (json.dumps(report, indent=2) + "\n").encode())

@@ -3,8 +3,9 @@ r"""Asks an exported model in every way, and compares the answers with each othe
 python -m serving.verify --export_dir=export --dataset_dir=dataset --audio_dir=fma_small
 
 Prints the largest differences; exits with 1 where one is above 1e-3. Without --candidate it is the
-newest version that is asked; with it, a candidate, which gets its number if it passes and is set
-aside if it does not. Without --audio_dir the songs are left out.
+newest version that is asked; with it, a candidate, which gets its number if it passes (with
+--norelease it stays one) and is set aside if it does not. Without --audio_dir the songs are left
+out.
 """
 
 import json
@@ -49,6 +50,7 @@ _RECORDS = flags.DEFINE_integer("records", 16, "Records of each split that are c
 _CANDIDATE = flags.DEFINE_string(
     "candidate", None, "The name of a candidate in --export_dir, to be released if it passes."
 )
+_RELEASE = flags.DEFINE_bool("release", True, "Release a --candidate that passes.")
 
 
 class Songs(NamedTuple):
@@ -310,7 +312,9 @@ def main(argv: list[str]) -> int:
         raise UserFacingError(
             f"{problem}; set aside: {export_folder.refuse(export_dir, candidate)}"
         )
-    print(f"passed: {export_folder.release(export_dir, candidate)}")
+    if _RELEASE.value:
+        path = export_folder.release(export_dir, candidate)
+    print(f"passed: {path}")
     return 0
 
 

@@ -5,6 +5,9 @@ python -m trainer.follow --config=configs/six_conv_rgb.py --dataset_dir=dataset 
 
 Looks every --poll for new generations; with --once it ends when none is left. The same command goes
 on wherever it was stopped or killed. What lies in --model_dir: `continuous/plan.py`.
+
+With --dry_run it releases nothing; with --release=UPDATE --reason=TEXT it releases what that update
+has set aside, and does nothing else.
 """
 
 import sys
@@ -46,6 +49,17 @@ _POLL = flags.DEFINE_float("poll", 30.0, "Seconds between two looks.", lower_bou
 _MAX_UPDATES = flags.DEFINE_integer(
     "max_updates", 0, "With --once: end after so many updates; 0 for all.", lower_bound=0
 )
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Set aside what passes the gate too, instead of releasing it."
+)
+_RELEASE = flags.DEFINE_integer(
+    "release", None, "Release what this update has set aside, whatever the gate said.",
+    lower_bound=1,
+)  # fmt: skip
+_REASON = flags.DEFINE_string("reason", None, "Why --release; recorded with the release.")
+_BY = flags.DEFINE_string(
+    "by", None, "Who decides on --release; whoever is logged in unless given."
+)
 _FORCE_UNLOCK = flags.DEFINE_bool("force_unlock", False, lock.FORCE_UNLOCK)
 
 _SECONDS_BETWEEN_LOOKS_AT_A_CHILD = 0.2
@@ -53,6 +67,17 @@ _SECONDS_BETWEEN_LOOKS_AT_A_CHILD = 0.2
 
 def main(argv: list[str]) -> int:
     require(len(argv) == 1, f"{' '.join(argv[1:])}: flags only, such as --model_dir=model")
+    require(
+        _RELEASE.value is None or _REASON.value is not None,
+        f"--release={_RELEASE.value}: why? --reason=TEXT says so, and is recorded",
+    )
+    require(
+        _RELEASE.value is not None or (_REASON.value is None and _BY.value is None),
+        "--reason and --by belong to --release=UPDATE",
+    )
+    require(
+        _RELEASE.value is None or not _DRY_RUN.value, "--release and --dry_run exclude each other"
+    )
     stop = StopSignal()
     stop.listen()
     try:
@@ -67,6 +92,8 @@ def main(argv: list[str]) -> int:
             f"--strategy={_STRATEGY.value}: several workers (TF_CONFIG) can't follow; name "
             "one_device or mirrored",
         )
+        if _RELEASE.value is not None:
+            return _release(_RELEASE.value)
         if _ONCE.value:
             return _follow(config, follow, stop)
         return _watch(sys.argv[1:])
@@ -88,12 +115,14 @@ def _follow(config: TrainConfig, follow: FollowConfig, stop: StopSignal) -> int:
     """Does one update after the other, until there is nothing new."""
     folders = _folders()
     with command.kept_back_stderr(), stop.blocked():
+        from trainer.continuous import override
         from trainer.continuous.update import Update
         from trainer.run import devices, folder_lock
 
         strategy = devices.strategy_for(_STRATEGY.value)
     with folder_lock.hold(folders["model_dir"], folders["export_dir"], force=_FORCE_UNLOCK.value):
         stop.wait_for_steps()
+        override.finish_begun(**folders)
         count = 0
         while not _MAX_UPDATES.value or count < _MAX_UPDATES.value:
             if stop.has_come():
@@ -117,6 +146,7 @@ def _follow(config: TrainConfig, follow: FollowConfig, stop: StopSignal) -> int:
                 strategy=strategy,
                 stop_asked=stop.has_come,
                 before=done,
+                dry_run=_DRY_RUN.value,
             )
             outcome = update.run()
             if outcome is None:
@@ -127,6 +157,21 @@ def _follow(config: TrainConfig, follow: FollowConfig, stop: StopSignal) -> int:
             count += 1
         if not count:
             print("nothing new", flush=True)
+    return 0
+
+
+def _release(update: int) -> int:
+    """Releases what an update has set aside, by a person's decision."""
+    folders = _folders()
+    with command.kept_back_stderr():
+        from trainer.continuous import override
+        from trainer.run import folder_lock, gate
+
+    decision = gate.override_now(reason=_REASON.value or "", by=_BY.value)
+    with folder_lock.hold(folders["model_dir"], folders["export_dir"], force=_FORCE_UNLOCK.value):
+        done = override.release(update, decision, **folders)
+        following.write_history(folders["model_dir"], plan.finished(folders["model_dir"]))
+    print(following.in_words(done, folders["export_dir"]), flush=True)
     return 0
 
 

@@ -32,16 +32,16 @@ _MARGIN_MACRO_F1 = flags.DEFINE_float(
 _OVERRIDE = flags.DEFINE_string(
     "override", None, "Why it is to be released even if it is refused; gate.json records it."
 )
+_BY = flags.DEFINE_string("by", None, "Who overrides the gate; whoever is logged in unless given.")
 
 REFUSED_EXIT_CODE = 3
 
 
 def main(argv: list[str]) -> int:
     require(len(argv) == 1, f"{' '.join(argv[1:])}: flags only, such as --challenger=export/4")
-    override = _OVERRIDE.value
+    reason = _OVERRIDE.value
     require(
-        override is None or bool(override.strip()),
-        "--override is empty; it is the reason, in words",
+        reason is None or bool(reason.strip()), "--override is empty; it is the reason, in words"
     )
     output_dir = _OUTPUT_DIR.value.rstrip("/")
     from trainer.evaluation import comparison, gate_report
@@ -54,6 +54,7 @@ def main(argv: list[str]) -> int:
         dataset_dir=_DATASET_DIR.value.rstrip("/"),
         split=_SPLIT.value,
     )
+    override = None if reason is None else gate.override_now(reason=reason, by=_BY.value)
     files.make_folder(output_dir)
     files.check_writable(output_dir)
     report = gate.compare(compared, margins=margins, override=override)

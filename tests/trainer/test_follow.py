@@ -8,9 +8,12 @@ import time
 import pytest
 
 from common import export_folder
+from common.errors import UserFacingError
 from tests.support import drifting
 from tests.support.commands import assert_refused, run_module
 from tests.support.paths import ROOT
+from trainer.continuous import override
+from trainer.evaluation.gate_report import Override
 
 FLAGS = [
     "--config=configs/two_conv_mono.py",
@@ -143,6 +146,60 @@ def test_kills_in_training_export_and_release(tmp_path):
     assert training["dataset"]["generations"] == [0, 1, 2]
     assert json.loads((update / "gate.json").read_text())["passes"]
     assert "nothing new" in follow(tmp_path)
+
+
+@pytest.mark.integration
+def test_a_person_releases_what_was_set_aside(tmp_path):
+    """After a dry run, and against the gate; who, when and why stands wherever the release does."""
+    drifting.write(tmp_path / "dataset", seed=0, sizes=(24, 6, 60))
+    quick = ("--config.epochs=1", "--config.follow.epochs=1")
+    told = follow(tmp_path, "--dry_run", *quick)
+    (first,) = updates(tmp_path)
+    aside = tmp_path / "export" / first["export"]
+    assert first["outcome"] == "dry run" and "--release=1" in told
+    assert first["export"].startswith(".refused-") and aside.is_dir()
+    assert json.loads((aside / export_folder.REPORT_FILE).read_text())["passed"]
+    assert "nothing new" in follow(tmp_path, "--dry_run", *quick)
+    decided = ("--reason=we saw <it> work", "--by=Ada")
+    told = follow(tmp_path, "--release=1", *decided)
+    assert "released" in told and "overridden: we saw <it> work (Ada, " in told
+    (first,) = updates(tmp_path)
+    assert (first["outcome"], first["export"]) == ("released", "1")
+
+    drifting.grow(tmp_path / "dataset", 1, sizes=(8, 0, 60))
+    follow(tmp_path, *quick)
+    second = updates(tmp_path)[1]
+    assert second["outcome"] == "set aside" and second["starts_from"] == "1"
+    # As a kill may leave it, between the decision and the release.
+    decision = {"reason": "listeners ask for it", "by": "Ada", "at": "2026-11-27T18:00:00Z"}
+    folder, export = tmp_path / "model/updates/000002", tmp_path / "export"
+    (folder / "override.json").write_text(json.dumps(decision))
+    (export / second["export"]).rename(export / f".candidate-{second['id']}")
+    assert "nothing new" in follow(tmp_path, *quick)
+    second = updates(tmp_path)[1]
+    assert (second["outcome"], second["export"]) == ("released", "2")
+    assert second["override"] == decision and second["reasons"]
+    judged = json.loads((export / "2/assets.extra/gate.json").read_text())
+    assert judged["override"] == decision
+    assert judged["would_be_released"] and not judged["passes"]
+    assert json.loads((export / "2" / export_folder.INFO_FILE).read_text())["override"] == decision
+    assert json.loads((export / "2" / export_folder.REPORT_FILE).read_text())["passed"]
+    assert [(line["outcome"], line["override"]) for line in history(tmp_path)] == [
+        ("released", decision)
+    ]
+    assert sorted(path.name for path in export.iterdir()) == ["1", "2"]
+    folders = {f"{name}_dir": str(tmp_path / name) for name in ("dataset", "model", "export")}
+    for update, problem in ((2, "released as version 2"), (9, "--release=9: .* there are 2")):
+        with pytest.raises(UserFacingError, match=problem):
+            override.release(update, Override(**decision), **folders)
+
+
+def test_a_release_by_a_person_has_a_reason(tmp_path):
+    assert_refused(run_module(*command(tmp_path, "--release=2")), "--release=2", "--reason")
+    assert_refused(run_module(*command(tmp_path, "--release=2", "--reason= ")), "reason")
+    assert_refused(run_module(*command(tmp_path, "--reason=so")), "--release")
+    both = ("--release=2", "--reason=so", "--dry_run")
+    assert_refused(run_module(*command(tmp_path, *both)), "--dry_run")
 
 
 def test_what_can_not_follow_is_refused(tmp_path):

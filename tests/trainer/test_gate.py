@@ -75,6 +75,9 @@ def judge(here: World, champion, challenger, **how):
     )
 
 
+OVERRIDE = gate_report.Override(reason=HOSTILE, by="Ada", at="2026-11-27T18:00:00Z")
+
+
 # ---- how often it errs
 
 
@@ -290,7 +293,7 @@ def test_the_page_and_the_table_say_why():
     here = world(13)
     here.genre = np.where(here.artist < 20, HOSTILE.encode(), here.genre.astype(f"S{len(HOSTILE)}"))
     verdict = judge(here, here.answers(seed=1), np.random.default_rng(0).normal(size=(600, 3)))
-    report = report_of(verdict, override=HOSTILE, notes=(HOSTILE,))
+    report = report_of(verdict, override=OVERRIDE, notes=(HOSTILE,))
     page = Page(gate_report.page(report))
     assert not page.all("script") and not page.all("img")
     text = gate_report.table(report)
@@ -300,7 +303,8 @@ def test_the_page_and_the_table_say_why():
     assert "refused, and overridden:" in page.words
     assert "worse" in text and re.search(r"test .*log loss .*\+0\.\d{3} to \+", text)
     values = json.loads(json.dumps(gate_report.to_dict(report), allow_nan=False))
-    assert values["override"] == HOSTILE
+    assert values["override"] == dataclasses.asdict(OVERRIDE)
+    assert f"{OVERRIDE.by}, {OVERRIDE.at}" in page.words and OVERRIDE.at in text
     assert values["would_be_released"] and not values["passes"]
     assert not gate_report.to_dict(report_of(verdict))["would_be_released"]
 

@@ -103,7 +103,9 @@ def _trained_on(export: str, dataset_dir: str) -> tuple[int, ...]:
 def history(done: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Returns the lines of all updates, one for each generation that was tested."""
     return [
-        line | {"drift": [each for each in update["drift"] if each["alarms"]]}
+        line
+        | {"drift": [each for each in update["drift"] if each["alarms"]]}
+        | {name: update[name] for name in ("outcome", "override") if name in update}
         for update in done
         for line in update["prequential"]
     ]
@@ -153,5 +155,13 @@ def in_words(done: dict[str, Any], export_dir: str) -> str:
         )
     where = "" if done["export"] is None else f": {files.join(export_dir, done['export'])}"
     lines.append(f"  {done['outcome']}{where}")
+    if done["outcome"] == plan.DRY_RUN:
+        lines.append(
+            f"    it passed, and is not released; --release={done['update']} --reason=… does that"
+        )
     lines += [f"    {reason}" for reason in done["reasons"]]
+    if override := done.get("override"):
+        from trainer.evaluation.gate_report import Override
+
+        lines.append(f"    overridden: {Override(**override).in_words()}")
     return "\n".join(lines)

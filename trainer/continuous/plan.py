@@ -6,6 +6,7 @@
   replay-….tfrecord, mix.json    the old clips that it trains on beside the new ones
   training.json, checkpoints/, best/, evaluation.json, report.html   as of any training
   gate.json, gate.html
+  override.json   who has released what was set aside, when and why
   update.json     what came of it; written last: only now is the update done
 """
 
@@ -21,6 +22,14 @@ from common.generations import Manifest
 
 FOLDER = "updates"
 PLAN_FILE, DONE_FILE = "plan.json", "update.json"
+
+# What comes of an update.
+RELEASED = "released"
+SET_ASIDE = "set aside"
+DRY_RUN = "dry run"
+NOT_VERIFIED = "not verified"
+DIVERGED = "diverged"
+NOTHING = "nothing to train on"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

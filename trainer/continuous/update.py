@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from common import dataset_reader, export_folder, files
 from common.dataset_info import DatasetInfo, Split
 from common.errors import UserFacingError
-from trainer.continuous import drift, observed, plan, replay
+from trainer.continuous import candidate, drift, observed, plan, replay
 from trainer.continuous.drift import Drift
 from trainer.continuous.plan import Plan
 from trainer.data import damaged_records, reader, sample
@@ -50,6 +50,7 @@ class Update:
         strategy: under which it trains.
         stop_asked: whether it has been asked to stop.
         before: what came of the updates before it.
+        dry_run: whether a candidate that passes is set aside instead of released.
     """
 
     plan: Plan
@@ -61,6 +62,7 @@ class Update:
     strategy: tf.distribute.Strategy
     stop_asked: Callable[[], bool]
     before: Sequence[dict[str, Any]]
+    dry_run: bool = False
 
     @property
     def folder(self) -> str:
@@ -198,7 +200,7 @@ class Update:
     def _train_and_judge(self, info: DatasetInfo) -> dict[str, Any] | None:
         described = self._described(info)
         if not described["clips"]["new"]:
-            return described | {"outcome": "nothing to train on", "export": None, "reasons": []}
+            return described | _outcome(plan.NOTHING, None)
         ended = self._ended()
         if ended is None:
             try:
@@ -207,7 +209,7 @@ class Update:
             except Diverged as error:
                 if self.plan.starts_from is None:
                     raise
-                return described | {"outcome": "diverged", "export": None, "reasons": [str(error)]}
+                return described | _outcome(plan.DIVERGED, None, [str(error)])
             ended = self._judge(info)
         self._clear()
         return described | ended
@@ -299,11 +301,11 @@ class Update:
 
     @property
     def _candidate(self) -> str:
-        return f"{export_folder.CANDIDATE}{self.plan.id}"
+        return candidate.name_of(self.plan.id)
 
     @property
     def _aside(self) -> str:
-        return f"{export_folder.REFUSED}{self.plan.id}"
+        return candidate.aside_of(self.plan.id)
 
     def _has_candidate(self) -> bool:
         # The last file that is written of it.
@@ -314,14 +316,10 @@ class Update:
 
     def _ended(self) -> dict[str, Any] | None:
         """Returns what a run that was killed has made of the candidate, None if nothing yet."""
-        for name in reversed(_numbered(self.export_dir)):
-            path = files.join(self.export_dir, name)
-            made_by = export_folder.info_values(path).get("update", {})
-            if made_by.get("id") == self.plan.id:
-                files.delete_folder(files.join(self.export_dir, self._candidate))
-                return {"outcome": "released", "export": name, "reasons": []}
-            if name == self.plan.served:
-                break
+        version = candidate.version_of(self.export_dir, self.plan.id, served=self.plan.served)
+        if version is not None:
+            files.delete_folder(files.join(self.export_dir, self._candidate))
+            return _outcome(plan.RELEASED, version)
         if export_folder.holds_model(files.join(self.export_dir, self._aside)):
             files.delete_folder(files.join(self.export_dir, self._candidate))
             return self._set_aside()
@@ -330,10 +328,12 @@ class Update:
     def _set_aside(self) -> dict[str, Any]:
         found = plan.read(self.folder, gate_report.JSON_FILE) or {"would_be_released": True}
         if not found["would_be_released"]:
-            return {"outcome": "set aside", "export": self._aside, "reasons": found["reasons"]}
+            return _outcome(plan.SET_ASIDE, self._aside, found["reasons"])
         report = plan.read(files.join(self.export_dir, self._aside), export_folder.REPORT_FILE)
+        if report is not None and report["passed"]:
+            return _outcome(plan.DRY_RUN, self._aside)
         reasons = [] if report is None else [str(report.get("problem"))]
-        return {"outcome": "not verified", "export": self._aside, "reasons": reasons}
+        return _outcome(plan.NOT_VERIFIED, self._aside, reasons)
 
     def _judge(self, info: DatasetInfo) -> dict[str, Any]:
         """Releases the candidate as the next version, or sets it aside."""
@@ -344,13 +344,17 @@ class Update:
                 self._put_aside()
                 return self._set_aside()
         try:
-            version = export.verify_and_release(self._candidate, self.export_dir, self.dataset_dir)
+            path = export.verify_and_release(
+                self._candidate, self.export_dir, self.dataset_dir, release=not self.dry_run
+            )
         except UserFacingError:
             if not export_folder.holds_model(files.join(self.export_dir, self._aside)):
                 raise  # it was not the candidate's fault
             return self._set_aside()
-        name = version.rstrip("/").rpartition("/")[2]
-        return {"outcome": "released", "export": name, "reasons": []}
+        if self.dry_run:
+            self._put_aside()
+            return self._set_aside()
+        return _outcome(plan.RELEASED, path.rpartition("/")[2])
 
     def _compared(self, info: DatasetInfo, *, champion: str) -> dict[str, Any]:
         """Returns what `gate.json` says, of a comparison that was made before or is made now."""
@@ -373,10 +377,12 @@ class Update:
         return gate_report.to_dict(report)
 
     def _put_aside(self) -> None:
-        candidate = files.join(self.export_dir, self._candidate)
+        path = files.join(self.export_dir, self._candidate)
         for name in (gate_report.PAGE_FILE, gate_report.JSON_FILE):
-            data = files.read_bytes(files.join(self.folder, name))
-            export_folder.write_extra(candidate, f"assets.extra/{name}", data)
+            judged = files.join(self.folder, name)
+            if files.exists(judged):  # the first model of all is compared with none
+                data = files.read_bytes(judged)
+                export_folder.write_extra(path, f"assets.extra/{name}", data)
         # What a kill has left of an earlier try, where folders are copied.
         files.delete_folder(files.join(self.export_dir, self._aside))
         export_folder.refuse(self.export_dir, self._candidate)
@@ -391,15 +397,8 @@ class Update:
         return compared_exports.open_export(files.join(self.export_dir, name), flag="export_dir")
 
 
-def _numbered(export_dir: str) -> list[str]:
-    """Returns the names of the versions that are served or were, by their numbers, rising."""
-    names = {}
-    for name in files.folders_in(export_dir):
-        number = name.removeprefix(export_folder.WITHDRAWN)
-        path = files.join(export_dir, name)
-        if number.isascii() and number.isdecimal() and export_folder.holds_model(path):
-            names[int(number)] = name
-    return [names[number] for number in sorted(names)]
+def _outcome(outcome: str, export_name: str | None, reasons: Sequence[str] = ()) -> dict[str, Any]:
+    return {"outcome": outcome, "export": export_name, "reasons": list(reasons)}
 
 
 def _counts(info: DatasetInfo, splits: Iterable[str]) -> NDArray[Any]:

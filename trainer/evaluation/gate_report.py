@@ -20,6 +20,24 @@ JSON_FILE, PAGE_FILE = "gate.json", "gate.html"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Override:
+    """A person's decision to release what the gate refuses.
+
+    Attributes:
+        reason: in words.
+        by: who the person is.
+        at: when, as RFC 3339.
+    """
+
+    reason: str
+    by: str
+    at: str
+
+    def in_words(self) -> str:
+        return f"{printable(self.reason)} ({printable(self.by)}, {self.at})"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class GateReport:
     """What was compared, and what came of it.
 
@@ -40,7 +58,7 @@ class GateReport:
     margins: Margins
     verdict: Verdict
     notes: tuple[str, ...] = ()
-    override: str | None = None
+    override: Override | None = None
 
     @property
     def would_be_released(self) -> bool:
@@ -52,7 +70,7 @@ class GateReport:
         if self.verdict.passes:
             return f"passed: better by {', '.join(self.verdict.better)}"
         if self.override is not None:
-            return f"refused, and overridden: {printable(self.override)}"
+            return f"refused, and overridden: {self.override.in_words()}"
         return "refused"
 
 
@@ -66,7 +84,7 @@ def to_dict(report: GateReport) -> dict[str, Any]:
         "dataset": report.dataset | {"split": report.split},
         "margins": dataclasses.asdict(report.margins),
         "passes": verdict.passes,
-        "override": report.override,
+        "override": None if report.override is None else dataclasses.asdict(report.override),
         "would_be_released": report.would_be_released,
         "reasons": list(verdict.reasons),
         "better": list(verdict.better),

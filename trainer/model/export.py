@@ -216,11 +216,15 @@ def write_candidate(
     return name
 
 
-def verify_and_release(candidate: str, export_dir: str, dataset_dir: str) -> str:
+def verify_and_release(
+    candidate: str, export_dir: str, dataset_dir: str, *, release: bool = True
+) -> str:
     """Has serving.verify release a candidate as the next version `<export_dir>/<version>/`.
 
+    Without `release` one that passes stays a candidate.
+
     Returns:
-        The path of the version.
+        The path of the version, or of the candidate.
 
     Raises:
         UserFacingError: it did not pass; it lies beside the versions, and the message says where.
@@ -233,6 +237,7 @@ def verify_and_release(candidate: str, export_dir: str, dataset_dir: str) -> str
             f"--candidate={candidate}",
             f"--export_dir={export_dir}",
             f"--dataset_dir={dataset_dir}",
+            f"--release={release}",
         ],
         # What trains may hold all of the GPUs' memory.
         env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1"},

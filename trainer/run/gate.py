@@ -1,18 +1,40 @@
 """The comparison of two exports from their folders to the files of its report."""
 
+import getpass
 import json
+import time
 from typing import Any
 
-from common import command, files
+from common import command, files, generations
+from common.errors import UserFacingError, require
 from trainer.evaluation import comparison, gate_report
 from trainer.evaluation.comparison import Margins
-from trainer.evaluation.gate_report import GateReport
+from trainer.evaluation.gate_report import GateReport, Override
 from trainer.run import compared_exports
 from trainer.run.compared_exports import ComparedExports
 
 
+def override_now(*, reason: str, by: str | None) -> Override:
+    """Returns a decision that is made now.
+
+    Args:
+        reason: of --override or --reason.
+        by: who makes it; whoever is logged in unless given.
+
+    Raises:
+        UserFacingError: the reason is empty, or the login has no name.
+    """
+    require(bool(reason.strip()), "the reason of the override is empty; say it in words")
+    if not by:
+        try:
+            by = getpass.getuser()
+        except (OSError, KeyError):
+            raise UserFacingError("--by: this login has no name; say who you are") from None
+    return Override(reason=reason, by=by, at=generations.text_of(int(time.time())))
+
+
 def compare(
-    compared: ComparedExports, *, margins: Margins, override: str | None = None
+    compared: ComparedExports, *, margins: Margins, override: Override | None = None
 ) -> GateReport:
     """Asks champion and challenger about every clip of the split, and judges the challenger.
 
