@@ -1,7 +1,9 @@
 """The same job on gs://, against a storage emulator; what Dataflow is handed there."""
 
+import concurrent.futures
 import copy
 import csv
+import dataclasses
 import json
 import os
 import pathlib
@@ -17,7 +19,12 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from google.auth.credentials import AnonymousCredentials
 from google.cloud.storage import Client
 
-from common import files
+from beam_pipelines import pipeline
+from beam_pipelines.stream import compaction, written_generation
+from common import dataset_reader, files
+from common.errors import UserFacingError
+from common.generations import Manifest
+from tests.support import streams
 from tests.support.bucket_server import BucketServer
 from tests.support.commands import assert_refused, files_of, run_module
 
@@ -358,6 +365,59 @@ def test_an_image_has_what_workers_need_and_a_trial_stages_nothing(bucket):
     staged = staged_for_dataflow(bucket, "image", image)
     assert "workflow.tar.gz" not in staged
     assert b"somewhere/fma-worker" in staged["pipeline.pb"]
+
+
+def all_below(folder) -> dict[str, bytes]:
+    """What lies below a folder, by its path there."""
+    return {
+        name.removeprefix(f"{folder.name}/"): data for name, data in files_below(folder).items()
+    }
+
+
+@pytest.fixture
+def grown(tmp_path, monkeypatch):
+    """A dataset of three generations, on this machine."""
+    monkeypatch.setattr(pipeline, "Decoder", streams.MadeUp)
+    streams.make_music(tmp_path / "music")
+    lines = (streams.announced(track, at=track % 3 * 300) for track in range(40))
+    streams.announce(tmp_path / "announced", *lines)
+    assert len(streams.stream(tmp_path)) == 3
+    return tmp_path / "dataset"
+
+
+def test_a_compaction_in_a_bucket_is_the_local_one(bucket, grown):
+    for name, data in all_below(grown).items():
+        bucket.blob(f"grown/{name}").upload_from_string(data)
+    before = objects(bucket, "grown")
+    assert compaction.compact("gs://bucket/grown") == compaction.compact(str(grown))
+    after = objects(bucket, "grown")
+    assert after == all_below(grown)
+    assert before.items() <= after.items()
+    info = dataset_reader.load_dataset_info("gs://bucket/grown")
+    assert info.generations == (0, 4)
+    assert info == dataset_reader.load_dataset_info(str(grown))
+    with pytest.raises(UserFacingError, match="gs://bucket/grown: nothing to merge"):
+        compaction.compact("gs://bucket/grown")
+
+
+def test_of_several_runs_one_writes_the_manifest(bucket, grown):
+    """None has seen another's: the bucket takes a manifest only where there is none."""
+    name = "generations/000001/manifest.json"
+    manifest = Manifest.from_json((grown / name).read_text())
+    problem = f"gs://bucket/raced/{name}: another run has written it; run the command again"
+
+    def write(number):
+        mine = dataclasses.replace(manifest, late=number)
+        try:
+            written_generation.write_manifest("gs://bucket/raced/generations/000001", mine)
+        except UserFacingError as error:
+            assert str(error) == problem
+            return None
+        return mine.to_json().encode()
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        (written,) = filter(None, pool.map(write, range(8)))
+    assert objects(bucket, "raced") == {name: written}
 
 
 STREAM = (

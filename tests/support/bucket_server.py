@@ -21,8 +21,9 @@ from collections import Counter
 import pytest
 import trustme
 
-# The object that tells who is at work in a folder, in a path or in the name of an upload.
-_LOCK = re.compile(rb'(?:/o/|"name": ?")([^"?\s]*\.lock)')
+# What is written only where a certain generation is there, in a path or in the name of an upload:
+# the objects that tell who is at work in a folder, and manifests.
+_VERSIONED = re.compile(rb'(?:/o/|"name": ?")([^"?\s]*(?:\.lock|/manifest\.json))')
 _PAGE = 1000  # as many as a bucket lists at once
 
 _KINDS = (
@@ -136,8 +137,10 @@ class BucketServer:
         if kind == "layout":  # which the emulator does not know
             self._send(request, 200, {}, b'{"hierarchicalNamespace": {"enabled": false}}')
             return
-        lock = _LOCK.search(urllib.parse.unquote(request.path).encode() + b" " + body[:1000])
-        if lock and not self._takes_generation(request, lock[1]):
+        versioned = _VERSIONED.search(
+            urllib.parse.unquote(request.path).encode() + b" " + body[:1000]
+        )
+        if versioned and not self._takes_generation(request, versioned[1]):
             self._send(request, 412, {}, b"another generation is there")
             return
         path, headers = request.path, dict(request.headers)
@@ -148,8 +151,8 @@ class BucketServer:
             connection.request(request.command, path, body, headers)
             response = connection.getresponse()
             headers, data = dict(response.getheaders()), response.read()
-        if lock and response.status == 200 and data.startswith(b"{") and b'"kind"' in data:
-            generation = self._generations.get(lock[1], 0)
+        if versioned and response.status == 200 and data.startswith(b"{") and b'"kind"' in data:
+            generation = self._generations.get(versioned[1], 0)
             data = json.dumps(json.loads(data) | {"generation": str(generation)}).encode()
         if kind == "list" and response.status == 200:
             data = _page(data, urllib.parse.parse_qs(urllib.parse.urlsplit(request.path).query))
@@ -160,7 +163,7 @@ class BucketServer:
         self._send(request, response.status, headers, data)
 
     def _takes_generation(self, request, name: bytes) -> bool:
-        """Whether a lock is of the generation that a request asks for; the emulator knows none."""
+        """Whether an object is of the generation that is asked for; the emulator knows none."""
         url = urllib.parse.urlsplit(request.path)
         asked = urllib.parse.parse_qs(url.query).get("ifGenerationMatch")
         with self._lock:
