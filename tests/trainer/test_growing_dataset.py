@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from common import dataset_info, dataset_reader
+from common import dataset_info, dataset_reader, records
 from common.errors import UserFacingError
 from configs import six_conv_rgb
 from tests.benchmarks.made_dataset import make_dataset
@@ -50,6 +50,60 @@ def test_every_record_of_every_generation_once(dataset, shuffle_buffer):
     assert len(read) == 20 + 32
     assert sorted(read) == sorted(written)
     assert (read == written) == (shuffle_buffer == 0)
+
+
+def test_the_same_examples_in_1_10_and_100_generations_give_the_same_batches(tmp_path):
+    """Where they lie in the same order; a compaction brings others into one."""
+    whole = tmp_path / "whole"
+    info = make_dataset(whole, num_shards=1, examples_a_shard=100)
+    (shard,) = info.splits["train"].shards
+    with (whole / shard.file).open("rb") as file:
+        framed = [records.frame(each) for each in records.read_records(file, name=shard.file)]
+    found = {}
+    for count in (1, 10, 100):
+        folder = tmp_path / f"in-{count}"
+        grow_by_parts(folder, info, framed, count=count)
+        grown = dataset_reader.load_dataset_info(str(folder))
+        assert len(grown.splits["train"].shards) == count
+        found[count] = [
+            {name: values.tobytes() for name, values in batch.items() if name != "genre"}
+            for batch in reader.batches(grown, str(folder), "train", batch_size=8)
+            .as_numpy_iterator()
+        ]  # fmt: skip
+    assert len(found[1]) == 13
+    assert found[1] == found[10] == found[100]
+
+
+def grow_by_parts(folder, info, framed, *, count):
+    """A dataset whose generation 0 is empty and whose others share the records, in their order."""
+    empty = {
+        name: dataclasses.replace(
+            split,
+            num_examples=0,
+            num_artists=0,
+            class_counts=dict.fromkeys(split.class_counts, 0),
+            shards=(),
+        )
+        for name, split in info.splits.items()
+    }
+    folder.mkdir()
+    first = support.with_digests(dataclasses.replace(info, splits=empty), folder)
+    (folder / dataset_info.FILE_NAME).write_text(first.to_json())
+    size = len(framed) // count
+    for number in range(count):
+        part = folder.parent / f"{folder.name}-{number}"
+        part.mkdir()
+        data = b"".join(framed[number * size : (number + 1) * size])
+        (part / "train.tfrecord-00000-of-00001").write_bytes(data)
+        shard = dataset_info.Shard(
+            file="train.tfrecord-00000-of-00001", num_examples=size, bytes=len(data), sha256=""
+        )
+        train = dataclasses.replace(
+            empty["train"], num_examples=size, num_artists=size, shards=(shard,)
+        )
+        of_part = dataclasses.replace(info, splits=empty | {"train": train})
+        (part / dataset_info.FILE_NAME).write_text(of_part.to_json())
+        support.add(folder, part, generation=number + 1)
 
 
 def test_damaged_records_of_a_generation_are_left_out(dataset):
