@@ -24,7 +24,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from typing import Any
@@ -234,14 +233,17 @@ class App:
     audio_dir: pathlib.Path
 
     def version(self) -> str:
-        """Returns the version that answers."""
-        return str(self._ask("readyz")["version"])
+        """Returns the version that answers; empty where none does at the moment."""
+        try:
+            return str(self._ask("readyz")["version"])
+        except OSError:
+            return ""
 
     def answer(self, song: Song) -> dict[str, Any] | None:
-        """Returns what the model says of a song, None of one that can't be used."""
+        """Returns what the model says of a song; None where it says nothing of it."""
         try:
             return self._ask("v1/predict", (self.audio_dir / song.path).read_bytes())
-        except (FileNotFoundError, urllib.error.HTTPError):
+        except OSError:  # there is no audio, or the server refuses it or is too busy
             return None
 
     def _ask(self, path: str, data: bytes | None = None) -> dict[str, Any]:
@@ -356,7 +358,7 @@ def announce(
     shown = view.View(live, app=app.url, songs=len(songs))
     times = due_times(len(songs), begin=time.time())
     announced = asked = 0
-    asked_at = -math.inf
+    asked_at, version = -math.inf, ""
     while True:
         due = sum(at <= time.time() for at in times)
         if due > announced:
@@ -373,7 +375,7 @@ def announce(
             )
         for process in processes:
             process.check()
-        version = app.version()
+        version = app.version() or version
         shown.look(version)
         newest_version = str(export_folder.newest_version(str(live / "export")))
         if view.has_followed(live, announced=_HISTORY + len(songs)) and version == newest_version:

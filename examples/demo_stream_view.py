@@ -159,7 +159,7 @@ class View:
             count: of all so far.
             newest: what the newest is called.
             listens: of it.
-            answer: of the server; None where it could not use the song.
+            answer: of the server; None where it gave none.
         """
         self._announced = count
         line = f"{count} of {self._songs} songs announced, now {newest}"
@@ -181,9 +181,9 @@ class View:
         """Tells what is new, and that all live where nothing is.
 
         Args:
-            version: of the model that answers.
+            version: of the model that answers; empty where none does yet.
         """
-        if version != self._version:
+        if version and version != self._version:
             self._version = version
             self._say("serving", f"version {version} answers")
         for who, text in told(self._live):

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import socket
 import sys
 import urllib.request
 
@@ -130,6 +131,18 @@ def test_the_page_is_served_and_a_port_that_is_taken_is_named(tmp_path):
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_a_server_that_does_not_answer_ends_nothing(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/"
+    app = demo_stream.App(url, tmp_path)
+    (tmp_path / "song.mp3").write_bytes(b"song")
+    songs = [
+        demo_stream.Song(1, path, 5, 1, "artist", "Rock", "title") for path in ("song.mp3", "none")
+    ]
+    assert app.version() == ""
+    assert [app.answer(song) for song in songs] == [None, None]
 
 
 @pytest.mark.integration
