@@ -203,7 +203,9 @@ def write_candidate(
     candidate = files.join(export_dir, name)
     tf.saved_model.save(served, candidate, signatures=served.signatures)
     described = model_info(model, config, info, evaluation, inputs=built.inputs)
-    described |= {"reference": dataclasses.asdict(measured), **(origin or {})}
+    if measured is not None:
+        described["reference"] = dataclasses.asdict(measured)
+    described |= origin or {}
     for file_name, text in (
         (export_folder.INFO_FILE, json.dumps(described, indent=2) + "\n"),
         (export_folder.CARD_FILE, model_card.text(described, info)),

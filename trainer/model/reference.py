@@ -18,28 +18,33 @@ _BATCH = 64
 
 def measure(
     model: keras.Model, info: DatasetInfo, dataset_dir: str, *, inputs: Inputs, seed: int
-) -> TrainingReference:
+) -> TrainingReference | None:
     """Measures pictures of training clips, and what a model answers about clips of other splits.
 
     Only what is heard is told to the model, as by most who ask a server.
 
     Args:
         model: a network whose training is done.
-        info: of the dataset, whose training split has clips.
+        info: of the dataset.
         dataset_dir: where it lies.
         inputs: of the network.
         seed: decides which clips are drawn.
 
+    Returns:
+        what was found; None where the training split has no clips.
+
     Raises:
         UserFacingError: a shard is missing or damaged.
     """
+    train = info.splits["train"]
+    if not train.num_examples:
+        return None
     parse = reader.parser(info, names=(), beside=reader.Beside(arrays=network.arrays_of(inputs)))
 
     def drawn(split: Split, number: int) -> tf.data.Dataset:
         records = sample.draw(split, dataset_dir, size=_MOST_CLIPS, seed=(seed, number))
         return tf.data.Dataset.from_tensor_slices(list(records)).batch(_BATCH).map(parse)
 
-    train = info.splits["train"]
     others = sample.together([info.splits["validation"], info.splits["test"]])
     parts = [
         picture_statistics.of_pictures(columns["spectrogram"].numpy())
