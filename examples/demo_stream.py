@@ -162,9 +162,13 @@ class Process:
 
     def url(self) -> str:
         """Returns where the server listens, as soon as it says so."""
+        began = spoke = time.monotonic()
         while " at http" not in self._output():
             self.check()
             time.sleep(_TICK)
+            if time.monotonic() - spoke > view.SILENCE:
+                spoke = time.monotonic()
+                print(f"  … {spoke - began:.0f} s, the server starts", flush=True)
         return self._output().partition(" at ")[2].split()[0]
 
     def check(self) -> None:
