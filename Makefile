@@ -41,11 +41,12 @@ test-integration: .venv/installed
 # The counts that the integration tests try a few of, in full.
 soak: .venv/installed
 	SOAK_KILLS=20 SOAK_STREAM_KILLS=20 SOAK_DAMAGED=1000 SOAK_TRAINING_KILLS=10 SOAK_GROUP_KILLS=5 \
-	    SOAK_STORIES=100 SOAK_STORY_STEPS=10 SOAK_SECONDS=60 SOAK_DAMAGED_UPLOADS=500 \
+	    SOAK_FOLLOW_KILLS=10 SOAK_STORIES=100 SOAK_STORY_STEPS=10 SOAK_SECONDS=60 \
+	    SOAK_DAMAGED_UPLOADS=500 \
 	    $(BIN)/python -m pytest -m integration \
 	    tests/beam_pipelines/test_rerun.py tests/beam_pipelines/test_disturbances.py \
 	    tests/beam_pipelines/test_damage.py tests/beam_pipelines/test_stream_from_kafka.py \
-	    tests/trainer/test_resume.py tests/serving/test_load.py
+	    tests/trainer/test_resume.py tests/trainer/test_follow.py tests/serving/test_load.py
 	SOAK_DEMO_STREAM=1 $(BIN)/python -m pytest -m integration tests/examples/test_demo_stream.py
 	SOAK_SONGS=1000 SOAK_CUTS=500 $(BIN)/python -m pytest tests/common/test_song_parts.py
 	$(BIN)/python -m tests.fuzz.run --seconds=600
