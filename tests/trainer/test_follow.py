@@ -153,7 +153,8 @@ def test_kills_at_any_moment(tmp_path):
         plans |= {path.read_bytes() for path in update.glob("plan.json")}
         numbered = sorted(path.name for path in export.iterdir() if path.name.isdecimal())
         assert numbered in (["1"], ["1", "2"])
-    watch_until((update / "update.json").exists, killed)
+    if not (update / "update.json").exists():  # the last one may have come behind all that is done
+        watch_until((update / "update.json").exists, killed)
     assert plans == {(update / "plan.json").read_bytes()}
     assert "resumed after" in told
 
