@@ -29,7 +29,7 @@ from tests.support.commands import files_of
 
 pytestmark = pytest.mark.integration
 
-STORIES = int(os.environ.get("SOAK_STORIES", "3"))
+STORIES = int(os.environ.get("SOAK_STORIES", "2"))
 STEPS = int(os.environ.get("SOAK_STORY_STEPS", "6"))
 CONFIGS = {"one": "a", "other": "b"}  # their salts, which decide on splits and order
 

@@ -22,7 +22,7 @@ from tests.support.commands import IN_MEMORY, assert_refused, build, counted, fi
 from tests.support.paths import ROOT
 
 SPLIT = "--config.split_sizes=(0.5,0.25,0.25)"
-KILLS = int(os.environ.get("SOAK_KILLS", "3"))
+KILLS = int(os.environ.get("SOAK_KILLS", "2"))
 
 
 def start(library, out, *, flags=(), **streams) -> subprocess.Popen:

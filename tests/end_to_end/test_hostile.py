@@ -24,8 +24,8 @@ from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.integration
 
-SIGNALS = int(os.environ.get("SOAK_SIGNALS", "4"))
-FAULTS = int(os.environ.get("SOAK_FAULTS", "4"))
+SIGNALS = int(os.environ.get("SOAK_SIGNALS", "2"))
+FAULTS = int(os.environ.get("SOAK_FAULTS", "2"))
 SEED = int(os.environ.get("SOAK_SEED", "14"))
 
 

@@ -111,12 +111,12 @@ MOMENTS = {
     "verification": f"export/.candidate-*/{export_folder.REPORT_FILE}",
     "release": "export/2/saved_model.pb",
 }
-KILLS = int(os.environ.get("SOAK_FOLLOW_KILLS", "3"))
+KILLS = int(os.environ.get("SOAK_FOLLOW_KILLS", "2"))
 
 
 def moments_of_kills() -> list[str]:
-    """Three that matter, and as many others at random as `make soak` asks for."""
-    matter, names = ["training", "export", "release"], list(MOMENTS)
+    """Two that matter, and as many others at random as `make soak` asks for."""
+    matter, names = ["training", "release"], list(MOMENTS)
     others = random.Random(5).choices(names, k=max(0, KILLS - len(matter)))
     return sorted([*matter, *others], key=names.index)
 
