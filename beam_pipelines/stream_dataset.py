@@ -169,7 +169,6 @@ def grow(
 
     def run_job(job: pipeline.Job) -> None:
         if job_run.run(job, options) is None:
-            files.delete(job.output_dir, files.names_in(job.output_dir))
             raise _OnlyPrepared(job.output_dir)
 
     began, num_written = time.time(), 0

@@ -430,7 +430,8 @@ STREAM = (
 
 
 def test_the_job_of_a_generation_on_dataflow(bucket):
-    """Staged as a template is: nothing is run, read or written for good, so it can be run later."""
+    """Staged as a template is, with the catalogue that it reads; what a killed run wrote stays."""
+    bucket.blob("streamed/generations/000001/of-a-killed-run").upload_from_string(b"kept")
     said = {"track_id": 1, "path": "1.mp3", "announced_at": "2026-11-25T10:00:00Z", "listens": 1}
     bucket.blob("announced/first.jsonl").upload_from_string(json.dumps(said) + "\n")
     bucket.blob("clips/1.mp3").upload_from_string(b"looked for, and not read")
@@ -446,7 +447,12 @@ def test_the_job_of_a_generation_on_dataflow(bucket):
     )
     assert result.returncode == 0, result.stderr
     assert "generations/000001: its job is prepared, and was not started" in result.stdout
-    assert sorted(objects(bucket, "streamed")) == ["dataset_info.json", "rejected.jsonl"]
+    assert sorted(objects(bucket, "streamed")) == [
+        "dataset_info.json",
+        "generations/000001/catalogue.csv",
+        "generations/000001/of-a-killed-run",
+        "rejected.jsonl",
+    ]
     staged = {name.rpartition("/")[2]: data for name, data in objects(bucket, "staged").items()}
     job = beam_runner_api_pb2.Pipeline.FromString(staged["pipeline.pb"])
     (environment,) = job.components.environments.values()
