@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from common import divergence
 from common.config import config_of
 from common.errors import require
 from trainer.train_config import TrainConfig
@@ -18,8 +19,8 @@ class FollowConfig:
     test_generations: int = 0
     margin_log_loss: float = 0.02
     margin_macro_f1: float = 0.03
-    drift_psi: float = 0.25
-    drift_js: float = 0.05
+    drift_psi: float = divergence.PSI_THRESHOLD
+    drift_js: float = divergence.JS_THRESHOLD
     drift_accuracy: float = 0.1
 
     def __post_init__(self) -> None:

@@ -43,6 +43,7 @@ def main(argv: list[str]) -> int:
     require(
         reason is None or bool(reason.strip()), "--override is empty; it is the reason, in words"
     )
+    require(reason is not None or _BY.value is None, "--by belongs to --override=REASON")
     output_dir = _OUTPUT_DIR.value.rstrip("/")
     from trainer.evaluation import comparison, gate_report
     from trainer.run import compared_exports, gate

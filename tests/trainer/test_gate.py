@@ -446,6 +446,7 @@ def test_what_a_person_may_type_wrong(dataset, tmp_path):
         return run_module("trainer.gate", *both, f"--output_dir={tmp_path / 'out'}", *flags)
 
     assert_refused(gate("--override= "), "--override")
+    assert_refused(gate("--by=Ada"), "--by", "--override")
     assert_refused(gate("--margin_macro_f1=-1"), "--margin_macro_f1=-1")
     assert_refused(gate(f"--challenger={tmp_path}/export/7"), "export/7", "there are 1")
     assert_refused(gate(), export, "can't be asked by the signature examples")
