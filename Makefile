@@ -9,8 +9,9 @@ export AUDIO_DIR TRACKS_CSV
 # 17 CPU-seconds of imports instead of 6.
 unexport PYTHONDONTWRITEBYTECODE
 
-SIDE_BY_SIDE := $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile \
-    --no-loadscope-reorder
+# One more than there are cores, since tests also wait; each may take 4 GB.
+PROCESSES := $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 4 ? cores + 1 : 4)))
+SIDE_BY_SIDE := $(BIN)/python -m pytest -n $(PROCESSES) --dist=loadfile --no-loadscope-reorder
 
 .PHONY: demo demo-stream real test test-integration soak bench docs pictures lint format lock clean
 

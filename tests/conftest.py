@@ -39,13 +39,17 @@ def pytest_sessionstart(session):
     )
 
 
+# Files with few integration tests, which take minutes.
+SLOW = ("test_reproduce", "test_follow", "test_stream_to_answers", "test_hostile")
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
     """Puts the files of the longest tests first, so that all processes end at about the same time.
 
-    They are those with tests in a copy of the checkout, then of a trained model, then of the
-    library. While one process trains the model, the next starts with a file that does not wait for
-    it.
+    They are those with tests in a copy of the checkout, then the slow ones, then those of a trained
+    model, then of the library. While one process trains the model, the others do files that do not
+    wait for it.
     """
     files = {}
     for item in items:
@@ -57,7 +61,9 @@ def pytest_collection_modifyitems(items):
     order = sorted(files, key=lambda path: -tests_with("library", path))
     with_model = [path for path in order if tests_with("model_dir", path)]
     order = [path for path in order if path not in with_model]
-    order = [*with_model[:1], *order[:1], *with_model[1:], *order[1:]]
+    order = [*with_model[:1], *order[:4], *with_model[1:], *order[4:]]
+    integration = {item.path for item in items if item.get_closest_marker("integration")}
+    order.sort(key=lambda path: not (path in integration and path.stem in SLOW))
     order.sort(key=lambda path: not tests_with("checkout", path))
     items[:] = [item for path in order for item in files[path]]
 

@@ -1,6 +1,6 @@
 """Commands without the seconds of their imports: a process that has imported forks for each.
 
-Importing TensorFlow costs 6 to 10 CPU-seconds, Beam 2 to 4. `python -m tests.support.fork_server`
+Importing TensorFlow costs some 6 CPU-seconds, Beam 2. `python -m tests.support.fork_server`
 waits at a socket; with the first command it imports what the commands of some packages do, and for
 each command it forks a process that goes on as `python -m` does: as `__main__`, with arguments,
 environment, streams, exit code and clearing away of its own. Importing starts no threads that a

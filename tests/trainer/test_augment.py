@@ -1,5 +1,6 @@
 """The masks of SpecAugment: those of tensorflow-io, but drawn by seed, epoch and index alone."""
 
+import functools
 import subprocess
 import sys
 import warnings
@@ -39,6 +40,7 @@ def ours(kind: str) -> np.ndarray:
     return augment.mask(ones, tf.range(DRAWS, dtype=tf.int64), **limits, seed=3).numpy()
 
 
+@functools.cache
 def of_tensorflow_io(kind: str) -> np.ndarray:
     """The same after theirs, which have time first and draw below their parameter, not up to it."""
     with warnings.catch_warnings():
@@ -150,14 +152,19 @@ def test_the_same_bytes_whatever_was_drawn_before(made):
     assert int(fresh.stdout) == first
 
 
-@pytest.mark.parametrize("masks", [None, MASKS], ids=["plain", "masked"])
+@pytest.fixture(scope="module", params=[None, MASKS], ids=["plain", "masked"])
+def whole_pass(request, made):
+    """Masks, and the batches that one worker has of a pass with them."""
+    return request.param, batches(made, batch_size=8, masks=request.param)
+
+
 @pytest.mark.parametrize("first_step", [0, 1, 4, 7, 8])
 @pytest.mark.parametrize("of_workers", [[[0]], [[0], [1]], [[0, 1], [2, 3]]], ids=str)
-def test_steps_left_out_and_workers_change_no_batch(made, masks, first_step, of_workers):
+def test_steps_left_out_and_workers_change_no_batch(made, whole_pass, first_step, of_workers):
     """Those of all workers, from any step on, are the rest of what one worker has of a pass."""
     num_replicas = sum(map(len, of_workers))
     size = 8 // num_replicas
-    whole = batches(made, batch_size=8, masks=masks)
+    masks, whole = whole_pass
     assert len(whole) == 8 and whole[-1]["weight"].sum() == 4  # the last one has padding
     workers = [
         batches(
