@@ -61,7 +61,7 @@ class Job:
         run_id: a name of this run that no other has.
         max_reject_fraction: the job fails if a larger part of the tracks is rejected.
         is_generation: whether it is a generation of a dataset that grows, of which few or no tracks
-            need be good, or know an input.
+            need be good, or know an input or their listens.
     """
 
     config: DatasetConfig
@@ -409,7 +409,7 @@ def describe(
     for split in SPLITS:
         mine = [shard for shard in shards if shard.split == split]
         splits[split] = dataset_info.Split(
-            num_examples=sum(shard.num_examples for shard in mine),
+            num_examples=sum(sum(shard.label_counts) for shard in mine),
             class_counts={
                 name: sum(shard.label_counts[label] for shard in mine)
                 for label, name in enumerate(config.class_names)
@@ -421,6 +421,7 @@ def describe(
                     num_examples=shard.num_examples,
                     bytes=shard.bytes,
                     sha256=shard.sha256,
+                    unlabelled=shard.num_examples - sum(shard.label_counts),
                 )
                 for shard in mine
             ),
@@ -452,7 +453,11 @@ def library_versions() -> dict[str, str]:
 def build_dataset(pipeline: beam.Pipeline, job: Job) -> None:
     """Adds the job to a pipeline."""
     rows = track_rows(
-        pipeline, job.config, tracks_csv=job.tracks_csv, features_csv=job.features_csv
+        pipeline,
+        job.config,
+        tracks_csv=job.tracks_csv,
+        features_csv=job.features_csv,
+        may_lack_listens=job.is_generation,
     )
     rows_in_split = AsDict(
         rows

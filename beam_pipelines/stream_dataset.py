@@ -50,8 +50,17 @@ _ALLOWED_LATENESS = flags.DEFINE_string(
 _AUDIO_WAIT = flags.DEFINE_string(
     "audio_wait", "1h", "How long audio that is not there yet is waited for."
 )
+_LABELS = flags.DEFINE_enum(
+    "labels",
+    "wait",
+    ["wait", "later"],
+    "Whether an announcement without listens waits for them, or lands at once without a label, "
+    "which follows in a later generation.",
+)
 _LABEL_WAIT = flags.DEFINE_string(
-    "label_wait", "30d", "How long an announcement without listens waits for one that has them."
+    "label_wait",
+    "30d",
+    "How long an announcement without listens waits for one that has them, with --labels=wait.",
 )
 _MAX_CLIPS = flags.DEFINE_integer(
     "max_clips_per_generation", 10_000, "More of a window are a further generation.", lower_bound=1
@@ -100,6 +109,7 @@ def main(argv: list[str]) -> None:
         allowed_lateness=seconds_in(_ALLOWED_LATENESS.value, flag="allowed_lateness"),
         audio_wait=seconds_in(_AUDIO_WAIT.value, flag="audio_wait"),
         label_wait=seconds_in(_LABEL_WAIT.value, flag="label_wait"),
+        unlabelled=_LABELS.value == "later",
     )
     with contextlib.closing(source), lock.hold(output_dir, force=_FORCE_UNLOCK.value):
         config = open_dataset(output_dir)

@@ -24,14 +24,18 @@ Row = tuple[str, int, tuple[Any, ...]]
 class ReadCatalogue(beam.DoFn):
     """Path of a catalogue → the row of each track; the split stays empty if it is by date."""
 
-    def __init__(self, config: DatasetConfig):
-        self._config = config
+    def __init__(self, config: DatasetConfig, *, may_lack_listens: bool):
+        self._config, self._may_lack_listens = config, may_lack_listens
 
     def process(self, path: str) -> Iterator[Row]:
         config = self._config
         with files.open_to_read(path) as file:
             for track in catalogue.read_tracks(
-                file, name=path, subset=config.subset, inputs=config.inputs
+                file,
+                name=path,
+                subset=config.subset,
+                inputs=config.inputs,
+                may_lack_listens=self._may_lack_listens,
             ):
                 shuffle_key = hashing.stable_hash(str(track.track_id), salt=f"{config.salt}/order")
                 yield self._split(track, path), shuffle_key, track.packed()
@@ -55,6 +59,7 @@ def track_rows(
     *,
     tracks_csv: str,
     features_csv: tuple[str, ...],
+    may_lack_listens: bool = False,
 ) -> beam.PCollection:
     """Adds to a pipeline what makes the rows, each with its split, inputs and popularity.
 
@@ -63,11 +68,12 @@ def track_rows(
         config: of the dataset.
         tracks_csv: path of the catalogue.
         features_csv: paths of tables of further columns; what one says goes before the next.
+        may_lack_listens: whether tracks may have none.
     """
     rows = (
         pipeline
         | "catalogue" >> beam.Create([tracks_csv])
-        | "read catalogue" >> beam.ParDo(ReadCatalogue(config))
+        | "read catalogue" >> beam.ParDo(ReadCatalogue(config, may_lack_listens=may_lack_listens))
     )
     if features_csv:
         rows = joined(pipeline, rows, config.inputs, features_csv)

@@ -69,7 +69,7 @@ class Track(NamedTuple):
     Attributes:
         track_id: unique in the catalogue.
         path: of the audio, relative to the audio folder, or from anywhere if it is absolute.
-        listens: how often it was heard.
+        listens: how often it was heard; −1 where unknown, in a dataset that grows.
         artist_id: of the catalogue, or a hash of the artist's name; −1 where unknown.
         genre: the top genre, empty where unknown.
         date_created: seconds since 1970 UTC, −1 where unknown.
@@ -130,7 +130,12 @@ def clip_path(track_id: int) -> str:
 
 
 def read_tracks(
-    file: BinaryIO, *, name: str, subset: str, inputs: Inputs = NO_INPUTS
+    file: BinaryIO,
+    *,
+    name: str,
+    subset: str,
+    inputs: Inputs = NO_INPUTS,
+    may_lack_listens: bool = False,
 ) -> Iterator[Track]:
     """Yields the tracks of a catalogue, in its order.
 
@@ -140,6 +145,7 @@ def read_tracks(
         subset: of an FMA: `small`, `medium`, `large` or `full`, each containing the ones before
             it. A plain catalogue has none and is read whole.
         inputs: names of further columns; those that it does not have stay unknown.
+        may_lack_listens: whether an empty cell means that they are unknown.
 
     Raises:
         UserFacingError: naming row and column of what is wrong.
@@ -153,7 +159,9 @@ def read_tracks(
         if not cells:
             continue
         row = _row_of(cells, header, name, number)
-        track_id, listens = row.whole_number("track_id"), row.whole_number("listens")
+        track_id, listens = row.whole_number("track_id"), UNKNOWN
+        if not may_lack_listens or row.text("listens"):
+            listens = row.whole_number("listens")
         if row.has("subset") and row.one_of("subset", SUBSETS) not in wanted:
             continue
         if not seen.add(track_id):

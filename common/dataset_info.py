@@ -4,10 +4,13 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from common import chroma, tempo
+from common import chroma, labels, tempo
+from common.catalogue import UNKNOWN
 from common.config import misfit
+from common.corrections import Corrections
 from common.dataset_config import SPLITS, DatasetConfig
 from common.errors import UserFacingError, require
 from common.inputs import ARTIST_TRACKS, InputStatistics
@@ -25,22 +28,57 @@ _SHARD = re.compile(r"(generations/[0-9]{6}/)?[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shard:
-    """One TFRecord file: its name, how many records and bytes it has, and their SHA-256."""
+    """One TFRecord file: its name, how many records and bytes it has, and their SHA-256.
+
+    Attributes:
+        unlabelled: how many of its records have no label, and are passed over; only in a dataset
+            that grows.
+    """
 
     file: str
     num_examples: int
     bytes: int
     sha256: str
+    unlabelled: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Split:
-    """A split: its shards in order, and what is in them."""
+    """A split: its shards in order, and what is in them.
+
+    Attributes:
+        num_examples: the records that have a label, which are those that are read.
+        class_counts: of these.
+        num_artists: of all records.
+    """
 
     num_examples: int
     class_counts: dict[str, int]
     num_artists: int
     shards: tuple[Shard, ...]
+
+    @property
+    def num_records(self) -> int:
+        return sum(shard.num_examples for shard in self.shards)
+
+    @property
+    def unlabelled(self) -> int:
+        return sum(shard.unlabelled for shard in self.shards)
+
+    @classmethod
+    def of_shards(cls, shards: Sequence[Shard]) -> "Split":
+        """Returns a split of these shards; of its classes and artists nothing is counted."""
+        shards = tuple(shards)
+        num_examples = sum(shard.num_examples - shard.unlabelled for shard in shards)
+        return cls(num_examples=num_examples, class_counts={}, num_artists=0, shards=shards)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values, without what is unlabelled where nothing is."""
+        values = dataclasses.asdict(self)
+        for shard in values["shards"]:
+            if not shard["unlabelled"]:
+                del shard["unlabelled"]
+        return values
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,6 +98,8 @@ class DatasetInfo:
         statistics: of the training split; None of a dataset from before there were any.
         generations: those that it is the list of, from 0 on; () of a dataset that has no others,
             whose file does not have the field.
+        corrections: the listens that became known after the records of this list were written;
+            None where there are none. They are in no file of this form.
     """
 
     format_version: int
@@ -76,10 +116,24 @@ class DatasetInfo:
     versions: dict[str, str]
     statistics: InputStatistics | None = None
     generations: tuple[int, ...] = ()
+    corrections: Corrections | None = None
 
     @property
     def num_examples(self) -> int:
         return sum(split.num_examples for split in self.splits.values())
+
+    @property
+    def unlabelled(self) -> int:
+        return sum(split.unlabelled for split in self.splits.values())
+
+    def newest(self, record: Mapping[str, Any]) -> dict[str, int]:
+        """Returns the newest `listens` of a record's track and their `label`, −1 where unknown."""
+        listens = UNKNOWN
+        if self.corrections is not None:
+            listens = self.corrections.listens_of(record["track_id"])
+        if listens == UNKNOWN:
+            return {"listens": record["listens"], "label": record["label"]}
+        return {"listens": listens, "label": labels.label_of(listens, self.thresholds)}
 
     @classmethod
     def of(
@@ -130,7 +184,10 @@ class DatasetInfo:
         )
 
     def to_json(self) -> str:
-        values = dataclasses.asdict(self) | {"config": self.config.to_dict()}
+        values = dataclasses.asdict(dataclasses.replace(self, corrections=None))
+        del values["corrections"]
+        values["config"] = self.config.to_dict()
+        values["splits"] = {name: split.to_dict() for name, split in self.splits.items()}
         if self.statistics is None:
             del values["statistics"]
         if not self.generations:
@@ -155,6 +212,7 @@ class DatasetInfo:
             for field in ("class_names", "thresholds"):
                 require(isinstance(values[field], list), f"{field}: not a list")
                 values[field] = tuple(values[field])
+            require("corrections" not in values, "corrections: unknown")
             values["generations"] = tuple(values.get("generations", ()))
             values["splits"] = {
                 split: Split(**v | {"shards": tuple(Shard(**shard) for shard in v["shards"])})
@@ -190,6 +248,10 @@ class DatasetInfo:
                 require(
                     _SHARD.fullmatch(shard.file) is not None,
                     f"{shard.file!r:.100}: not the name of a file in this folder",
+                )
+                require(
+                    shard.unlabelled <= shard.num_examples,
+                    f"{shard.file}: more unlabelled records than it has",
                 )
 
 

@@ -12,9 +12,11 @@ list goes on with that for as long as their files are there.
 import concurrent.futures
 import dataclasses
 import datetime
+import functools
 import hashlib
 import json
 import re
+import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -59,6 +61,8 @@ class Manifest:
         versions: of the libraries that samples and pictures pass through; several, with commas,
             where the generations that it was made of differ.
         statistics: those of the training split, where no generation before it has any.
+        corrected: of one with a `corrections.jsonl`, the `sha256` of that and `class_counts`
+            {split: {class: how many more or fewer examples it has by that}}.
     """
 
     generation: int
@@ -76,10 +80,15 @@ class Manifest:
     replaces: tuple[int, ...] = ()
     versions: dict[str, str]
     statistics: InputStatistics | None = None
+    corrected: dict[str, Any] | None = None
 
     @property
     def num_examples(self) -> int:
         return sum(split.num_examples for split in self.splits.values())
+
+    @property
+    def num_records(self) -> int:
+        return sum(split.num_records for split in self.splits.values())
 
     @property
     def spans(self) -> dict[str, dict[str, list[int]]]:
@@ -89,8 +98,10 @@ class Manifest:
 
     def to_json(self) -> str:
         values = {"format_version": FORMAT_VERSION} | dataclasses.asdict(self)
-        if self.statistics is None:
-            del values["statistics"]
+        values["splits"] = {name: split.to_dict() for name, split in self.splits.items()}
+        for optional in ("statistics", "corrected"):
+            if values[optional] is None:
+                del values[optional]
         return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
@@ -179,6 +190,21 @@ def _is_replaces(value: object) -> bool:
     return isinstance(value, list) and all(type(number) is int and number > 0 for number in value)
 
 
+def _is_corrected(value: object) -> bool:
+    if not (isinstance(value, dict) and value.keys() == {"sha256", "class_counts"}):
+        return False
+    counts = value["class_counts"]
+    return (
+        _is_digest(value["sha256"])
+        and isinstance(counts, dict)
+        and counts.keys() == set(SPLITS)
+        and all(
+            isinstance(of_split, dict) and all(type(count) is int for count in of_split.values())
+            for of_split in counts.values()
+        )
+    )
+
+
 def _is_texts(value: object) -> bool:
     return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
 
@@ -215,18 +241,22 @@ _SHARD_FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
     "bytes": (_is_count, "a count"),
     "sha256": (_is_digest, "a SHA-256"),
 }
+_UNLABELLED = (_is_count, "a count")
+_CORRECTED = (_is_corrected, "an object with sha256 and class_counts {split: {class: number}}")
 
 
 def _check_fields(values: dict[str, Any], name: str) -> None:
-    _check(values, _FIELDS, name, optional={"statistics"})
+    _check(values, _FIELDS, name, optional={"statistics": None, "corrected": _CORRECTED})
     if values["splits"].keys() != set(SPLITS):
         raise UserFacingError(f"{name}: splits: not {', '.join(SPLITS)}")
     for split, found in values["splits"].items():
         where = f"{name}: splits.{split}"
         _check(found, _SPLIT_FIELDS, where)
         for index, shard in enumerate(found["shards"]):
-            _check(shard, _SHARD_FIELDS, f"{where}.shards[{index}]")
-        if sum(shard["num_examples"] for shard in found["shards"]) != found["num_examples"]:
+            optional = {"unlabelled": _UNLABELLED}
+            _check(shard, _SHARD_FIELDS, f"{where}.shards[{index}]", optional=optional)
+        labelled = sum(s["num_examples"] - s.get("unlabelled", 0) for s in found["shards"])
+        if labelled != found["num_examples"]:
             raise UserFacingError(f"{where}.num_examples: not what its shards have")
     for field in ("groups_in_two_splits", "artists_in_two_splits"):
         if not _is_count(values["split_check"].get(field)):
@@ -238,15 +268,20 @@ def _check(
     fields: Mapping[str, tuple[Callable[[object], bool], str]],
     name: str,
     *,
-    optional: Iterable[str] = (),
+    optional: Mapping[str, tuple[Callable[[object], bool], str] | None] = types.MappingProxyType(
+        {}
+    ),
 ) -> None:
+    """Checks fields; of optional ones those that are there, unless that is done elsewhere."""
     if not isinstance(values, dict):
         raise UserFacingError(f"{name}: not an object")
-    for field in sorted(values.keys() - fields.keys() - set(optional)):
+    for field in sorted(values.keys() - fields.keys() - optional.keys()):
         raise UserFacingError(f"{name}: {field}: unknown")
-    for field, (holds, words) in fields.items():
+    for field in fields:
         if field not in values:
             raise UserFacingError(f"{name}: {field}: missing")
+    there = {field: rule for field, rule in optional.items() if rule and field in values}
+    for field, (holds, words) in {**fields, **there}.items():
         if not holds(values[field]):
             raise UserFacingError(f"{name}: {field}: {values[field]!r:.100} is not {words}")
 
@@ -254,6 +289,7 @@ def _check(
 # ---- event time
 
 
+@functools.lru_cache(1_024)  # much is announced at once
 def seconds_of(text: str) -> float:
     """Returns seconds since 1970 of a date of RFC 3339, which names its zone; ValueError."""
     # Python 3.10 knows no Z, and no fractions but of 3 or 6 digits.
@@ -279,6 +315,11 @@ def text_of(seconds: int) -> str:
 
 def folder_of(dataset_dir: str, generation: int) -> str:
     return files.join(dataset_dir, f"{FOLDER}/{generation:06d}")
+
+
+def below(generation: int, file: str) -> str:
+    """Returns the path of a generation's file below the dataset's folder."""
+    return f"{FOLDER}/{generation:06d}/{file}"
 
 
 def generation_of(shard_file: str) -> int:
@@ -345,7 +386,9 @@ def info_of_list(first: DatasetInfo, manifests: Sequence[Manifest], *, name: str
     """Returns the description of a list of generations as of one dataset.
 
     The paths of its shards are relative to the dataset's folder. Config, thresholds and versions
-    are those of generation 0. Statistics are the first that there are.
+    are those of generation 0. Statistics are the first that there are. The class counts are those
+    of the newest listens; examples, and what is unlabelled, are counted as they were written, until
+    `relabelling.joined` has read which have a label by now.
 
     Args:
         first: the description of generation 0.
@@ -370,11 +413,12 @@ def info_of_list(first: DatasetInfo, manifests: Sequence[Manifest], *, name: str
             own,
             *(_split_below(manifest, split) for manifest in manifests),
         ]
+        counts = [part.class_counts for part in parts]
+        counts += [m.corrected["class_counts"][split] for m in manifests if m.corrected is not None]
         splits[split] = Split(
             num_examples=sum(part.num_examples for part in parts),
             class_counts={
-                label: sum(part.class_counts.get(label, 0) for part in parts)
-                for label in first.class_names
+                label: sum(each.get(label, 0) for each in counts) for label in first.class_names
             },
             num_artists=sum(part.num_artists for part in parts),
             shards=tuple(shard for part in parts for shard in part.shards),
@@ -409,7 +453,7 @@ def _split_below(manifest: Manifest, name: str) -> Split:
         split,
         num_artists=manifest.new_artists.get(name, 0),
         shards=tuple(
-            dataclasses.replace(shard, file=f"{FOLDER}/{manifest.generation:06d}/{shard.file}")
+            dataclasses.replace(shard, file=below(manifest.generation, shard.file))
             for shard in split.shards
         ),
     )
@@ -417,6 +461,8 @@ def _split_below(manifest: Manifest, name: str) -> Split:
 
 def fingerprint(first: DatasetInfo, manifests: Sequence[Manifest]) -> str:
     """Returns one SHA-256 for a list of generations."""
-    parts = [[0, first.fingerprint]]
-    parts += [[manifest.generation, manifest.fingerprint] for manifest in manifests]
+    parts: list[list[Any]] = [[0, first.fingerprint]]
+    for manifest in manifests:
+        corrected = [] if manifest.corrected is None else [manifest.corrected["sha256"]]
+        parts.append([manifest.generation, manifest.fingerprint, *corrected])
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -12,8 +12,11 @@ from common.errors import UserFacingError
 
 
 def label_of(value: float, thresholds: tuple[float, ...]) -> int:
-    """Returns the class of a number of listens: how many of the rising thresholds it reaches."""
-    return bisect.bisect_right(thresholds, value)
+    """Returns the class of a number of listens: how many of the rising thresholds it reaches.
+
+    It is −1 of a number below 0, which is how one that is unknown is written.
+    """
+    return bisect.bisect_right(thresholds, value) if value >= 0 else -1
 
 
 def expected_class(probabilities: NDArray[Any]) -> NDArray[np.float64]:

@@ -17,6 +17,8 @@ _SHOWN_OF_A_CLASS = 5
 class Contents:
     """Counts of examples; each has a class as its `label`, an index into the class names.
 
+    Of records without a label only the artists are noted, so that none is in two splits unseen.
+
     They grow with how many different values there are, not with the number of examples.
 
     Attributes:
@@ -42,7 +44,7 @@ class Contents:
         """Of each known artist, in all splits."""
         found: Counter[int] = Counter()
         for (artist, _), count in self.artists.items():
-            if artist != UNKNOWN:
+            if artist != UNKNOWN and count:
                 found[artist] += count
         return found
 
@@ -62,6 +64,9 @@ def read(info: DatasetInfo, dataset_dir: str) -> Contents:
     contents = Contents(Counter(), Counter(), Counter(), Counter(), shown)
     for split, example in dataset_reader.read_examples(info, dataset_dir):
         label = example["label"]
+        if label == UNKNOWN:
+            contents.artists[example["artist_id"], split] += 0
+            continue
         contents.listens[example["listens"]] += 1
         contents.genres[example["genre"].decode(), label] += 1
         contents.artists[example["artist_id"], split] += 1

@@ -94,6 +94,7 @@ def text(info: DatasetInfo, contents: Contents, pictures: list[str]) -> str:
         *picture("classes", "Shares of the classes in each split"),
         "## Splits",
         *_markdown(summary.split_rows(info)),
+        *([f"{summary.unlabelled_in_words(info).capitalize()}."] if info.unlabelled else []),
         f"Split by {check['by']}: {check['groups_in_two_splits']:,} {by}s lie in two splits, as "
         "the job counted of what it wrote. Counted again in the records for this card: "
         f"{contents.artists_in_two_splits:,} artists.",

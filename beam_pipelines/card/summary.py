@@ -22,10 +22,16 @@ def table(info: DatasetInfo) -> str:
             *tables.aligned(split_rows(info)),
             f"rejected: {rejected or 'none'} (listed in {dataset_info.REJECTED_FILE})",
             f"rows of the subset without audio: {info.missing_audio:,}",
+            *([unlabelled_in_words(info)] if info.unlabelled else []),
             f"split by {check['by']}: {check['groups_in_two_splits']:,} in two splits "
             f"(artists: {check['artists_in_two_splits']:,})",
         ]
     )
+
+
+def unlabelled_in_words(info: DatasetInfo) -> str:
+    """Returns a line about records that no generation knows the listens of."""
+    return f"records without a label, which training passes over: {info.unlabelled:,}"
 
 
 def contents_table(contents: Contents, info: DatasetInfo) -> str:

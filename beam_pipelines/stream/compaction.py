@@ -21,7 +21,7 @@ from typing import Any
 
 from beam_pipelines import output_folder, pipeline
 from beam_pipelines.stream import announcements, known, written_generation
-from beam_pipelines.stream.plan import Correction, Waiting
+from beam_pipelines.stream.plan import Waiting
 from beam_pipelines.track_rows import ReadCatalogue
 from beam_pipelines.written_shard import RejectedTrack, WrittenShard
 from common import (
@@ -34,12 +34,14 @@ from common import (
     labels,
     records,
     rejection,
+    relabelling,
 )
 from common.catalogue import Track
 from common.dataset_config import SPLITS, DatasetConfig
 from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError, require
 from common.generations import Manifest
+from common.relabelling import Correction
 
 # The records of a track, after what they are sorted by: shuffle key and id.
 _Records = tuple[int, int, list[bytes]]
@@ -74,23 +76,30 @@ def compact(dataset_dir: str) -> Manifest:
     rows = [held.rows[track] for track in sorted(held.rows)]
     text = announcements.catalogue_text(rows) if rows else None
     info = written_generation.made(folder, text, config, run_job, audio_dir="")
-    num_examples = sum(part.num_examples for part in parts)
-    if info.num_examples != num_examples:
+    num_records = sum(part.num_records for part in parts)
+    merged = sum(split.num_records for split in info.splits.values())
+    if merged != num_records:
         raise UserFacingError(
-            f"{dataset_dir}: damaged; its generations have {num_examples:,} records, and "
-            f"{info.num_examples:,} of tracks that are in their catalogues"
+            f"{dataset_dir}: damaged; its generations have {num_records:,} records, and "
+            f"{merged:,} of tracks that are in their catalogues"
         )
+    written_generation.write_unlabelled(folder, info)
     lines = [*held.no_record.values(), *held.dead]
     output_folder.write_rejected(folder, [(line.track_id, line.to_json()) for line in lines])
     files.write_atomically(folder, known.WAITING_FILE, known.waiting_text(held.waiting))
     messages = held.messages[-known.MOST_MESSAGES :]
     if messages:
         files.write_atomically(folder, known.MESSAGES_FILE, known.messages_text(messages))
+    corrected = None
     if held.corrections:
-        corrections = known.corrections_text(held.corrections)
-        files.write_atomically(folder, known.CORRECTIONS_FILE, corrections)
+        corrections = relabelling.corrections_text(held.corrections)
+        files.write_atomically(folder, relabelling.CORRECTIONS_FILE, corrections)
+        corrected = {
+            "sha256": hashlib.sha256(corrections).hexdigest(),
+            "class_counts": _changes_of_others(parts, info),
+        }
     counts = {"superseded": held.superseded} if held.superseded else {}
-    takes_statistics = first.statistics is None and info.splits["train"].num_examples
+    takes_statistics = first.statistics is None and info.splits["train"].num_records
     manifest = Manifest(
         generation=number,
         base_fingerprint=first.fingerprint,
@@ -119,6 +128,7 @@ def compact(dataset_dir: str) -> Manifest:
         replaces=tuple(sorted({n for part in parts for n in (part.generation, *part.replaces)})),
         versions=_versions_of(parts),
         statistics=info.statistics if takes_statistics else None,
+        corrected=corrected,
     )
     written_generation.write_manifest(folder, manifest)
     return manifest
@@ -173,15 +183,35 @@ def _held(dataset_dir: str, parts: Sequence[Manifest]) -> _Held:
                 held.dead.append(line)
         held.waiting = known.waiting_after(held.waiting, part, folder, rows)
         held.messages += known.messages_of(part, folder)
-        known.take_newest(held.corrections, known.corrections_of(part, folder))
+        known.take_newest(held.corrections, relabelling.corrections_of(part, folder))
     for track in held.corrections.keys() & (held.rows.keys() - held.no_record.keys()):
         correction, row = held.corrections.pop(track), held.rows[track]
-        written = Correction(track, row["announced_at"], int(row["listens"]))
-        if correction.age > written.age:
+        if (
+            not row["listens"]
+            or correction.age > Correction(track, row["announced_at"], int(row["listens"])).age
+        ):
             held.corrected.add(track)
             row["announced_at"] = correction.announced_at
             row["listens"] = str(correction.listens)
     return held
+
+
+def _changes_of_others(parts: Sequence[Manifest], info: DatasetInfo) -> dict[str, dict[str, int]]:
+    """Returns the changes to class counts that are left: those of tracks of generation 0.
+
+    Args:
+        parts: what is merged.
+        info: of what they became, whose records have the others.
+    """
+    changes = {}
+    for split, written in info.splits.items():
+        counts = [part.splits[split].class_counts for part in parts]
+        counts += [p.corrected["class_counts"][split] for p in parts if p.corrected is not None]
+        changes[split] = {
+            name: sum(each.get(name, 0) for each in counts) - count
+            for name, count in written.class_counts.items()
+        }
+    return changes
 
 
 def _window_of(parts: Sequence[Manifest]) -> tuple[str, str] | None:
@@ -305,7 +335,7 @@ def _run(
 ) -> None:
     """Does what the dataset job does, with the records of each split for the audio."""
     config = job.config
-    rows = list(ReadCatalogue(config).process(job.tracks_csv))
+    rows = list(ReadCatalogue(config, may_lack_listens=True).process(job.tracks_csv))
     rows_in_split = dict(Counter(split for split, _, _ in rows))
     planned = pipeline.PlanShards(job).process(None, rows_in_split, config.thresholds, {})
     by_shard: dict[str, list[tuple[Any, ...]]] = {name: [] for name, _ in planned}

@@ -4,20 +4,29 @@ import csv
 import dataclasses
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from beam_pipelines.splits_and_shards import split_of_track
-from beam_pipelines.stream.plan import Correction, Waiting
+from beam_pipelines.stream.plan import Waiting
 from beam_pipelines.written_shard import RejectedTrack
-from common import catalogue, dataset_info, dataset_reader, files, generations, rejection
+from common import (
+    catalogue,
+    dataset_info,
+    dataset_reader,
+    files,
+    generations,
+    rejection,
+    relabelling,
+)
 from common.dataset_config import SPLITS, DatasetConfig
 from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError
 from common.generations import Manifest
+from common.relabelling import Correction
 
 WAITING_FILE = "waiting.jsonl"
-CORRECTIONS_FILE = "corrections.jsonl"
 # Ids of messages that a run has read, where a source has no offsets, and how many are remembered:
 # those of more than one run.
 MESSAGES_FILE = "messages.jsonl"
@@ -41,7 +50,8 @@ class Known:
         messages: ids of what is accounted for of a source that has no offsets, the newest.
         newest_end: of the windows that are written, in seconds since 1970.
         waiting: announcements that are no records yet.
-        listens: {track: listens} of all that is written, as corrected.
+        listens: {track: listens} of all that is written, as corrected; −1 where unknown.
+        splits: {track: its split} of the same.
         corrections: {track: the newest} of what no compaction has written yet.
         artists: {artist: the splits that it is in, a bit for each}.
     """
@@ -54,6 +64,7 @@ class Known:
     newest_end: float = 0.0
     waiting: list[Waiting] = dataclasses.field(default_factory=list)
     listens: dict[int, int] = dataclasses.field(default_factory=dict)
+    splits: dict[int, str] = dataclasses.field(default_factory=dict)
     artists: dict[int, int] = dataclasses.field(default_factory=dict)
     corrections: dict[int, Correction] = dataclasses.field(default_factory=dict)
 
@@ -70,6 +81,7 @@ class Known:
             splits for the first time.
         """
         self.listens |= written.listens
+        self.splits |= written.splits
         new, leaking = dict.fromkeys(SPLITS, 0), 0
         for split, artists in written.artists.items():
             bit = 1 << SPLITS.index(split)
@@ -80,23 +92,57 @@ class Known:
                 leaking += before not in (0, bit) and before.bit_count() == 1
         return new, leaking
 
+    def correct(self, corrections: Mapping[int, Correction]) -> None:
+        """Takes up newer listens of tracks that are written."""
+        self.corrections |= corrections
+        self.listens |= {track: each.listens for track, each in corrections.items()}
+
 
 @dataclasses.dataclass
 class Written:
-    """The tracks that are in a generation: {track: listens}, {split: its known artists}."""
+    """The tracks that are in a generation.
 
-    listens: dict[int, int]
-    artists: dict[str, set[int]]
+    Attributes:
+        listens: {track: listens}, −1 where unknown.
+        splits: {track: its split}.
+        artists: {split: its known artists}.
+    """
+
+    listens: dict[int, int] = dataclasses.field(default_factory=dict)
+    splits: dict[int, str] = dataclasses.field(default_factory=dict)
+    artists: dict[str, set[int]] = dataclasses.field(
+        default_factory=lambda: {split: set() for split in SPLITS}
+    )
+
+    def add(self, track: int, *, listens: int, split: str, artist: int) -> None:
+        self.listens[track], self.splits[track] = listens, split
+        if artist != catalogue.UNKNOWN:
+            self.artists[split].add(artist)
 
 
 def written_in(info: DatasetInfo, folder: str) -> Written:
     """Reads the records of a dataset or generation; UserFacingError where one is damaged."""
-    found = Written({}, {split: set() for split in SPLITS})
-    for split, values in dataset_reader.read_examples(info, folder):
-        found.listens[int(values["track_id"])] = int(values["listens"])
-        if (artist := int(values["artist_id"])) >= 0:
-            found.artists[split].add(artist)
+    found = Written()
+    for name, split in info.splits.items():
+        for shard in split.shards:
+            for values in dataset_reader.read_shard(shard, folder):
+                track, listens = int(values["track_id"]), int(values["listens"])
+                found.add(track, listens=listens, split=name, artist=int(values["artist_id"]))
     return found
+
+
+def unlabelled_in(info: DatasetInfo, folder: str) -> dict[str, list[int]]:
+    """Returns {shard: tracks of its records that have no label}, of shards with such records."""
+    return {
+        shard.file: [
+            values["track_id"]
+            for values in dataset_reader.read_shard(shard, folder)
+            if values["label"] == catalogue.UNKNOWN
+        ]
+        for split in info.splits.values()
+        for shard in split.shards
+        if shard.unlabelled
+    }
 
 
 def load(dataset_dir: str, *, uri: str) -> Known:
@@ -124,9 +170,10 @@ def load(dataset_dir: str, *, uri: str) -> Known:
         rows = [] if manifest.window is None else list(rows_of(folder))
         if rows:
             known.add(_written_by(rows, folder, first.config))
-        here = {row.track_id for row in rows}
-        known.waiting = waiting_after(known.waiting, manifest, folder, here)
-        take_newest(known.corrections, corrections_of(manifest, folder))
+        known.waiting = waiting_after(
+            known.waiting, manifest, folder, {row.track_id for row in rows}
+        )
+        take_newest(known.corrections, relabelling.corrections_of(manifest, folder))
     # One may have been announced, and listed, before its track was written.
     for track, correction in known.corrections.items():
         if track in known.listens:
@@ -158,30 +205,6 @@ def take_newest(corrections: dict[int, Correction], others: Iterable[Correction]
     for other in others:
         before = corrections.get(other.track_id, other)
         corrections[other.track_id] = max(before, other, key=lambda each: each.age)
-
-
-def corrections_of(manifest: Manifest, folder: str) -> list[Correction]:
-    """Returns what a generation says of the listens of others' tracks.
-
-    Raises:
-        UserFacingError: the list is missing or damaged.
-    """
-    if not manifest.source.get("corrections"):
-        return []
-
-    def correction(values: Any) -> Correction:
-        found = Correction(**values)
-        if type(found.track_id) is not int or type(found.listens) is not int or not found.age:
-            raise ValueError(found)
-        return found
-
-    return _entries(files.join(folder, CORRECTIONS_FILE), correction)
-
-
-def corrections_text(corrections: Mapping[int, Correction]) -> bytes:
-    """Returns the contents of a `corrections.jsonl`, sorted by track."""
-    every = [json.dumps(corrections[track]._asdict()) for track in sorted(corrections)]
-    return "".join(f"{line}\n" for line in every).encode()
 
 
 def messages_of(manifest: Manifest, folder: str) -> list[dict[str, str]]:
@@ -224,7 +247,14 @@ def waiting_after(
         # What waits after all that it was made of, whose rejected tracks may be announced again.
         return waiting
     # The first generation of a run lists what its others are still to write.
-    return [entry for entry in waiting if entry.announcement.track_id not in tracks]
+    done = {(c.track_id, c.announced_at) for c in relabelling.corrections_of(manifest, folder)}
+    if any(entry.announcement.track_id in tracks for entry in waiting):
+        done |= {(track, cells["announced_at"]) for track, cells in cells_of(folder).items()}
+    return [
+        entry
+        for entry in waiting
+        if (entry.announcement.track_id, entry.announcement.announced_at) not in done
+    ]
 
 
 def rows_of(folder: str) -> Iterator[catalogue.Track]:
@@ -232,7 +262,7 @@ def rows_of(folder: str) -> Iterator[catalogue.Track]:
     path = files.join(folder, generations.CATALOGUE_FILE)
     try:
         with files.open_to_read(path) as file:
-            yield from catalogue.read_tracks(file, name=path, subset="full")
+            yield from catalogue.read_tracks(file, name=path, subset="full", may_lack_listens=True)
     except FileNotFoundError:
         raise UserFacingError(f"{path}: missing; bring it back") from None
 
@@ -259,26 +289,35 @@ def lines_of(folder: str) -> list[RejectedTrack]:
 def _written_by(rows: list[catalogue.Track], folder: str, config: DatasetConfig) -> Written:
     """Returns what is written of a catalogue's rows: those that are not listed as rejected."""
     rejected = {line.track_id for line in lines_of(folder) if line.reason in NO_RECORD}
-    found = Written({}, {split: set() for split in SPLITS})
+    found = Written()
     for row in rows:
         if row.track_id not in rejected:
-            found.listens[row.track_id] = row.listens
-            if row.artist_id >= 0:
-                found.artists[split_of_track(row, config)].add(row.artist_id)
+            split = split_of_track(row, config)
+            found.add(row.track_id, listens=row.listens, split=split, artist=row.artist_id)
     return found
 
 
-_Entry = TypeVar("_Entry")
+def records_of_tracks(tracks: Collection[int], dataset_dir: str, there: Known) -> dict[int, int]:
+    """Returns {track: how many records it has}, of tracks that are written.
+
+    Where a track may have several, shards are read until all are found, the newest first.
+    """
+    if there.first.config.clips_per_track == 1:
+        return dict.fromkeys(tracks, 1)
+    found: Counter[int] = Counter()
+    parts = [(m.splits, generations.folder_of(dataset_dir, m.generation)) for m in there.manifests]
+    for splits, folder in [*reversed(parts), (there.first.splits, dataset_dir)]:
+        left = set(tracks) - found.keys()
+        for split in {there.splits[track] for track in left}:
+            for shard in splits[split].shards:
+                for values in dataset_reader.read_shard(shard, folder):
+                    if values["track_id"] in left:
+                        found[values["track_id"]] += 1
+    return dict(found)
 
 
-def _entries(path: str, parse: Callable[[Any], _Entry]) -> list[_Entry]:
-    """Reads a list of JSON lines that a manifest names; UserFacingError if it can't be read."""
-    try:
-        return [parse(json.loads(line)) for line in files.read_bytes(path).splitlines()]
-    except FileNotFoundError:
-        raise UserFacingError(f"{path}: missing; bring it back") from None
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserFacingError(f"{path}: damaged ({error!r:.100})") from None
+def _entries(path: str, parse: Callable[[Any], relabelling.Entry]) -> list[relabelling.Entry]:
+    return list(relabelling.entries(relabelling.read(path), parse, name=path))
 
 
 def waiting_text(waiting: list[Waiting]) -> bytes:

@@ -43,7 +43,7 @@ class Watch:
     def wrote(self, manifest: Manifest, rows: Iterable[Waiting]) -> None:
         """Hears of a generation of that run, the first of which accounts for all it read."""
         self.unaccounted = 0
-        self.examples = (self.examples or 0) + manifest.num_examples
+        self.examples = (self.examples or 0) + manifest.num_records
         times = [row.announcement.seconds for row in rows]
         self.oldest = min([*times, *([] if self.oldest is None else [self.oldest])], default=None)
 
@@ -96,7 +96,9 @@ def in_prometheus_format(watch: Watch, *, now: float) -> bytes:
         rejected.update(manifest.rejected)
     waiting = [entry.announcement.seconds for entry in watch.waiting]
     gauge("generations", "Generations beside generation 0.", len(every))
-    gauge("examples", "Their records.", sum(manifest.num_examples for manifest in every))
+    gauge("examples", "Their records.", sum(manifest.num_records for manifest in every))
+    unlabelled = sum(manifest.num_records - manifest.num_examples for manifest in every)
+    gauge("unlabelled", "Those that were written without a label.", unlabelled)
     gauges("announcements", "What their manifests count.", "counted_as", counts)
     gauges("rejected", "Tracks and announcements that could not be used.", "reason", rejected)
     gauge("late", "Tracks that came late.", sum(manifest.late for manifest in every))

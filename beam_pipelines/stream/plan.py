@@ -4,13 +4,15 @@ Each track's announcements are settled in the order of their event time, whateve
 came in:
 
 - those of one window are one row, what the newest says going first;
-- a row is ready when its window has ended, its listens are known and its audio is there; until then
-  it waits, and takes up what is announced later, in whose window it then is;
-- an announcement of a track that is written already is a duplicate, or, with other listens that are
-  newer, a correction of its label.
+- a row is ready when its window has ended, its audio is there and, unless rows may be unlabelled,
+  its listens are known; until then it waits, and takes up what is announced later, in whose window
+  it then is;
+- an announcement of a track that is written already is a duplicate, or, with listens where there
+  were none, its label, or, with other listens that are newer, a correction; the newest of a window
+  is in the generation of that window.
 
-So the same announcements in the same windows give the same rows, and none is lost: each becomes a
-row, part of one, a duplicate, a correction, a dead letter, or waits.
+So the same announcements in the same windows give the same generations, and none is lost: each
+becomes a row, part of one, a duplicate, a label, a correction, a dead letter, or waits.
 """
 
 import dataclasses
@@ -21,7 +23,7 @@ from typing import Any, NamedTuple
 
 from beam_pipelines.stream.announcements import Announcement, Unusable
 from beam_pipelines.written_shard import RejectedTrack
-from common import generations
+from common.catalogue import UNKNOWN
 
 TOO_LATE, NO_LISTENS = "too_late", "no_listens"
 
@@ -37,7 +39,8 @@ class Rules:
         allowed_lateness: how long after its window an announcement may come, counted from the end
             of the newest window that is written.
         audio_wait: how long a row waits for its audio; then the job looks once more, and lists it.
-        label_wait: how long an announcement waits for listens.
+        label_wait: how long an announcement waits for listens, where it does.
+        unlabelled: whether a row without listens is written at once, instead.
         max_tracks: the most rows of a generation.
     """
 
@@ -45,6 +48,7 @@ class Rules:
     allowed_lateness: int = 30 * _DAY
     audio_wait: int = 3_600
     label_wait: int = 30 * _DAY
+    unlabelled: bool = False
     max_tracks: int = 10_000
 
     def start_of(self, announcement: Announcement) -> int:
@@ -77,35 +81,22 @@ class Waiting:
         )
 
 
-class Correction(NamedTuple):
-    """A later look at the listens of a track that is written.
-
-    Attributes:
-        track_id: of the track.
-        announced_at: RFC 3339.
-        listens: what it has now.
-    """
-
-    track_id: int
-    announced_at: str
-    listens: int
-
-    @property
-    def age(self) -> tuple[float, int]:
-        """Returns what decides which of two is the newer, however they came."""
-        return generations.seconds_of(self.announced_at), self.listens
-
-
 class Part(NamedTuple):
-    """The rows of a generation: those of one window, sorted by track.
+    """What goes into a generation: of one window, each sorted by track.
 
     Attributes:
         window: (start, end) in seconds since 1970.
         rows: to be written.
+        looks: announcements with newer listens of tracks that are in parts or generations before.
     """
 
     window: tuple[int, int]
     rows: tuple[Waiting, ...]
+    looks: tuple[Waiting, ...] = ()
+
+    @property
+    def entries(self) -> tuple[Waiting, ...]:
+        return self.rows + self.looks
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -116,15 +107,13 @@ class Plan:
         parts: a generation each, in this order.
         waiting: what waits after it.
         dead: announcements that can't be used.
-        corrections: {track: the newest}.
-        counts: `duplicates`, `merged` and `corrections` among the announcements.
+        counts: `duplicates`, `merged`, `labels` and `corrections` among the announcements.
         news: whether anything changed that a next run must know, but for windows that are open.
     """
 
     parts: list[Part] = dataclasses.field(default_factory=list)
     waiting: list[Waiting] = dataclasses.field(default_factory=list)
     dead: list[RejectedTrack] = dataclasses.field(default_factory=list)
-    corrections: dict[int, Correction] = dataclasses.field(default_factory=dict)
     counts: Counter[str] = dataclasses.field(default_factory=Counter)
     news: bool = False
 
@@ -146,7 +135,7 @@ def make(
         waiting: from the runs before.
         new: since then, in any order.
         rules: how they are gathered.
-        listens: {track: listens} of all that is written.
+        listens: {track: listens} of all that is written, −1 of what has none.
         newest_end: of the windows that are written, in seconds since 1970.
         now: seconds since 1970.
         has_audio: whether there is a file of this path now; raises Unusable if it leads elsewhere.
@@ -165,28 +154,36 @@ def make(
     entries.sort(key=lambda entry: (entry.announcement.track_id, entry.announcement.order))
     for _, group in itertools.groupby(entries, key=lambda entry: entry.announcement.track_id):
         settler.settle(list(group))
-    plan.parts = parts_of(settler.rows, rules)
+    plan.parts = parts_of(settler.rows, settler.looks.values(), rules)
     plan.waiting.sort(key=lambda entry: entry.announcement.track_id)
     plan.news |= bool(plan.parts or plan.dead)
     return plan
 
 
-def parts_of(rows: Iterable[Waiting], rules: Rules) -> list[Part]:
-    """Returns the generations of rows: one of each window, or more where they are too many."""
-    by_window: dict[int, list[Waiting]] = {}
-    for row in rows:
-        by_window.setdefault(rules.start_of(row.announcement), []).append(row)
+def parts_of(rows: Iterable[Waiting], looks: Iterable[Waiting], rules: Rules) -> list[Part]:
+    """Returns the generations of rows and looks: one of each window, or more of too many rows."""
+    by_window: dict[int, tuple[list[Waiting], list[Waiting]]] = {}
+    for kind, entries in enumerate((rows, looks)):
+        for entry in entries:
+            start = rules.start_of(entry.announcement)
+            by_window.setdefault(start, ([], []))[kind].append(entry)
     found = []
-    for start, mine in sorted(by_window.items()):
-        mine.sort(key=lambda row: row.announcement.track_id)
-        for first in range(0, len(mine), rules.max_tracks):
+    for start, (mine, seen) in sorted(by_window.items()):
+        for each in (mine, seen):
+            each.sort(key=lambda entry: entry.announcement.track_id)
+        for first in range(0, max(1, len(mine)), rules.max_tracks):
             some = tuple(mine[first : first + rules.max_tracks])
-            found.append(Part((start, start + rules.window), some))
+            found.append(Part((start, start + rules.window), some, () if first else tuple(seen)))
     return found
 
 
 class _Settler:
-    """Settles one track after the other; `rows` are those that are ready."""
+    """Settles one track after the other.
+
+    Attributes:
+        rows: those that are ready.
+        looks: {(track, start of a window): the newest look at its listens in that window}.
+    """
 
     def __init__(
         self,
@@ -199,6 +196,7 @@ class _Settler:
         announced_at: Callable[[], Mapping[int, float]],
     ):
         self.rows: list[Waiting] = []
+        self.looks: dict[tuple[int, int], Waiting] = {}
         self._plan, self._rules, self._listens = plan, rules, listens
         self._newest_end, self._now, self._has_audio = newest_end, now, has_audio
         self._announced_at = announced_at
@@ -226,7 +224,7 @@ class _Settler:
                 self._take(pending)
                 pending = None
             if announcement.track_id in self._listens:
-                self._look_again(announcement)
+                self._look_again(entry)
             else:
                 pending = entry
         if pending is not None:
@@ -238,11 +236,11 @@ class _Settler:
         if self._is_ready(pending):
             self._take(pending)
             return
-        is_open = self._is_open(announcement)
-        if not is_open and announcement.listens is None and waited >= self._rules.label_wait:
+        is_open, lacks_listens = self._is_open(announcement), self._lacks_listens(announcement)
+        if not is_open and lacks_listens and waited >= self._rules.label_wait:
             message = f"no listens within {self._rules.label_wait:,} s"
             self._plan.dead.append(_dead(announcement, NO_LISTENS, message))
-        elif not is_open and announcement.listens is not None and waited >= self._rules.audio_wait:
+        elif not is_open and not lacks_listens and waited >= self._rules.audio_wait:
             self._take(pending)  # the job looks once more, and lists what it does not find
         else:
             self._plan.waiting.append(pending)
@@ -250,9 +248,13 @@ class _Settler:
 
     def _is_ready(self, pending: Waiting) -> bool:
         announcement = pending.announcement
-        if announcement.listens is None:
+        if self._lacks_listens(announcement):
             return False
         return not self._is_open(announcement) and self._has_audio(announcement.path)
+
+    def _lacks_listens(self, announcement: Announcement) -> bool:
+        """Returns whether an announcement can't be a row before its listens are known."""
+        return announcement.listens is None and not self._rules.unlabelled
 
     def _is_open(self, announcement: Announcement) -> bool:
         """Returns whether the window of an announcement has not ended yet."""
@@ -260,28 +262,38 @@ class _Settler:
 
     def _take(self, pending: Waiting) -> None:
         announcement, late = pending.announcement, pending.late
-        assert announcement.listens is not None
         if late is None:
             late = self._rules.start_of(announcement) + self._rules.window <= self._newest_end
-        self._listens[announcement.track_id] = announcement.listens
+        listens = announcement.listens
+        self._listens[announcement.track_id] = UNKNOWN if listens is None else listens
         self._taken[announcement.track_id] = announcement.seconds
         self.rows.append(dataclasses.replace(pending, late=late))
 
-    def _look_again(self, announcement: Announcement) -> None:
+    def _look_again(self, entry: Waiting) -> None:
         """Settles an announcement of a track that is written."""
+        announcement = entry.announcement
         track, listens = announcement.track_id, announcement.listens
+        if listens is not None and self._is_open(announcement):
+            self._plan.waiting.append(entry)  # another of its window may be newer
+            return
         # So that sources that do not keep it for ever may drop it.
         self._plan.news |= not self._is_open(announcement)
         known = self._listens[track]
         if listens is None or listens == known or not self._is_newer(announcement, listens):
             self._plan.counts["duplicates"] += 1
             return
-        self._plan.counts["corrections"] += 1
-        self._plan.corrections[track] = Correction(track, announcement.announced_at, listens)
+        place = (track, self._rules.start_of(announcement))
+        if place in self.looks:
+            self._plan.counts["merged"] += 1
+        else:
+            self._plan.counts["labels" if known == UNKNOWN else "corrections"] += 1
+        self.looks[place] = entry
         self._listens[track], self._taken[track] = listens, announcement.seconds
 
     def _is_newer(self, announcement: Announcement, listens: int) -> bool:
         track = announcement.track_id
+        if self._listens[track] == UNKNOWN:
+            return True  # it has been looked at by nobody yet
         if (seconds := self._taken.get(track)) is None:
             seconds = self._announced_at().get(track, 0.0)
         return (announcement.seconds, listens) > (seconds, self._listens[track])

@@ -57,7 +57,7 @@ def run(
     watch.read(there, read.count, made.waiting)
     if not (made.news or read.dead or source.is_urgent):
         return
-    later = [row for part in made.parts[1:] for row in part.rows]
+    later = [entry for part in made.parts[1:] for entry in part.entries]
     offsets = {"uri": source.uri, "offsets": dict(source.spans)}
     for index, part in enumerate(made.parts or [None]):
         is_first = index == 0
@@ -72,7 +72,6 @@ def run(
             counts={"announced": read.count, **source.counts, **made.counts} if is_first else {},
             waiting=[*made.waiting, *later] if is_first else None,
             messages=source.messages if is_first else (),
-            corrections=made.corrections if is_first else {},
         )
         if is_first:
             source.accounted_for()
@@ -128,13 +127,15 @@ def in_words(manifest: Manifest) -> str:
     if manifest.window is not None:
         words.append(f"announced from {manifest.window[0]} to {manifest.window[1]}")
     words.append(f"{manifest.num_examples:,} examples of {manifest.counts['tracks']:,} tracks")
+    if unlabelled := manifest.num_records - manifest.num_examples:
+        words.append(f"{unlabelled:,} without a label")
     if manifest.late:
         words.append(f"{manifest.late:,} late")
     reasons: Counter[str] = Counter(manifest.rejected)
     words += [f"{count:,} {reason}" for reason, count in sorted(reasons.items())]
     words += [
         f"{manifest.counts[name]:,} {name}"
-        for name in ("duplicates", "merged", "corrections", "expired")
+        for name in ("duplicates", "merged", "labels", "corrections", "expired")
         if manifest.counts.get(name)
     ]
     if manifest.source.get("waiting"):

@@ -6,7 +6,7 @@ the manifest, which is written last, makes it part of the dataset.
 """
 
 import dataclasses
-import types
+import hashlib
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -16,11 +16,12 @@ from beam_pipelines import output_folder, pipeline
 from beam_pipelines.stream import announcements, known, plan
 from beam_pipelines.stream.known import Known
 from beam_pipelines.written_shard import RejectedTrack
-from common import dataset_reader, files, generations, rejection
+from common import dataset_reader, files, generations, labels, rejection, relabelling
 from common.dataset_config import SPLITS, DatasetConfig
 from common.dataset_info import DatasetInfo, Split
 from common.errors import UserFacingError
 from common.generations import Manifest
+from common.relabelling import Correction
 
 RunJob = Callable[[pipeline.Job], Any]
 
@@ -82,13 +83,12 @@ def write(
     counts: Mapping[str, int],
     waiting: Sequence[plan.Waiting] | None = None,
     messages: Sequence[str] = (),
-    corrections: Mapping[int, plan.Correction] = types.MappingProxyType({}),
 ) -> Manifest:
     """Writes the next generation and takes it up in what is known.
 
     Args:
         output_dir: folder of the dataset.
-        part: its rows; None of one that has only dead letters and what waits.
+        part: its rows and looks; None of one that has only dead letters and what waits.
         there: what is known before it.
         run_job: runs the dataset job on an engine.
         audio_dir: what the paths of the rows are relative to.
@@ -97,7 +97,6 @@ def write(
         counts: of the manifest, but for `tracks`.
         waiting: what waits after the run, of the first generation of a run.
         messages: ids of what it accounts for of a source that has no offsets.
-        corrections: {track: later look} at the listens of tracks that are written.
 
     Raises:
         UserFacingError: another run has written it meanwhile.
@@ -125,12 +124,20 @@ def write(
         named = [{"uri": source["uri"], "id": message} for message in messages]
         files.write_atomically(folder, known.MESSAGES_FILE, known.messages_text(named))
         source = {**source, "messages": len(messages)}
-    if corrections:
-        text = known.corrections_text(corrections)
-        files.write_atomically(folder, known.CORRECTIONS_FILE, text)
-        source = {**source, "corrections": len(corrections)}
+    write_unlabelled(folder, info)
     has_statistics = there.has_statistics
     new_artists, leaking = there.add(written)
+    corrected = None
+    corrections = _corrections(() if part is None else part.looks, there)
+    if corrections:
+        text = relabelling.corrections_text(corrections)
+        files.write_atomically(folder, relabelling.CORRECTIONS_FILE, text)
+        source = {**source, "corrections": len(corrections)}
+        corrected = {
+            "sha256": hashlib.sha256(text).hexdigest(),
+            "class_counts": _changes(corrections, output_dir, there),
+        }
+        there.correct(corrections)
     by_artist = config.split_by == "artist"
     manifest = Manifest(
         generation=number,
@@ -139,7 +146,7 @@ def write(
         splits=info.splits,
         rejected=dict(sorted(Counter(line.reason for line in lines).items())),
         missing_audio=info.missing_audio,
-        window=None if part is None else _texts(part.window),
+        window=_texts(part.window) if part is not None and rows else None,
         source=dict(source),
         late=sum(bool(row.late) for row in rows),
         counts={**counts, "tracks": len(rows)},
@@ -153,15 +160,54 @@ def write(
         },
         versions=info.versions,
         statistics=info.statistics
-        if not has_statistics and info.splits["train"].num_examples
+        if not has_statistics and info.splits["train"].num_records
         else None,
+        corrected=corrected,
     )
     write_manifest(folder, manifest)
     there.manifests.append(manifest)
     there.next_number = number + 1
-    if part is not None:
+    if part is not None and rows:
         there.newest_end = max(there.newest_end, part.window[1])
     return manifest
+
+
+def _corrections(looks: Sequence[plan.Waiting], there: Known) -> dict[int, Correction]:
+    """Returns {track: correction} of the looks at tracks that have records.
+
+    The job may have rejected a track of the same run: what was announced of it later waits, and is
+    then an announcement as any other.
+    """
+    found = {}
+    for look in looks:
+        announcement, listens = look.announcement, look.announcement.listens
+        if announcement.track_id in there.listens and listens is not None:
+            found[announcement.track_id] = Correction(
+                announcement.track_id, announcement.announced_at, listens
+            )
+    return found
+
+
+def _changes(
+    corrections: Mapping[int, Correction], output_dir: str, there: Known
+) -> dict[str, dict[str, int]]:
+    """Returns {split: {class: how many more or fewer examples it has}} by corrections."""
+    config, thresholds = there.first.config, there.first.thresholds
+    changes = {split: dict.fromkeys(config.class_names, 0) for split in SPLITS}
+    counts = known.records_of_tracks(corrections, output_dir, there)
+    for track, correction in corrections.items():
+        for listens, sign in ((there.listens[track], -1), (correction.listens, 1)):
+            label = labels.label_of(listens, thresholds)
+            if label >= 0:
+                changes[there.splits[track]][config.class_names[label]] += sign * counts[track]
+    return changes
+
+
+def write_unlabelled(folder: str, info: DatasetInfo) -> None:
+    """Lists the records of a generation that have no label, where there are such."""
+    if found := known.unlabelled_in(info, folder):
+        text = relabelling.unlabelled_text(found)
+        files.write_atomically(folder, relabelling.UNLABELLED_FILE, text)
 
 
 def write_manifest(folder: str, manifest: Manifest) -> None:

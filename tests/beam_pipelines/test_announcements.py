@@ -1,5 +1,6 @@
 """Announcements from strangers, the folder that they come in, and what becomes of each: no Beam."""
 
+import dataclasses
 import itertools
 import json
 import random
@@ -217,11 +218,12 @@ def made(
     now=NOW,
     has_audio=lambda _: True,
     announced_at=dict,
+    rules=RULES,
 ):
     return plan.make(
         waiting,
         new,
-        rules=RULES,
+        rules=rules,
         listens=listens or {},
         newest_end=newest_end,
         now=now,
@@ -234,6 +236,15 @@ def rows(found):
     return [
         [(row.announcement.track_id, row.announcement.listens) for row in part.rows]
         for part in found.parts
+        if part.rows
+    ]
+
+
+def looks(found):
+    return [
+        (look.announcement.track_id, look.announcement.listens)
+        for part in found.parts
+        for look in part.looks
     ]
 
 
@@ -260,19 +271,18 @@ def test_the_newest_of_a_window_is_the_row_and_a_later_look_corrects_it():
     )
     assert rows(found) == [[(1, 30)]]
     assert found.counts == {"merged": 1, "duplicates": 1, "corrections": 1}
-    (correction,) = found.corrections.values()
-    assert (correction.track_id, correction.listens) == (1, 99) and not found.dead
+    assert looks(found) == [(1, 99)] and not found.dead
 
 
 def test_only_what_is_newer_corrects_a_track_that_is_written():
-    looks = [announced(1, at=at, listens=at) for at in (10, 200, 30)]
-    for order in itertools.permutations(looks):
+    every = [announced(1, at=at, listens=at) for at in (10, 200, 30)]
+    for order in itertools.permutations(every):
         known, times, counts = {1: 50}, {1: NOW - 3_600 + 100.0}, Counter()
         for look in order:
             found = made([look], listens=known, announced_at=lambda times=times: times)
             counts += found.counts
-            for correction in found.corrections.values():
-                known, times = {1: correction.listens}, {1: correction.age[0]}
+            for track, listens in looks(found):
+                known, times = {track: listens}, {track: look.seconds}
         assert known == {1: 200} and counts == {"duplicates": 2, "corrections": 1}
 
 
@@ -337,27 +347,69 @@ def test_whatever_the_order_and_however_often_they_come_nothing_is_lost():
         assert len(tracks) == len(set(tracks))
 
 
-def test_one_run_over_all_and_a_run_after_each_window_give_the_same_rows():
+@pytest.mark.parametrize("unlabelled", [False, True])
+def test_one_run_over_all_and_a_run_after_each_window_give_the_same_generations(unlabelled):
+    rules = dataclasses.replace(RULES, unlabelled=unlabelled)
     new = [
         announced(track, at=at, listens=listens)
         for (track, at), listens in zip(
-            itertools.product(range(4), range(0, 1_500, 300)),
-            itertools.cycle([None, 10, 20]),
+            itertools.product(range(4), range(0, 1_500, 150)),
+            itertools.cycle([None, 10, 20, 30]),
             strict=False,
         )
     ]
-    at_once = made(new)
-    waiting, listens, parts, newest = [], {}, [], 0.0
-    for start in range(0, 1_500, 300):
+    at_once = made(new, rules=rules)
+    assert looks(at_once)
+    waiting, listens, times, parts, newest = [], {}, {}, [], 0.0
+    for start in range(0, 1_500, 150):  # in the middle of a window, and at its end
         some = [each for each in new if each.seconds == NOW - 3_600 + start]
-        step = made(some, waiting=waiting, listens=listens, newest_end=newest)
+        step = made(
+            some,
+            rules=rules,
+            waiting=waiting,
+            listens=listens,
+            announced_at=lambda: times,
+            newest_end=newest,
+            now=NOW - 3_600 + start + 150,
+        )
         waiting = step.waiting
         for part in step.parts:
             newest = max(newest, part.window[1])
             parts.append(part)
-            for row in part.rows:
-                listens[row.announcement.track_id] = row.announcement.listens
-    assert [[row.announcement for row in part.rows] for part in parts] == [
-        [row.announcement for row in part.rows] for part in at_once.parts
-    ]
+            for entry in part.entries:
+                track, seen = entry.announcement.track_id, entry.announcement.listens
+                listens[track] = -1 if seen is None else seen
+                times[track] = entry.announcement.seconds
+    assert not waiting
+    for which in ("rows", "looks"):
+        assert [[each.announcement for each in getattr(part, which)] for part in parts] == [
+            [each.announcement for each in getattr(part, which)] for part in at_once.parts
+        ]
     assert not any(row.late for part in parts for row in part.rows)
+
+
+def test_a_track_without_listens_lands_at_once_and_its_label_follows():
+    rules = dataclasses.replace(RULES, unlabelled=True)
+    new = [announced(1, listens=None), announced(1, at=900, listens=7), announced(2, listens=5)]
+    found = made(new, rules=rules)
+    assert rows(found) == [[(1, None), (2, 5)]] and looks(found) == [(1, 7)]
+    assert found.counts == {"labels": 1} and not found.waiting
+    # A label that was announced before the audio, and came after it; then what is newer counts.
+    earlier = announced(1, at=-900, listens=9)
+    found = made([earlier], rules=rules, listens={1: -1})
+    assert looks(found) == [(1, 9)] and found.counts == {"labels": 1}
+    found = made([earlier, announced(1, at=30, listens=4)], rules=rules, listens={1: -1})
+    assert looks(found) == [(1, 9), (1, 4)]
+    assert found.counts == {"labels": 1, "corrections": 1}
+    found = made([announced(1, at=900, listens=None)], rules=rules, listens={1: -1})
+    assert not found.parts and found.counts == {"duplicates": 1}
+
+
+def test_a_label_of_a_track_that_nobody_knows_waits_for_its_audio_and_is_listed():
+    rules = dataclasses.replace(RULES, unlabelled=True)
+    first = made([announced(1, listens=7)], rules=rules, has_audio=lambda _: False)
+    assert not first.parts and len(first.waiting) == 1
+    then = made([announced(1, at=300, listens=None)], rules=rules, waiting=first.waiting)
+    assert rows(then) == [[(1, 7)]]
+    never = made([], rules=rules, waiting=first.waiting, now=NOW + 600, has_audio=lambda _: False)
+    assert rows(never) == [[(1, 7)]]  # the job looks once more, and lists it

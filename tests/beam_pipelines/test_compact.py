@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import shutil
+from collections import Counter
 
 import pytest
 
@@ -51,6 +52,15 @@ def sorted_examples(tmp_path):
     info = info_of(tmp_path)
     found = dataset_reader.read_examples(info, str(tmp_path / "dataset"))
     return sorted((split, sorted(values.items())) for split, values in found)
+
+
+def classes_in(tmp_path, split):
+    """How many examples of each class a reader finds in a split."""
+    info = info_of(tmp_path)
+    found = Counter(
+        dict(values)["label"] for name, values in sorted_examples(tmp_path) if name == split
+    )
+    return {name: found[label] for label, name in enumerate(info.class_names)}
 
 
 def test_it_has_the_bytes_of_the_batch_job_and_needs_no_audio(tmp_path, music):
@@ -131,11 +141,10 @@ def test_once_goes_on_after_it_and_neither_loses_nor_repeats(tmp_path, music):
 
 
 def test_corrected_listens_have_the_bytes_of_the_batch_job(tmp_path, music):
-    """Of looks in any order the newest counts; until a compaction readers have the older ones."""
+    """Of looks in any order the newest counts, before a compaction and after it."""
     announce(tmp_path / "announced", *(announced(t, at=t % 2 * 300) for t in range(12)), b"[]")
     announce(tmp_path / "announced", announced(5, at=1_200, listens=4_000))  # in the same run
     stream(tmp_path)
-    examples = sorted_examples(tmp_path)
     announce(
         tmp_path / "announced",
         announced(2, at=900, listens=4_001),
@@ -152,8 +161,7 @@ def test_corrected_listens_have_the_bytes_of_the_batch_job(tmp_path, music):
     )
     (third,) = stream(tmp_path)
     assert third.counts == {"announced": 3, "corrections": 1, "duplicates": 2, "tracks": 0}
-    tracks_before = [example for example in sorted_examples(tmp_path) if example in examples]
-    assert tracks_before == examples
+    before, examples = info_of(tmp_path), sorted_examples(tmp_path)
     shutil.move(music, tmp_path / "elsewhere")
     manifest = compact(tmp_path)
     shutil.move(tmp_path / "elsewhere", music)
@@ -168,6 +176,9 @@ def test_corrected_listens_have_the_bytes_of_the_batch_job(tmp_path, music):
     info, theirs = info_of(tmp_path), dataset_reader.load_dataset_info(str(expected))
     for split, found in info.splits.items():
         assert found.class_counts == theirs.splits[split].class_counts
+        assert found.class_counts == before.splits[split].class_counts
+    assert sorted_examples(tmp_path) == examples
+    assert info.corrections is None and len(before.corrections) == 3
     assert not stream(tmp_path)
     announce(tmp_path / "announced", announced(3, at=960, listens=1), announced(2, at=800))
     (again,) = stream(tmp_path)
@@ -175,14 +186,21 @@ def test_corrected_listens_have_the_bytes_of_the_batch_job(tmp_path, music):
     assert shards_of(made) == shards_of(expected)
 
 
-def test_corrections_of_generation_0_are_kept_and_change_nothing(tmp_path, music):
+def test_corrections_of_generation_0_are_kept_and_read(tmp_path, music):
     batch(tmp_path, [row(track) for track in range(9)], output="dataset")
     for at, track in enumerate((3, 4, 20)):
         announce(tmp_path / "announced", announced(track, at=300 * at, listens=4_444))
         stream(tmp_path)
-    before = sorted_examples(tmp_path)
+    announce(tmp_path / "announced", announced(20, at=1_200, listens=7))
+    stream(tmp_path)
+    before, counts = sorted_examples(tmp_path), info_of(tmp_path).splits
+    listens = {dict(values)["track_id"]: dict(values)["listens"] for _, values in before}
+    assert [listens[track] for track in (2, 3, 4, 20)] == [274, 4_444, 4_444, 7]
     manifest = compact(tmp_path)
     assert manifest.source["corrections"] == 2 and sorted_examples(tmp_path) == before
+    for split, found in info_of(tmp_path).splits.items():
+        assert found.class_counts == counts[split].class_counts
+        assert found.class_counts == classes_in(tmp_path, split)
     announce(tmp_path / "announced", announced(3, at=900, listens=4_444), announced(4, at=5))
     (manifest,) = stream(tmp_path)
     assert manifest.counts == {"announced": 2, "duplicates": 2, "tracks": 0}

@@ -8,13 +8,14 @@ import dataclasses
 import json
 import random
 import shutil
+from collections import Counter
 
 import pytest
 from prometheus_client import parser
 
 from beam_pipelines import pipeline
-from beam_pipelines.stream import known, metrics, written_generation
-from common import dataset_reader
+from beam_pipelines.stream import compaction, known, metrics, written_generation
+from common import dataset_reader, generations
 from common.dataset_config import SPLITS
 from common.errors import UserFacingError
 from tests.support import direct_job
@@ -23,6 +24,7 @@ from tests.support.streams import (
     BEGIN,
     CONFIG,
     NOW,
+    RULES,
     Killed,
     MadeUp,
     announce,
@@ -34,6 +36,8 @@ from tests.support.streams import (
     shards_of,
     stream,
 )
+
+LATER = dataclasses.replace(RULES, unlabelled=True)
 
 
 @pytest.fixture(autouse=True)
@@ -73,9 +77,10 @@ def test_a_dataset_of_batch_grows_and_keeps_what_it_had(tmp_path, music):
         *(announced(track, at=600) for track in range(18, 30)),
         announced(3, listens=4_999),
     )
-    (manifest,) = stream(tmp_path)
-    counts = {"announced": 13, "duplicates": 2, "corrections": 1, "tracks": 10}
-    assert manifest.counts == counts and manifest.rejected == {}
+    correction, manifest = stream(tmp_path)
+    counts = {"announced": 13, "duplicates": 2, "corrections": 1, "tracks": 0}
+    assert correction.counts == counts and correction.window is None
+    assert manifest.counts == {"tracks": 10} and manifest.rejected == {}
     assert manifest.statistics is None
     after = everything_in(tmp_path / "dataset")
     assert {name: after[name] for name in before} == before
@@ -144,6 +149,143 @@ def test_a_run_that_is_killed_loses_nothing_and_does_nothing_twice(
         for name, count in manifest.counts.items():
             totals[name] = totals.get(name, 0) + count
     assert totals == {"announced": 14, "tracks": 12}
+
+
+def labels_in_windows():
+    """Tracks of three windows, some without listens, and what is announced of them later."""
+    values = [announced(t, at=t % 3 * 300, listens=None if t % 2 else 137 * t) for t in range(12)]
+    values += [announced(t, at=610 + t, listens=3_000 + t) for t in (1, 3, 5)]
+    values += [announced(t, at=1_200 + t, listens=t) for t in (2, 3)]
+    values += [announced(3, at=1_290, listens=1_001), announced(4, at=1_250, listens=548)]
+    return values
+
+
+@pytest.mark.parametrize("rules", [RULES, LATER], ids=["wait", "later"])
+def test_one_run_and_a_run_in_and_after_each_window_give_the_same_bytes(tmp_path, music, rules):
+    values = labels_in_windows()
+    random.Random(1).shuffle(values)
+    announce(tmp_path / "announced", *values)
+    manifests = stream(tmp_path, rules=rules)
+    assert sum(manifest.source.get("corrections", 0) for manifest in manifests) >= 2
+    values.sort(key=lambda value: value["announced_at"])
+    for now in range(BEGIN + 150, BEGIN + 1_800, 150):
+        while values and generations.seconds_of(values[0]["announced_at"]) <= now:
+            announce(tmp_path / "stream", values.pop(0))
+        if (tmp_path / "stream").exists():
+            stream(tmp_path, source="stream", output="again", now=now, rules=rules)
+    assert not values
+    made = everything_in(tmp_path / "dataset")
+    assert made == everything_in(tmp_path / "again")
+    assert (rules is LATER) == any(name.endswith("unlabelled.jsonl") for name in made)
+
+
+@pytest.mark.parametrize("kill_at", range(5))
+def test_a_run_that_is_killed_loses_no_label(tmp_path, music, monkeypatch, kill_at):
+    announce(tmp_path / "announced", *labels_in_windows())
+    stream(tmp_path, output="at_once", rules=LATER)
+    step = iter(range(100))
+    write_manifest = written_generation.write_manifest
+
+    def write(*arguments):
+        if next(step) == kill_at:
+            raise Killed
+        write_manifest(*arguments)
+
+    monkeypatch.setattr(written_generation, "write_manifest", write)
+    with contextlib.suppress(Killed):
+        stream(tmp_path, rules=LATER)
+        assert kill_at == 4  # there are four generations
+    info = dataset_reader.load_dataset_info(str(tmp_path / "dataset"))
+    assert not dataset_reader.damage(info, str(tmp_path / "dataset"))  # labels never come first
+    stream(tmp_path, rules=LATER)
+    assert everything_in(tmp_path / "dataset") == everything_in(tmp_path / "at_once")
+    assert not stream(tmp_path, rules=LATER)
+
+
+def test_what_lands_without_listens_is_labelled_later_and_compacted(tmp_path, music):
+    """A run that waits for labels again goes on with what landed without."""
+    announce(tmp_path / "announced", *labels_in_windows())
+    manifests = stream(tmp_path, rules=LATER)
+    counts = Counter()
+    for manifest in manifests:
+        counts.update(manifest.counts)
+    assert counts == {
+        "announced": 19,
+        "tracks": 12,
+        "labels": 2,
+        "corrections": 2,
+        "merged": 2,
+        "duplicates": 1,
+    }
+    folder = tmp_path / "dataset/generations"
+    first = json.loads((folder / "000001/manifest.json").read_text())["splits"]
+    unlabelled = [s.get("unlabelled", 0) for split in first.values() for s in split["shards"]]
+    lines = (folder / "000001/unlabelled.jsonl").read_text().splitlines()
+    assert sum(unlabelled) == sum(len(json.loads(line)["track_ids"]) for line in lines) == 2
+    announce(
+        tmp_path / "announced",
+        announced(7, at=1_500, listens=5),
+        announced(30, at=1_500, listens=None),
+    )
+    (manifest,) = stream(tmp_path)
+    assert manifest.counts == {"announced": 2, "labels": 1, "tracks": 0}
+    assert manifest.source["waiting"] == 1  # 30 waits for its listens
+
+    def found():
+        info = dataset_reader.load_dataset_info(str(tmp_path / "dataset"))
+        assert info.split_check["groups_in_two_splits"] == 0
+        examples = dataset_reader.read_examples(info, str(tmp_path / "dataset"))
+        return sorted(
+            (values["track_id"], values["listens"], values["label"]) for _, values in examples
+        )
+
+    before = found()
+    assert before == [
+        (t, n, sum(n >= edge for edge in CONFIG.thresholds) if n >= 0 else -1)
+        for t, n in enumerate([0, 3_001, 2, 1_001, 548, 3_005, 822, 5, 1_096, -1, 1_370, -1])
+    ]
+    compacted = compaction.compact(str(tmp_path / "dataset"))
+    compacted_shards = shards_of(folder / f"{compacted.generation:06d}")
+    assert found() == before and compacted.num_records - compacted.num_examples == 2
+    known_now = [row(t, listens=n) for t, n, _ in before if n >= 0]
+    shutil.rmtree(folder)
+    announce(
+        tmp_path / "rows",
+        *(value | {"announced_at": generations.text_of(BEGIN)} for value in known_now),
+        *(announced(t, listens=None) for t in (9, 11)),
+    )
+    stream(tmp_path, source="rows", rules=LATER)
+    assert shards_of(folder / "000001") == compacted_shards
+
+
+def test_a_label_of_a_rejected_track_is_announced_anew(tmp_path, music):
+    """Nobody has its record; what was said of its listens is an announcement as any other."""
+    announce(
+        tmp_path / "announced",
+        announced(13, listens=None),
+        announced(1, at=600),
+        announced(13, at=600, listens=9),
+    )
+    manifests = stream(tmp_path, rules=LATER)
+    assert [manifest.rejected for manifest in manifests] == [{"undecodable": 1}, {}]
+    assert not (tmp_path / "dataset/generations/000002/corrections.jsonl").exists()
+    (music / "13.mp3").write_bytes(b"good now")
+    (manifest,) = stream(tmp_path, rules=LATER)
+    assert manifest.num_examples == 1 and not stream(tmp_path, rules=LATER)
+
+
+@pytest.mark.parametrize("name", ["corrections.jsonl", "unlabelled.jsonl"])
+def test_readers_name_a_damaged_list(tmp_path, music, name):
+    announce(tmp_path / "announced", *labels_in_windows())
+    stream(tmp_path, rules=LATER)
+    paths = sorted((tmp_path / "dataset/generations").glob(f"*/{name}"))
+    whole = paths[0].read_bytes()
+    for data in (None, whole[:-3], whole.partition(b"\n")[2], b"[]\n"):
+        paths[0].unlink(missing_ok=True)
+        if data is not None:
+            paths[0].write_bytes(data)
+        with pytest.raises(UserFacingError, match=f"{paths[0].parent.name}/{name}: "):
+            dataset_reader.load_dataset_info(str(tmp_path / "dataset"))
 
 
 def test_audio_that_comes_a_minute_later_and_audio_that_never_comes(tmp_path, music):
@@ -265,7 +407,8 @@ def test_a_damaged_state_is_named(tmp_path, music):
             stream(tmp_path)
         (folder / name).write_text(text)
     shutil.rmtree(folder.parent)
-    assert len(stream(tmp_path)) == 1  # it begins anew
+    again = stream(tmp_path)  # it begins anew
+    assert [manifest.generation for manifest in again] == [1, 2]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from beam_pipelines.pipeline import Job
 def run(job: Job) -> None:
     """Runs a job whose thresholds are given and whose inputs have no categories or texts."""
     thresholds = job.config.thresholds
-    rows = list(track_rows.ReadCatalogue(job.config).process(job.tracks_csv))
+    read = track_rows.ReadCatalogue(job.config, may_lack_listens=job.is_generation)
+    rows = list(read.process(job.tracks_csv))
     rows_in_split = Counter(split for split, _, _ in rows)
     planned = pipeline.PlanShards(job).process(None, rows_in_split, thresholds, {})
     by_shard = {name: [] for name, _ in planned}

@@ -86,7 +86,7 @@ def test_draws_are_records_of_the_split_none_twice_and_depend_on_the_seed_alone(
     def drawn(size, seed):
         from common import records
 
-        found = sample.draw(train, folder, size=size, seed=(seed,))
+        found = sample.draw(info, train, folder, size=size, seed=(seed,))
         return [records.decode_example(record)["track_id"] for record in found]
 
     first = drawn(30, 1)
@@ -97,7 +97,9 @@ def test_draws_are_records_of_the_split_none_twice_and_depend_on_the_seed_alone(
     assert len(times) == 200  # each may come
     assert np.std(list(times.values())) < 3 * np.sqrt(400 * 20 / 200)
     few = dataclasses.replace(train, shards=train.shards[:3])
-    assert len(list(sample.draw(few, folder, size=100, seed=(0,)))) == 15  # all that there are
+    assert (
+        len(list(sample.draw(info, few, folder, size=100, seed=(0,)))) == 15
+    )  # all that there are
 
 
 def test_few_shards_are_opened_however_many_there_are(many, tmp_path):
@@ -112,7 +114,7 @@ def test_few_shards_are_opened_however_many_there_are(many, tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sample.files, "open_to_read", note)
-        assert len(list(sample.draw(info.splits["train"], folder, size=60, seed=(3,)))) == 60
+        assert len(list(sample.draw(info, info.splits["train"], folder, size=60, seed=(3,)))) == 60
     assert len(set(opened)) == len(opened) <= sample.MAX_SHARDS
 
 
@@ -124,10 +126,10 @@ def test_a_damaged_or_missing_shard_is_named(tmp_path, place, what):
     data[place] ^= 0xFF
     path.write_bytes(data)
     with pytest.raises(UserFacingError, match=rf"train.*record 0: its {what} is damaged"):
-        list(sample.draw(info.splits["train"], str(tmp_path / "d"), size=3, seed=(0,)))
+        list(sample.draw(info, info.splits["train"], str(tmp_path / "d"), size=3, seed=(0,)))
     path.unlink()
     with pytest.raises(UserFacingError, match="the shard is missing"):
-        list(sample.draw(info.splits["train"], str(tmp_path / "d"), size=3, seed=(0,)))
+        list(sample.draw(info, info.splits["train"], str(tmp_path / "d"), size=3, seed=(0,)))
 
 
 def test_an_update_costs_in_proportion_to_what_is_new(tmp_path):

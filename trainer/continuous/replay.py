@@ -24,7 +24,9 @@ def only(info: DatasetInfo, generations: Collection[int]) -> DatasetInfo:
     return dataclasses.replace(
         info,
         splits={
-            name: _split([each for each in split.shards if generation_of(each.file) in generations])
+            name: Split.of_shards(
+                [each for each in split.shards if generation_of(each.file) in generations]
+            )
             for name, split in info.splits.items()
         },
     )
@@ -34,16 +36,7 @@ def in_one_split(info: DatasetInfo, name: str) -> DatasetInfo:
     """Returns a description with all shards in one split, and the others empty."""
     every = sample.together(info.splits.values())
     return dataclasses.replace(
-        info, splits={each: every if each == name else _split([]) for each in info.splits}
-    )
-
-
-def _split(shards: list[Shard]) -> Split:
-    return Split(
-        num_examples=sum(shard.num_examples for shard in shards),
-        class_counts={},
-        num_artists=0,
-        shards=tuple(shards),
+        info, splits={each: every if each == name else Split.of_shards([]) for each in info.splits}
     )
 
 
@@ -82,7 +75,9 @@ def mix(
         written = {"replayed": {}}
         for number, (split, name) in enumerate(FILES.items()):
             size = round(fresh.splits[split].num_examples * share / (1 - share))
-            drawn = sample.draw(old.splits[split], dataset_dir, size=size, seed=(seed, number))
+            drawn = sample.draw(
+                info, old.splits[split], dataset_dir, size=size, seed=(seed, number)
+            )
             written["replayed"][split] = _write(drawn, folder, name)
         plan.write(folder, MIX_FILE, written)
     splits: dict[str, Split] = {}
@@ -91,7 +86,7 @@ def mix(
         path = files.join(folder, replayed["file"])
         path = path if files.is_remote(path) else os.path.abspath(path)
         shard = Shard(**replayed | {"file": path})
-        both = _split([*fresh.splits[name].shards, *([shard] * bool(shard.num_examples))])
+        both = Split.of_shards([*fresh.splits[name].shards, *([shard] * bool(shard.num_examples))])
         splits[name] = dataclasses.replace(
             info.splits[name],
             num_examples=both.num_examples,

@@ -152,13 +152,14 @@ class Update:
         old, new = replay.only(info, trained_on), replay.only(info, self.plan.new)
         fresh = replay.in_one_split(new, "test")
         seen = observed.observe(info, reader.read_records(fresh, self.dataset_dir, "test"))
-        sample = self._drawn([old.splits["train"]], 10)
+        sample = self._drawn(info, [old.splits["train"]], 10)
         found = list(observed.compare(observed.observe(info, sample), seen, self.follow))
-        # Of the classes all are counted, in the manifests.
+        # Of the old classes all are counted, in the manifests.
+        labels = np.concatenate([each.label for each in answers])
         found.append(
             drift.of_counts(
                 _counts(before, ("train",)),
-                _counts(info, info.splits) - _counts(before, before.splits),
+                np.bincount(labels, minlength=len(info.class_names)),
                 what="label",
                 name="class",
                 artists=(before.splits["train"].num_artists, seen.artists),
@@ -166,7 +167,7 @@ class Update:
             )
         )
         # A network is surer of what it was trained on, so its answers are compared with others.
-        held = self._drawn([old.splits["validation"], old.splits["test"]], 11)
+        held = self._drawn(info, [old.splits["validation"], old.splits["test"]], 11)
         if len(held):
             found += observed.compare_answers(
                 exported_answers.probabilities_of(present, held),
@@ -185,9 +186,10 @@ class Update:
             earlier.append(_accuracy(line))
         return found
 
-    def _drawn(self, splits: Sequence[Split], number: int) -> tf.data.Dataset:
+    def _drawn(self, info: DatasetInfo, splits: Sequence[Split], number: int) -> tf.data.Dataset:
         """Draws old records, as many as drift is told from."""
         records = sample.draw(
+            info,
             sample.together(splits),
             self.dataset_dir,
             size=_MOST_OLD_CLIPS,

@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from common import dataset_info, dataset_reader, files, records
+from common.catalogue import UNKNOWN
 from common.dataset_info import DatasetInfo, Shard, Split
 from common.errors import UserFacingError, require
 
@@ -134,9 +135,10 @@ def left_out(
             os.makedirs(os.path.dirname(os.path.join(folder, shard.file)), exist_ok=True)
             require(files.exists(path), f"{path}: the shard is missing")
             damaged = []
+            before = labels[UNKNOWN]
             for record in scan_shard(info, dataset_dir, shard):
                 if isinstance(record, bytes):
-                    labels[records.decode_example(record)["label"]] += 1
+                    labels[info.newest(records.decode_example(record))["label"]] += 1
                 else:
                     damaged.append(record)
             if damaged:
@@ -144,10 +146,10 @@ def left_out(
             else:
                 files.link_or_copy(path, os.path.join(folder, shard.file))
             found += damaged
-            shards.append(shard)
+            shards.append(dataclasses.replace(shard, unlabelled=labels[UNKNOWN] - before))
         splits[name] = dataclasses.replace(
             split,
-            num_examples=sum(shard.num_examples for shard in shards),
+            num_examples=Split.of_shards(shards).num_examples,
             class_counts={
                 class_name: labels[label] for label, class_name in enumerate(info.class_names)
             },

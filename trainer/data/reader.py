@@ -143,14 +143,19 @@ def read_records(
     seed: int = 0,
     epoch: int = 0,
 ) -> tf.data.Dataset:
-    """Streams the serialized records of a split, as stored or, with a buffer, shuffled."""
-    paths = [
-        files.join(dataset_dir, shard.file)
-        for shard in info.splits[split].shards
-        if shard.num_examples
-    ]
+    """Streams the serialized records of a split that have a label, as stored or shuffled.
+
+    Args:
+        info, dataset_dir, split: as `batches` has them.
+        shuffle_buffer: records that a shuffle holds; 0 reads in the stored order.
+        seed, epoch: decide the order of a shuffle.
+    """
+    shards = [shard for shard in info.splits[split].shards if shard.num_examples > shard.unlabelled]
+    paths = [files.join(dataset_dir, shard.file) for shard in shards]
+    labelled = _labelled(info) if any(shard.unlabelled for shard in shards) else None
     if not shuffle_buffer:
-        return tf.data.TFRecordDataset(paths)
+        records = tf.data.TFRecordDataset(paths)
+        return records if labelled is None else records.apply(labelled)
     paths = list(np.random.default_rng([seed, epoch]).permutation(paths))
     records = tf.data.Dataset.from_tensor_slices(paths).interleave(
         tf.data.TFRecordDataset,
@@ -159,8 +164,20 @@ def read_records(
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
+    if labelled is not None:
+        records = records.apply(labelled)
     num_examples = info.splits[split].num_examples
     return records.shuffle(min(shuffle_buffer, num_examples), seed=_seed(seed, epoch))
+
+
+def _labelled(info: DatasetInfo) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
+    """A function that leaves out the serialized records that have no label."""
+    parse = parser(info, names=("label",), pictures=False)
+
+    def labelled(serialized: tf.Tensor) -> tf.Tensor:
+        return tf.boolean_mask(serialized, parse(serialized)["label"] >= 0)
+
+    return lambda records: records.batch(_RECORDS_PARSED_AT_ONCE).map(labelled).unbatch()
 
 
 def scalars(info: DatasetInfo) -> tuple[str, ...]:
@@ -182,6 +199,8 @@ def parser(
 ) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     """A function from serialized records, string [batch], to a dict of columns.
 
+    Listens and label are the newest of the dataset's list of generations, −1 where unknown.
+
     Args:
         info: of the dataset, whose `features` say what a record has.
         names: of the columns of one value a record.
@@ -192,6 +211,9 @@ def parser(
     needed = {*names, *(() if beside.encoder is None else beside.encoder.dtypes)}
     needed |= {"genre"} if beside.genres else set()
     needed |= {"listens"} if beside.log_listens else set()
+    newest = None
+    if info.corrections is not None and needed & {"listens", "label"}:
+        needed, newest = needed | {"listens", "label", "track_id"}, _newest(info)
     parsed = {name: _parsing(info.features[name], may_lack=may_lack) for name in sorted(needed)}
     for name in beside.arrays + ("spectrogram",) * pictures:
         # A record that has none gets zeros.
@@ -203,6 +225,8 @@ def parser(
 
     def parse(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         found = tf.io.parse_example(serialized, parsed)
+        if newest is not None:
+            found |= newest(found)
         values = {name: found[name] for name in names}
         for name in beside.arrays + ("spectrogram",) * pictures:
             values[name] = decode_pictures(found[name], info.features[name]["shape"])
@@ -220,6 +244,30 @@ def parser(
         return values
 
     return parse
+
+
+def _newest(info: DatasetInfo) -> Callable[[Mapping[str, tf.Tensor]], dict[str, tf.Tensor]]:
+    """A function from parsed columns to `listens` and `label` with what came after the records."""
+    assert info.corrections is not None
+    # Tensors, which all graphs share, and no constants, of which each has its own.
+    track_ids = tf.convert_to_tensor(info.corrections.track_ids)
+    listens = tf.convert_to_tensor(info.corrections.listens)
+    thresholds = tf.constant(info.thresholds, tf.float64)
+
+    def newest(columns: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        wanted = columns["track_id"]
+        place = tf.minimum(tf.searchsorted(track_ids, wanted), tf.size(track_ids) - 1)
+        is_newer = tf.gather(track_ids, place) == wanted
+        newer = tf.gather(listens, place)
+        classes = tf.searchsorted(
+            thresholds, tf.cast(newer, tf.float64), side="right", out_type=tf.int64
+        )
+        return {
+            "listens": tf.where(is_newer, newer, columns["listens"]),
+            "label": tf.where(is_newer, classes, columns["label"]),
+        }
+
+    return newest
 
 
 def _parsing(feature: Mapping[str, Any], *, may_lack: bool) -> tf.io.FixedLenFeature:

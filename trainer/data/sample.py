@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from common import files, records
-from common.dataset_info import Split
+from common.catalogue import UNKNOWN
+from common.dataset_info import DatasetInfo, Split
 from common.errors import UserFacingError
 
 # However many there are, no more shards than these are opened.
@@ -14,22 +15,21 @@ MAX_SHARDS = 16
 
 def together(splits: Iterable[Split]) -> Split:
     """Returns a split that has the shards of all of these; of the classes nothing is counted."""
-    shards = [shard for split in splits for shard in split.shards]
-    return Split(
-        num_examples=sum(shard.num_examples for shard in shards),
-        class_counts={},
-        num_artists=0,
-        shards=tuple(shards),
-    )
+    return Split.of_shards([shard for split in splits for shard in split.shards])
 
 
-def draw(split: Split, dataset_dir: str, *, size: int, seed: tuple[int, ...]) -> Iterator[bytes]:
-    """Yields records of a split, drawn without replacement; all where there are no more.
+def draw(
+    info: DatasetInfo, split: Split, dataset_dir: str, *, size: int, seed: tuple[int, ...]
+) -> Iterator[bytes]:
+    """Yields labelled records of a split, drawn without replacement; all where there are no more.
 
     They come from at most MAX_SHARDS shards, drawn with chances as large as they are, of which each
     gives as many as its size lets expect. What lies between the records drawn is skipped, not read.
+    Where some are unlabelled, so many more are drawn, and those left out; there may be some fewer
+    or more then.
 
     Args:
+        info: of the dataset.
         split: whose records.
         dataset_dir: where its shards lie.
         size: how many, at most.
@@ -39,20 +39,30 @@ def draw(split: Split, dataset_dir: str, *, size: int, seed: tuple[int, ...]) ->
         UserFacingError: a shard is missing or damaged.
     """
     rng = np.random.default_rng(seed)
-    shards = [shard for shard in split.shards if shard.num_examples]
+    shards = [shard for shard in split.shards if shard.num_examples > shard.unlabelled]
     if len(shards) > MAX_SHARDS:
-        sizes = np.array([shard.num_examples for shard in shards], float)
+        sizes = np.array([shard.num_examples - shard.unlabelled for shard in shards], float)
         drawn = rng.choice(len(shards), MAX_SHARDS, replace=False, p=sizes / sizes.sum())
         shards = [shards[index] for index in sorted(drawn)]
     counts = np.array([shard.num_examples for shard in shards], int)
-    size = min(size, int(counts.sum()))
+    unlabelled = sum(shard.unlabelled for shard in shards)
+    total = int(counts.sum())
+    if unlabelled:
+        size = -(-size * total // (total - unlabelled))
+    size = min(size, total)
     if not size:
         return
     of_shards = rng.multivariate_hypergeometric(counts, size)
     for shard, count in zip(shards, of_shards, strict=True):
         if count:
-            wanted = rng.choice(shard.num_examples, count, replace=False)
-            yield from _records_at(files.join(dataset_dir, shard.file), set(wanted.tolist()))
+            wanted = set(rng.choice(shard.num_examples, count, replace=False).tolist())
+            for record in _records_at(files.join(dataset_dir, shard.file), wanted):
+                if not shard.unlabelled or _has_label(info, record):
+                    yield record
+
+
+def _has_label(info: DatasetInfo, record: bytes) -> bool:
+    return info.newest(records.decode_example(record))["label"] != UNKNOWN
 
 
 def _records_at(path: str, indices: set[int]) -> Iterator[bytes]:

@@ -42,7 +42,7 @@ def measure(
     parse = reader.parser(info, names=(), beside=reader.Beside(arrays=network.arrays_of(inputs)))
 
     def drawn(split: Split, number: int) -> tf.data.Dataset:
-        records = sample.draw(split, dataset_dir, size=_MOST_CLIPS, seed=(seed, number))
+        records = sample.draw(info, split, dataset_dir, size=_MOST_CLIPS, seed=(seed, number))
         return tf.data.Dataset.from_tensor_slices(list(records)).batch(_BATCH).map(parse)
 
     others = sample.together([info.splits["validation"], info.splits["test"]])

@@ -106,7 +106,8 @@ def rows_of_newest(info: DatasetInfo, split: str) -> tuple[int, slice] | None:
     counts: dict[int, int] = {}
     for shard in info.splits[split].shards:
         generation = generation_of(shard.file)
-        counts[generation] = counts.get(generation, 0) + shard.num_examples
+        labelled = shard.num_examples - shard.unlabelled
+        counts[generation] = counts.get(generation, 0) + labelled
     filled = [generation for generation, count in counts.items() if count]
     if len(filled) < 2:
         return None

@@ -78,7 +78,7 @@ def train(
                 console.print(dataset.list_of_damaged())
             require(
                 dataset.info.splits["train"].num_examples > 0,
-                f"{dataset_dir}: the training split has no examples",
+                f"{dataset_dir}: the training split has no examples with a label",
             )
             model_folder.check(model_dir, config, dataset.info)
             begins_with = warm_start.of_training(
@@ -176,10 +176,12 @@ class Session:
                 checkpoints or its history are damaged, or it can't be written.
         """
         trainer, config, info = self.trainer, self.trainer.config, self.trainer.info
+        train = info.splits["train"]
+        passed_over = f", {train.unlabelled:,} without a label" if train.unlabelled else ""
         self._console.print(
             f"network: {config.network.title}, {trainer.model.count_params():,} parameters, on "
-            f"{devices.in_words(trainer.strategy)}; {info.splits['train'].num_examples:,} training "
-            "examples"
+            f"{devices.in_words(trainer.strategy)}; {train.num_examples:,} training "
+            f"examples{passed_over}"
         )
         resumed = resume.restore_state(trainer, self._checkpoints)
         self.position = position = resumed or Position()
