@@ -6,6 +6,8 @@ python -m trainer.follow --config=configs/six_conv_rgb.py --dataset_dir=dataset 
 Looks every --poll for new generations; with --once it ends when none is left. The same command goes
 on wherever it was stopped or killed. What lies in --model_dir: `continuous/plan.py`.
 
+Several workers, each with its TF_CONFIG, train an update together; the chief alone does the rest.
+
 With --dry_run it releases nothing; with --release=UPDATE --reason=TEXT it releases what that update
 has set aside, and does nothing else.
 """
@@ -13,16 +15,19 @@ has set aside, and does nothing else.
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 
-from common import command, files, generations, lock
+from common import command, generations, lock
 from common.errors import require
 from trainer.continuous import following, plan
+from trainer.continuous.plan import Plan
 from trainer.follow_config import FollowConfig
+from trainer.run import cluster, rendezvous
 from trainer.run.child import Child
 from trainer.run.stop_signal import EXIT_STOPPED, Stopped, StopSignal
-from trainer.train_config import TrainConfig
+from trainer.train_config import STRATEGIES, TrainConfig
 
 _CONFIG = command.define_config("configs/six_conv_rgb.py")
 _DATASET_DIR = flags.DEFINE_string(
@@ -37,9 +42,9 @@ _EXPORT_DIR = flags.DEFINE_string(
 _STRATEGY = flags.DEFINE_enum(
     "strategy",
     "auto",
-    ("auto", "one_device", "mirrored", "multi_worker"),
-    "mirrored: all devices of this machine; one_device: the first; auto: all there are. Several "
-    "workers can't follow.",
+    STRATEGIES,
+    "mirrored: all devices of this machine; one_device: the first; multi_worker: those of all "
+    "workers in TF_CONFIG; auto: all there are.",
 )
 _EVERY_GENERATIONS = flags.DEFINE_integer(
     "every_generations", 1, "How many new generations an update takes.", lower_bound=1
@@ -84,15 +89,12 @@ def main(argv: list[str]) -> int:
         values = command.config_values(_CONFIG)
         config = TrainConfig.from_dict(values)
         follow = FollowConfig.from_dict(values.get("follow", {}))
-        with command.kept_back_stderr(), stop.blocked():
-            # Here: a mistake in a flag should not wait for TensorFlow.
-            from trainer.run import devices
-        require(
-            not devices.is_multi_worker(_STRATEGY.value),
-            f"--strategy={_STRATEGY.value}: several workers (TF_CONFIG) can't follow; name "
-            "one_device or mirrored",
-        )
+        cluster.check(_STRATEGY.value)
         if _RELEASE.value is not None:
+            require(
+                not cluster.is_multi_worker(_STRATEGY.value),
+                "--release: it takes no workers; --strategy=one_device releases without the others",
+            )
             return _release(_RELEASE.value)
         if _ONCE.value:
             return _follow(config, follow, stop)
@@ -112,52 +114,68 @@ def _folders() -> dict[str, str]:
 
 
 def _follow(config: TrainConfig, follow: FollowConfig, stop: StopSignal) -> int:
-    """Does one update after the other, until there is nothing new."""
+    """Does one update after the other, until there is nothing new; in the chief, with the others.
+
+    Another worker trains the updates that the chief has planned, and ends when that does.
+    """
     folders = _folders()
     with command.kept_back_stderr(), stop.blocked():
-        from trainer.continuous import override
+        from trainer.continuous import override, workers
         from trainer.continuous.update import Update
         from trainer.run import devices, folder_lock
-
+    rendezvous.meet_workers(_STRATEGY.value)
+    with stop.blocked():
         strategy = devices.strategy_for(_STRATEGY.value)
-    with folder_lock.hold(folders["model_dir"], folders["export_dir"], force=_FORCE_UNLOCK.value):
-        stop.wait_for_steps()
-        override.finish_begun(**folders)
-        count = 0
-        while not _MAX_UPDATES.value or count < _MAX_UPDATES.value:
-            if stop.has_come():
-                print("stopped as asked; the same command goes on", flush=True)
-                return EXIT_STOPPED
-            done = plan.finished(folders["model_dir"])
-            following.write_history(folders["model_dir"], done)
-            planned = following.next_plan(
-                done, **folders, every_generations=_EVERY_GENERATIONS.value
-            )
-            if planned is None:
-                break
-            folder = plan.folder_of(folders["model_dir"], planned.update)
-            files.make_folder(folder)
-            files.write_atomically(folder, plan.PLAN_FILE, planned.to_json().encode())
-            update = Update(
-                plan=planned,
-                config=config,
-                follow=follow,
-                **folders,
-                strategy=strategy,
-                stop_asked=stop.has_come,
-                before=done,
-                dry_run=_DRY_RUN.value,
-            )
-            outcome = update.run()
-            if outcome is None:
-                print("stopped as asked; the same command goes on", flush=True)
-                return EXIT_STOPPED
-            following.write_history(folders["model_dir"], [*done, outcome])
-            print(following.in_words(outcome, folders["export_dir"]), flush=True)
-            count += 1
-        if not count:
-            print("nothing new", flush=True)
-    return 0
+    stop.wait_for_steps()
+
+    def update_of(
+        planned: Plan, done: Sequence[dict[str, Any]], with_workers: workers.Workers
+    ) -> Update:
+        return Update(
+            plan=planned,
+            config=config,
+            follow=follow,
+            **folders,
+            workers=with_workers,
+            stop_asked=stop.has_come,
+            before=done,
+            dry_run=_DRY_RUN.value,
+        )
+
+    def lead(with_workers: workers.Workers) -> int:
+        with folder_lock.hold(
+            folders["model_dir"], folders["export_dir"], force=_FORCE_UNLOCK.value
+        ):
+            override.finish_begun(**folders)
+            count = 0
+            while not _MAX_UPDATES.value or count < _MAX_UPDATES.value:
+                if stop.has_come():
+                    print("stopped as asked; the same command goes on", flush=True)
+                    return EXIT_STOPPED
+                done = plan.finished(folders["model_dir"])
+                following.write_history(folders["model_dir"], done)
+                planned = following.begin_next(
+                    done, **folders, every_generations=_EVERY_GENERATIONS.value
+                )
+                if planned is None:
+                    break
+                outcome = update_of(planned, done, with_workers).run()
+                if outcome is None:
+                    print("stopped as asked; the same command goes on", flush=True)
+                    return EXIT_STOPPED
+                following.write_history(folders["model_dir"], [*done, outcome])
+                print(following.in_words(outcome, folders["export_dir"]), flush=True)
+                count += 1
+            if not count:
+                print("nothing new", flush=True)
+        return 0
+
+    def train(update: int, with_workers: workers.Workers) -> None:
+        planned = plan.begun(folders["model_dir"], update)
+        assert planned is not None  # written by the chief
+        update_of(planned, (), with_workers).train_with_chief()
+
+    return workers.run(strategy, lead=lead, train=train)
 
 
 def _release(update: int) -> int:
@@ -179,8 +197,10 @@ def _watch(arguments: Sequence[str]) -> int:
     """Starts a process for what is new, whenever there is some; ends as that does if not well.
 
     Each is one of its own, so that the memory of TensorFlow does not grow from update to update.
+    Each worker of several does so; their processes meet, and what is new the chief's decides.
     """
     folders = _folders()
+    is_chief = cluster.is_chief_here(_STRATEGY.value)
     argv = [sys.executable, "-m", "trainer.follow", *arguments, "--once", "--max_updates=1"]
     print(f"watching {folders['dataset_dir']}", flush=True)
     looked: list[int] | None = None
@@ -208,6 +228,8 @@ def _watch(arguments: Sequence[str]) -> int:
             child.end()
         if code:
             return code
+        if not is_chief:
+            rendezvous.wait_for_end(cluster.chief_address())
 
 
 if __name__ == "__main__":

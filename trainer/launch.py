@@ -2,11 +2,11 @@ r"""Starts several workers of a training run on this machine, as torchrun does f
 
 python -m trainer.launch --workers=2 -- --config=configs/six_conv_rgb.py --dataset_dir=dataset …
 
-Each worker is a `trainer.train` with the flags after `--` and its task in TF_CONFIG; its lines are
-printed with its number. Together they have as many threads as there are cores. When one dies all
-are started again and resume from the newest checkpoint, a bounded number of times; not when one
-refuses its input (exit code 1). SIGTERM and Ctrl-C are passed on, and the command waits for the
-workers' checkpoint.
+Each worker is a `trainer.train`, or what --module names, with the flags after `--` and its task in
+TF_CONFIG; its lines are printed with its number. Together they have as many threads as there are
+cores. When one dies all are started again and resume from the newest checkpoint, a bounded number
+of times; not when one refuses its input (exit code 1). SIGTERM and Ctrl-C are passed on, and the
+command waits for the workers' checkpoint.
 """
 
 import contextlib
@@ -26,6 +26,9 @@ from trainer.run.child import Child, share_of_cores
 from trainer.run.stop_signal import EXIT_STOPPED
 
 _WORKERS = flags.DEFINE_integer("workers", 2, "How many workers.", lower_bound=1)
+_MODULE = flags.DEFINE_enum(
+    "module", "trainer.train", ("trainer.train", "trainer.follow"), "What each worker runs."
+)
 _MAX_RESTARTS = flags.DEFINE_integer(
     "max_restarts", 3, "How often a group in which a worker died is started again.", lower_bound=0
 )
@@ -36,7 +39,7 @@ def main(argv: list[str]) -> int:
         len(argv) > 1,
         "no flags for the workers; python -m trainer.launch --workers=2 -- --config=…",
     )
-    group = Group([sys.executable, "-m", "trainer.train", *argv[1:]], _WORKERS.value)
+    group = Group([sys.executable, "-m", _MODULE.value, *argv[1:]], _WORKERS.value)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, group.pass_on)
     for restarts_left in reversed(range(_MAX_RESTARTS.value + 1)):

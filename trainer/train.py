@@ -51,10 +51,10 @@ def main(argv: list[str]) -> int:
         config = TrainConfig.from_dict(command.config_values(_CONFIG))
         with command.kept_back_stderr(), stop.blocked():
             # Here: a mistake in a flag should not wait for them.
-            from trainer.run import folder_lock, session
+            from trainer.run import cluster, folder_lock, session
         model_dir = _MODEL_DIR.value.rstrip("/")
         export_dir = (_EXPORT_DIR.value or f"{model_dir}/export").rstrip("/")
-        folders = (model_dir, export_dir) if folder_lock.is_for_this_worker(_STRATEGY.value) else ()
+        folders = (model_dir, export_dir) if cluster.is_chief_here(_STRATEGY.value) else ()
         with folder_lock.hold(*folders, force=_FORCE_UNLOCK.value):
             finished = session.train(
                 config,

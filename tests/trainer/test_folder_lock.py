@@ -5,7 +5,7 @@ import json
 import pytest
 
 from common.errors import UserFacingError
-from trainer.run import folder_lock
+from trainer.run import cluster, folder_lock
 
 
 @pytest.mark.parametrize(
@@ -18,22 +18,22 @@ from trainer.run import folder_lock
     ],
 )
 def test_the_chief_locks_for_all_workers(monkeypatch, strategy, task, is_ours):
-    cluster = {"worker": ["localhost:1", "localhost:2"]}
-    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
-    assert folder_lock.is_for_this_worker(strategy) == is_ours
+    jobs = {"worker": ["localhost:1", "localhost:2"]}
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": jobs, "task": task}))
+    assert cluster.is_chief_here(strategy) == is_ours
 
 
 def test_a_chief_of_its_own_locks(monkeypatch):
-    cluster = {"chief": ["localhost:1"], "worker": ["localhost:2"]}
+    jobs = {"chief": ["localhost:1"], "worker": ["localhost:2"]}
     for kind, is_ours in (("chief", True), ("worker", False)):
-        values = {"cluster": cluster, "task": {"type": kind, "index": 0}}
+        values = {"cluster": jobs, "task": {"type": kind, "index": 0}}
         monkeypatch.setenv("TF_CONFIG", json.dumps(values))
-        assert folder_lock.is_for_this_worker("auto") == is_ours
+        assert cluster.is_chief_here("auto") == is_ours
 
 
 def test_a_process_without_workers_locks(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
-    assert folder_lock.is_for_this_worker("auto")
+    assert cluster.is_chief_here("auto")
 
 
 def test_both_folders_are_free_again_where_one_is_refused(tmp_path):

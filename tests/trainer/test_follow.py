@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from common.errors import UserFacingError
 from tests.support import drifting
 from tests.support.commands import assert_refused, run_module
 from tests.support.paths import ROOT
+from tests.support.processes import descendants
 from trainer.continuous import override
 from trainer.evaluation.gate_report import Override
 
@@ -25,14 +27,16 @@ FLAGS = [
     "--config.network.initializer=he",
     "--config.epochs=6",
     "--config.follow.epochs=6",
-    "--strategy=one_device",
 ]
+# What can be compared: dropout is drawn by each worker by itself.
+EXACT = ["--config.deterministic", "--config.dropout=0.0", "--config.follow.epochs=3"]
 
 
-def command(folder, *flags):
+def command(folder, *flags, strategy="one_device"):
     return [
         "trainer.follow",
         *FLAGS,
+        f"--strategy={strategy}",
         f"--dataset_dir={folder / 'dataset'}",
         f"--model_dir={folder / 'model'}",
         f"--export_dir={folder / 'export'}",
@@ -85,7 +89,7 @@ def test_what_makes_a_song_popular_changes(tmp_path):
 def watch_until(seen, folder):
     """Follows without --once until something is seen, and asks it to stop."""
     process = subprocess.Popen(
-        [sys.executable, "-m", *command(folder, "--poll=0.2")],
+        [sys.executable, "-m", *command(folder, "--poll=0.2", *EXACT)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -121,21 +125,30 @@ def moments_of_kills() -> list[str]:
     return sorted([*matter, *others], key=names.index)
 
 
-@pytest.mark.integration
-def test_kills_at_any_moment(tmp_path):
-    """The same releases as without, none twice, no number reused."""
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory):
+    """Folders as they are before update 2 and after it, where nobody stops it."""
+    whole = tmp_path_factory.mktemp("followed") / "whole"
+    before = whole.parent / "before"
     drifting.write(whole / "dataset", seed=0, sizes=(24, 6, 60))
     drifting.grow(whole / "dataset", 1, sizes=(8, 0, 60))
-    follow(whole, "--config.epochs=1", "--config.deterministic")
+    follow(whole, "--config.epochs=1", *EXACT)
     # So much more to learn from that the gate lets it pass.
     drifting.grow(whole / "dataset", 2, sizes=(300, 30, 30))
-    shutil.copytree(whole, killed)
-    follow(whole, "--config.deterministic")
+    shutil.copytree(whole, before)
+    follow(whole, *EXACT)
+    return before, whole
 
+
+@pytest.mark.integration
+def test_kills_at_any_moment(followed, tmp_path):
+    """The same releases as without, none twice, no number reused."""
+    before, whole = followed
+    killed = tmp_path / "killed"
+    shutil.copytree(before, killed)
     draw, plans, told = random.Random(7), set(), ""
     export, update = killed / "export", killed / "model/updates/000002"
-    flags = ("--once", "--config.deterministic", "--config.checkpoint_seconds=0")
+    flags = ("--once", *EXACT, "--config.checkpoint_seconds=0")
     for moment in moments_of_kills():
         process = subprocess.Popen(
             [sys.executable, "-m", *command(killed, *flags)],
@@ -171,11 +184,74 @@ def test_kills_at_any_moment(tmp_path):
     described = [export_folder.info_values(str(export / version)) for version in ("1", "2")]
     assert [each["update"]["id"] for each in described] == [each["id"] for each in found]
     assert described[1]["dataset_generations"] == [0, 1, 2]
-    assert described[1]["init_from"]["path"] == str(export / "1")
+    assert described[1]["init_from"]["path"].endswith("/export/1")
     training = json.loads((update / "training.json").read_text())
     assert training["dataset"]["generations"] == [0, 1, 2]
     assert json.loads((update / "gate.json").read_text())["passes"]
     assert "nothing new" in follow(killed)
+
+
+# Watching, each worker has a process for each update, which meet anew; it costs twice the time.
+WATCHES = [False, *([True] if KILLS > 2 else [])]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("watches", WATCHES)
+def test_two_workers_follow_as_one_device_does(watches, followed, tmp_path):
+    """Over two generations, with a worker killed in the first update's training."""
+    before, whole = followed
+    alone, group = tmp_path / "alone", tmp_path / "group"
+    shutil.copytree(whole, alone)
+    shutil.copytree(before, group)
+    for folder in (alone, group):
+        drifting.grow(folder / "dataset", 3, sizes=(20, 4, 30))
+    flags = (*EXACT, "--config.checkpoint_seconds=0")
+    follow(alone, *flags)
+
+    _, *of_follow = command(group, "--poll=0.2" if watches else "--once", *flags, strategy="auto")
+    launch = ["trainer.launch", "--workers=2", "--module=trainer.follow", "--", *of_follow]
+    process = subprocess.Popen(
+        [sys.executable, "-m", *launch],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    while not list(group.glob(MOMENTS["training"])) and process.poll() is None:
+        time.sleep(0.02)
+    os.kill(max(descendants(process.pid)), signal.SIGKILL)
+    if watches:
+        while not (group / "model/updates/000003/update.json").exists() and process.poll() is None:
+            time.sleep(0.1)
+        process.terminate()
+    told = process.communicate()[0]
+    assert process.returncode == (75 if watches else 0), told
+    assert "; all start again, 2 restarts left" in told and "resumed after" in told, told
+    assert "Traceback" not in told and "error: " not in told, told
+
+    found, expected = updates(group), updates(alone)
+    for ours, theirs in zip(found, expected, strict=True):
+        for name in ("outcome", "generations", "new", "clips", "steps"):
+            assert ours[name] == theirs[name], (name, told)
+    assert [each["new"] for each in found] == [[], [2], [3]]
+    curves = [
+        [
+            json.loads(line)["loss"]
+            for update in ("000002", "000003")
+            for line in (folder / f"model/updates/{update}/metrics.jsonl").read_text().splitlines()
+        ]
+        for folder in (group, alone)
+    ]
+    assert curves[0] == pytest.approx(curves[1], rel=1e-3)
+    tested = [[line["models"]["follow"] for line in history(folder)] for folder in (group, alone)]
+    for name in ("accuracy", "log_loss"):
+        ours, theirs = ([line[name] for line in lines] for lines in tested)
+        assert ours == pytest.approx(theirs, rel=1e-3)
+    versions = [
+        sorted(path.name for path in (folder / "export").iterdir() if path.name.isdecimal())
+        for folder in (group, alone)
+    ]
+    assert versions[0] == versions[1]
 
 
 @pytest.mark.integration
@@ -233,7 +309,12 @@ def test_a_release_by_a_person_has_a_reason(tmp_path):
 
 
 def test_what_can_not_follow_is_refused(tmp_path):
-    assert_refused(run_module(*command(tmp_path, "--strategy=multi_worker")), "multi_worker")
+    assert_refused(run_module(*command(tmp_path, strategy="multi_worker")), "TF_CONFIG")
+    several = json.dumps(
+        {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}
+    )
+    release = command(tmp_path, "--release=2", "--reason=so", strategy="auto")
+    assert_refused(run_module(*release, env={"TF_CONFIG": several}), "--release", "workers")
     assert_refused(run_module(*command(tmp_path, "--once")), "dataset", "no such folder")
     assert_refused(run_module(*command(tmp_path, "--config.follow.replay=1.0")), "follow.replay")
     assert not (tmp_path / "model/updates").exists()

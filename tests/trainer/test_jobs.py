@@ -16,7 +16,7 @@ from tests.support import images
 from tests.support.commands import run_module
 from tests.support.paths import ROOT
 from trainer.launch import free_ports
-from trainer.run import devices
+from trainer.run import cluster
 from trainer.run.stop_signal import EXIT_STOPPED
 
 JOBS = ROOT / "configs" / "jobs"
@@ -65,7 +65,7 @@ def test_the_pods_find_each_other():
     for number in range(spec["completions"]):
         # Kubernetes replaces what comes before it in the list.
         text = tf_config["value"].replace(f"$({index['name']})", str(number))
-        assert devices.workers_of(text) == spec["completions"]
+        assert cluster.workers_of(text) == spec["completions"]
         values = json.loads(text)
         address = f"{name}-{number}.{POD['subdomain']}:{port}"
         assert values["cluster"]["worker"][number] == address

@@ -16,7 +16,7 @@ from common.errors import UserFacingError
 from tests.support.commands import assert_refused, run_module
 from tests.support.paths import ROOT
 from trainer import launch
-from trainer.run import devices, rendezvous
+from trainer.run import cluster, rendezvous
 
 
 def tf_config(cluster, job="worker", index=0) -> str:
@@ -24,10 +24,17 @@ def tf_config(cluster, job="worker", index=0) -> str:
 
 
 def test_workers_of_tf_config():
-    assert devices.workers_of("") == 0
-    assert devices.workers_of("{}") == 0
-    assert devices.workers_of(tf_config({"worker": ["a:1", "b:1"]})) == 2
-    assert devices.workers_of(tf_config({"chief": ["a:1"], "worker": ["b:1"]}, "chief")) == 2
+    assert cluster.workers_of("") == 0
+    assert cluster.workers_of("{}") == 0
+    assert cluster.workers_of(tf_config({"worker": ["a:1", "b:1"]})) == 2
+    assert cluster.workers_of(tf_config({"chief": ["a:1"], "worker": ["b:1"]}, "chief")) == 2
+
+
+def test_the_chief_of_tf_config(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", tf_config({"worker": ["a:1", "b:1"]}, index=1))
+    assert cluster.chief_address() == "a:1"
+    monkeypatch.setenv("TF_CONFIG", tf_config({"worker": ["b:1"], "chief": ["a:1"]}))
+    assert cluster.chief_address() == "a:1"
 
 
 @pytest.mark.parametrize(
@@ -43,7 +50,7 @@ def test_workers_of_tf_config():
 )
 def test_an_impossible_tf_config(text):
     with pytest.raises(UserFacingError, match="TF_CONFIG"):
-        devices.workers_of(text)
+        cluster.workers_of(text)
 
 
 def test_multi_worker_without_workers(dataset_dir, tmp_path):
@@ -141,6 +148,17 @@ def test_an_address_that_another_process_has():
         own = f"localhost:{taken.getsockname()[1]}"
         with pytest.raises(UserFacingError, match=f"TF_CONFIG: {own} can't be listened on"):
             rendezvous.meet(own, [])
+
+
+def test_the_end_of_a_process_that_listens():
+    with socket.create_server(("", 0)) as there:
+        address = f"localhost:{there.getsockname()[1]}"
+        waiting = threading.Thread(target=rendezvous.wait_for_end, args=(address,))
+        waiting.start()
+        waiting.join(0.5)
+        assert waiting.is_alive()
+    waiting.join(10)
+    assert not waiting.is_alive()
 
 
 def test_sigterm_while_a_worker_waits_for_others(dataset_dir, tmp_path):

@@ -36,9 +36,9 @@ def next_plan(
             another one.
     """
     number = len(done) + 1
-    begun = plan.read(plan.folder_of(model_dir, number), plan.PLAN_FILE)
+    begun = plan.begun(model_dir, number)
     if begun is not None:
-        return Plan.from_dict(begun)
+        return begun
     versions = export_folder.versions(export_dir)
     served = str(versions[-1]) if versions else None
     manifests = plan.manifests_there(dataset_dir)
@@ -75,6 +75,16 @@ def next_plan(
         served=served,
         first=first,
     )
+
+
+def begin_next(done: Sequence[dict[str, Any]], *, model_dir: str, **where: Any) -> Plan | None:
+    """Writes the plan of the next update into its folder, and returns it; see `next_plan`."""
+    planned = next_plan(done, model_dir=model_dir, **where)
+    if planned is not None:
+        folder = plan.folder_of(model_dir, planned.update)
+        files.make_folder(folder)
+        files.write_atomically(folder, plan.PLAN_FILE, planned.to_json().encode())
+    return planned
 
 
 def _if_there(export_dir: str, name: str | None) -> str | None:

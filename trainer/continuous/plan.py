@@ -91,6 +91,12 @@ def write(folder: str, name: str, values: dict[str, Any]) -> None:
     files.write_atomically(folder, name, text.encode())
 
 
+def begun(model_dir: str, update: int) -> Plan | None:
+    """Returns the plan of an update, None before it has begun."""
+    values = read(folder_of(model_dir, update), PLAN_FILE)
+    return None if values is None else Plan.from_dict(values)
+
+
 def finished(model_dir: str) -> list[dict[str, Any]]:
     """Returns what came of each update that is done, in their order.
 
@@ -98,10 +104,10 @@ def finished(model_dir: str) -> list[dict[str, Any]]:
         UserFacingError: one is missing, so that nobody knows what has been trained on.
     """
     found = []
-    begun = numbers_in(model_dir)
-    for number, update in enumerate(begun, start=1):
+    numbers = numbers_in(model_dir)
+    for number, update in enumerate(numbers, start=1):
         done = read(folder_of(model_dir, update), DONE_FILE)
-        is_last = number == len(begun)
+        is_last = number == len(numbers)
         if update != number or (done is None and not is_last):
             raise UserFacingError(
                 f"{folder_of(model_dir, number)}: the update is missing or not done, and later "

@@ -20,12 +20,20 @@ from common.errors import UserFacingError
 from trainer.continuous import candidate, drift, observed, plan, replay
 from trainer.continuous.drift import Drift
 from trainer.continuous.plan import Plan
+from trainer.continuous.workers import Workers
 from trainer.data import damaged_records, reader, sample
 from trainer.evaluation import comparison, gate_report, metrics
 from trainer.evaluation.predictions import Predictions
 from trainer.follow_config import FollowConfig
 from trainer.model import export
-from trainer.run import compared_exports, exported_answers, gate, model_folder, warm_start
+from trainer.run import (
+    compared_exports,
+    devices,
+    exported_answers,
+    gate,
+    model_folder,
+    warm_start,
+)
 from trainer.run.loop import Diverged, Trainer
 from trainer.run.progress import Console
 from trainer.run.session import Session
@@ -47,7 +55,7 @@ class Update:
         config: of a training from new weights.
         follow: how an update differs from one.
         dataset_dir, model_dir, export_dir: the folders.
-        strategy: under which it trains.
+        workers: with which it trains.
         stop_asked: whether it has been asked to stop.
         before: what came of the updates before it.
         dry_run: whether a candidate that passes is set aside instead of released.
@@ -59,7 +67,7 @@ class Update:
     dataset_dir: str
     model_dir: str
     export_dir: str
-    strategy: tf.distribute.Strategy
+    workers: Workers
     stop_asked: Callable[[], bool]
     before: Sequence[dict[str, Any]]
     dry_run: bool = False
@@ -254,8 +262,39 @@ class Update:
 
     def _train(self, info: DatasetInfo) -> bool:
         """Trains, evaluates and writes the candidate; returns whether it came to the end."""
+        with self.workers.training(self.plan.update):
+            session = self._trained(info)
+        if session is None or self.stop_asked():
+            return False
+        # What a kill has left of it.
+        files.delete_folder(files.join(self.export_dir, self._candidate))
+        trained_on = self._described(info)["clips"]
+        made_by = {"number": self.plan.update, "id": self.plan.id, "clips": trained_on}
+        origin: dict[str, Any] = {"update": made_by}
+        if session.origin is not None:
+            origin["init_from"] = session.origin
+        export.write_candidate(
+            session.trainer.model.get_weights(),
+            self._config(),
+            info,
+            None if session.evaluation is None else session.evaluation.to_dict(),
+            self.export_dir,
+            dataset_dir=self.dataset_dir,
+            origin=origin,
+            name=self._candidate,
+        )
+        return True
+
+    def train_with_chief(self) -> None:
+        """Does the share of another worker in the training, which the chief has prepared."""
+        self._trained(
+            dataset_reader.load_dataset_info(self.dataset_dir, pinned=self.plan.generations)
+        )
+
+    def _trained(self, info: DatasetInfo) -> Session | None:
+        """Trains and evaluates, with all workers; returns None where one was asked to stop."""
         config, clips = self._config(), self._clips(info)
-        starts_from = self.plan.starts_from
+        starts_from, strategy = self.plan.starts_from, self.workers.strategy
         begins_with = warm_start.of_training(
             None if starts_from is None else files.join(self.export_dir, starts_from),
             reset_head=False,
@@ -269,35 +308,16 @@ class Update:
         if config.deterministic:
             tf.config.experimental.enable_op_determinism()
         session = Session(
-            Trainer(config, clips, self.strategy),
+            Trainer(config, clips, strategy),
             dataset_dir=self.dataset_dir,
             model_dir=self.folder,
             stop_asked=self.stop_asked,
-            console=Console(),
+            console=Console(silent=not devices.is_chief(strategy)),
             begins_with=begins_with,
         )
         with damaged_records.named(clips, self.dataset_dir):
             session.open()
-            if not (session.run_epochs() and session.evaluate()) or self.stop_asked():
-                return False
-        # What a kill has left of it.
-        files.delete_folder(files.join(self.export_dir, self._candidate))
-        trained_on = self._described(info)["clips"]
-        made_by = {"number": self.plan.update, "id": self.plan.id, "clips": trained_on}
-        origin: dict[str, Any] = {"update": made_by}
-        if begins_with is not None:
-            origin["init_from"] = begins_with.record
-        export.write_candidate(
-            session.trainer.model.get_weights(),
-            config,
-            info,
-            None if session.evaluation is None else session.evaluation.to_dict(),
-            self.export_dir,
-            dataset_dir=self.dataset_dir,
-            origin=origin,
-            name=self._candidate,
-        )
-        return True
+            return session if session.run_epochs() and session.evaluate() else None
 
     # ---- what becomes of the candidate
 

@@ -28,7 +28,7 @@ from common.errors import UserFacingError, require
 from trainer.data import damaged_records
 from trainer.evaluation import plots
 from trainer.evaluation.epochs import EpochMetrics, best_epoch
-from trainer.run import devices, model_folder
+from trainer.run import cluster, devices, model_folder
 from trainer.run.loop import Diverged, Trainer
 from trainer.run.progress import Console
 from trainer.run.session import Session
@@ -120,7 +120,7 @@ def run(
     """
     distribution = devices.strategy_for(strategy)
     require(
-        devices.workers_of(os.environ.get("TF_CONFIG", "")) < 2,
+        cluster.workers_of(os.environ.get("TF_CONFIG", "")) < 2,
         "TF_CONFIG: a sweep is for one process",
     )
     info = without_test(dataset_reader.load_dataset_info(dataset_dir, check_shards_of=_SPLITS))

@@ -1,12 +1,12 @@
-"""Device and strategy selection: this process's devices and the workers that TF_CONFIG names."""
+"""Device and strategy selection: this process's devices and those of the other workers."""
 
 import functools
-import json
-import os
+import sys
+from collections.abc import Callable
 
 import tensorflow as tf
 
-from common.errors import UserFacingError, require
+from trainer.run import cluster
 
 # Listed here, since the first time TensorFlow notes on stderr that there are no GPUs, and the
 # commands import this module with stderr kept back.
@@ -24,13 +24,8 @@ def strategy_for(name: str) -> tf.distribute.Strategy:
     Raises:
         UserFacingError: TF_CONFIG is missing or can't be trained by.
     """
-    num_workers = num_all_workers()
-    if is_multi_worker(name):
-        require(
-            num_workers > 0,
-            "--strategy=multi_worker: TF_CONFIG does not name the workers; python -m "
-            "trainer.launch --workers=2 -- … starts some on this machine",
-        )
+    cluster.check(name)
+    if cluster.is_multi_worker(name):
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
         # Each worker gets as many batches as the others, so they need not ask one another before
         # each whether there is one.
@@ -53,49 +48,6 @@ def _mirrored(names: tuple[str, ...]) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy(names)
 
 
-def is_multi_worker(name: str) -> bool:
-    """Returns whether a name selects the strategy for the workers of TF_CONFIG."""
-    return name == "multi_worker" or (name == "auto" and num_all_workers() > 1)
-
-
-def num_all_workers() -> int:
-    """Returns how many workers TF_CONFIG names, 0 without it; UserFacingError as `workers_of`."""
-    return workers_of(os.environ.get("TF_CONFIG", ""))
-
-
-def own_and_other_addresses() -> tuple[str, list[str]]:
-    """Returns the `host:port` of this worker and those of the others, as TF_CONFIG names them."""
-    values = json.loads(os.environ["TF_CONFIG"])
-    own = values["cluster"][values["task"]["type"]][int(values["task"]["index"])]
-    addresses = [address for job in values["cluster"].values() for address in job]
-    return own, [address for address in addresses if address != own]
-
-
-def workers_of(tf_config: str) -> int:
-    """Returns how many workers a TF_CONFIG names, 0 if it is empty.
-
-    Raises:
-        UserFacingError: it is not JSON, or has other tasks than a chief and workers.
-    """
-    if not tf_config:
-        return 0
-    try:
-        values = json.loads(tf_config)
-        cluster = values.get("cluster", {})
-        counts = {job: len(addresses) for job, addresses in cluster.items()}
-        task = values.get("task", {})
-        named = not counts or int(task["index"]) < counts[task["type"]]
-    except (ValueError, AttributeError, TypeError, KeyError) as error:
-        raise UserFacingError(f"TF_CONFIG can't be read ({error!r}): {tf_config[:200]}") from None
-    require(named, f"TF_CONFIG: its task is none of its cluster: {tf_config[:200]}")
-    for job in counts:
-        require(
-            job in ("chief", "worker"),
-            f"TF_CONFIG: a task {job}; chief and worker are those that train",
-        )
-    return sum(counts.values())
-
-
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
     """Returns whether this process is the chief, the one that writes."""
     resolver = strategy.cluster_resolver
@@ -103,6 +55,31 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
         return True
     has_chief = "chief" in resolver.cluster_spec().jobs
     return resolver.task_type == "chief" or (not has_chief and resolver.task_id == 0)
+
+
+def broadcast(strategy: tf.distribute.Strategy, value: int) -> int:
+    """Returns the chief's value, in every worker; each waits until all have come here."""
+    resolver = strategy.cluster_resolver
+    if resolver is None or not resolver.task_type:
+        return value
+    mine = value if is_chief(strategy) else 0
+    total = int(_sum_over_replicas(strategy)(tf.constant(mine, tf.int64)))
+    return total // len(local_replicas(strategy))
+
+
+@functools.cache
+def _sum_over_replicas(strategy: tf.distribute.Strategy) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns the function that sums an integer of each worker over all replicas."""
+
+    def of_worker(mine: tf.Tensor) -> tf.Tensor:
+        def add() -> tf.Tensor:
+            context = tf.distribute.get_replica_context()
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(mine))
+
+        return strategy.experimental_local_results(strategy.run(add))[0]
+
+    summing: Callable[[tf.Tensor], tf.Tensor] = tf.function(of_worker)
+    return summing
 
 
 def lost_worker(error: tf.errors.OpError) -> str | None:
@@ -113,7 +90,7 @@ def lost_worker(error: tf.errors.OpError) -> str | None:
     again in the meantime Aborted or a FailedPrecondition; what waited for it Cancelled or
     DeadlineExceeded. Others, such as Internal, may be a mistake of this worker's own.
     """
-    if num_all_workers() < 2:
+    if cluster.num_all_workers() < 2:
         return None
     codes = (
         tf.errors.UnavailableError,
@@ -128,6 +105,18 @@ def lost_worker(error: tf.errors.OpError) -> str | None:
     if not (isinstance(error, codes) or restarted):
         return None
     return (reason or error.message or type(error).__name__).splitlines()[0]
+
+
+def tell_of_lost_worker(error: tf.errors.OpError) -> None:
+    """Says that another worker is gone; raises the error if it is about something else."""
+    lost = lost_worker(error)
+    if lost is None:
+        raise error
+    print(
+        f"stopped, since another worker is gone ({lost}); the same command for all goes on at the "
+        "last checkpoint",
+        file=sys.stderr,
+    )
 
 
 def local_replicas(strategy: tf.distribute.Strategy) -> range:

@@ -24,7 +24,7 @@ from trainer.model import input_encoder, network
 from trainer.model.losses import losses
 from trainer.network_config import PosterConfig
 from trainer.run.checkpoints import Arrays, Damaged
-from trainer.run.devices import is_chief, local_replicas
+from trainer.run.devices import local_replicas
 from trainer.run.optimizer import class_weights, optimizer_of
 from trainer.train_config import TrainConfig
 
@@ -309,25 +309,9 @@ class Trainer:
         of_replicas = self.strategy.run(predict, args=(next(iterator),))
         return tuple(self.strategy.gather(values, axis=0) for values in of_replicas)
 
-    @tf.function
-    def _sum_over_replicas(self, value: tf.Tensor) -> tf.Tensor:
-        """Sums a value of each worker over all replicas."""
-
-        def add() -> tf.Tensor:
-            context = tf.distribute.get_replica_context()
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(value))
-
-        return self._first_local(self.strategy.run(add))
-
     def _first_local(self, value: tf.Tensor) -> tf.Tensor:
         """Returns a value that is the same in every replica, of the first one here."""
         return self.strategy.experimental_local_results(value)[0]
-
-    def broadcast(self, value: int) -> int:
-        """Returns the chief's value, in every worker."""
-        mine = value if is_chief(self.strategy) else 0
-        total = int(self._sum_over_replicas(tf.constant(mine, tf.int64)))
-        return total // len(local_replicas(self.strategy))
 
     # ---- passes
 

@@ -9,9 +9,24 @@ import time
 from collections.abc import Collection
 
 from common.errors import UserFacingError
+from trainer.run import cluster
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_TO_CONNECT = 1.0
+_SECONDS_TO_END = 30.0
+
+
+def meet_workers(strategy: str) -> None:
+    """Waits for the other workers of TF_CONFIG, if --strategy is to train with any.
+
+    Raises:
+        UserFacingError: another process listens at this worker's address; or TF_CONFIG can't be
+            read.
+    """
+    if cluster.is_multi_worker(strategy) and cluster.num_all_workers() > 1:
+        own, others = cluster.own_and_other_addresses()
+        print(f"waiting for {len(others) + 1} workers", flush=True)
+        meet(own, others)
 
 
 def meet(own: str, others: Collection[str]) -> None:
@@ -41,6 +56,16 @@ def meet(own: str, others: Collection[str]) -> None:
         missing = list(others)
         while missing := [address for address in missing if not is_listening(address)]:
             time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+
+def wait_for_end(address: str) -> None:
+    """Returns when nobody listens at a `host:port` any more, or has for long enough to be another.
+
+    A worker that is started again would take one that is about to end for the one that comes next.
+    """
+    until = time.monotonic() + _SECONDS_TO_END
+    while is_listening(address) and time.monotonic() < until:
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
 def is_listening(address: str) -> bool:

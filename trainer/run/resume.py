@@ -40,7 +40,7 @@ def restore_state(trainer: Trainer, newest: Checkpoints) -> Position | None:
     numbers = newest.numbers()
     found = _newest_undamaged(newest, numbers) if devices.is_chief(trainer.strategy) else None
     # 0: there is none, since a checkpoint's number is at least 1; −1: all are damaged.
-    chosen = trainer.broadcast(found or (-1 if numbers else 0))
+    chosen = devices.broadcast(trainer.strategy, found or (-1 if numbers else 0))
     if chosen == 0:
         return None
     require(chosen > 0, f"{newest.folder}: every checkpoint is damaged; take another --model_dir")

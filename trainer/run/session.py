@@ -1,6 +1,6 @@
 """A training run: opens the model folder, trains the epochs, evaluates the best, exports it."""
 
-import sys
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -61,10 +61,7 @@ def train(
     Raises:
         UserFacingError: something the user gave does not fit.
     """
-    if devices.is_multi_worker(strategy) and devices.num_all_workers() > 1:
-        own, others = devices.own_and_other_addresses()
-        Console().print(f"waiting for {len(others) + 1} workers")
-        rendezvous.meet(own, others)
+    rendezvous.meet_workers(strategy)
     try:
         with stop.blocked():
             distribution = devices.strategy_for(strategy)
@@ -112,16 +109,9 @@ def train(
                 )
             # All leave together, and as the chief does: one that dies at its export, or is asked
             # to stop before it, is started again with the others.
-            return bool(session.trainer.broadcast(int(finished)))
+            return bool(devices.broadcast(distribution, int(finished)))
     except tf.errors.OpError as error:
-        lost = devices.lost_worker(error)
-        if lost is None:
-            raise
-        print(
-            f"stopped, since another worker is gone ({lost}); the same command for all goes on at "
-            "the last checkpoint",
-            file=sys.stderr,
-        )
+        devices.tell_of_lost_worker(error)
         return False
 
 
@@ -205,10 +195,11 @@ class Session:
             "epochs that are trained; bring it back, or take another --model_dir",
         )
         if self.is_chief:
-            model_folder.claim(self._model_dir, config, info, warm_start=self._origin)
+            model_folder.claim(self._model_dir, config, info, warm_start=self.origin)
 
     @property
-    def _origin(self) -> dict[str, Any] | None:
+    def origin(self) -> dict[str, Any] | None:
+        """What is recorded of the weights that it began with, None of new ones."""
         return None if self._begins_with is None else self._begins_with.record
 
     def has_ended(self) -> bool:
@@ -289,7 +280,9 @@ class Session:
             if progress.stop:
                 return False
             if self.is_chief and time.monotonic() - saved > trainer.config.checkpoint_seconds:
-                resume.save_state(trainer, self._checkpoints, self.position)
+                # What is not finite all workers find together, in the next steps or after them.
+                with contextlib.suppress(Diverged):
+                    resume.save_state(trainer, self._checkpoints, self.position)
                 saved = time.monotonic()
         return True
 
@@ -309,7 +302,7 @@ class Session:
         """Evaluates the best epoch on the test split; writes evaluation, curves and report."""
         trainer, info = self.trainer, self.trainer.info
         # The chief has written its file before any worker comes here: they take a step together.
-        trainer.broadcast(0)
+        devices.broadcast(trainer.strategy, 0)
         model_folder.restore_best(self._model_dir, trainer.model)
         predictions = None
         if info.splits["test"].num_examples:
@@ -354,8 +347,8 @@ class Session:
             self._console.print(
                 report.table(self.evaluation, split="test", num_artists=num_artists)
             )
-            if self._origin is not None:
-                self._console.print(warm_start.in_words(self._origin, trainer.config))
+            if self.origin is not None:
+                self._console.print(warm_start.in_words(self.origin, trainer.config))
         page = split_evaluation.write_report(
             trainer.config,
             info,
@@ -400,7 +393,7 @@ class Session:
             None if self.evaluation is None else self.evaluation.to_dict(),
             export_dir,
             dataset_dir=self._dataset_dir,
-            origin={} if self._origin is None else {"init_from": self._origin},
+            origin={} if self.origin is None else {"init_from": self.origin},
         )
         exported = export.verify_and_release(candidate, export_dir, self._dataset_dir)
         self._console.print(f"exported: {exported}")

@@ -20,7 +20,7 @@ from common.config import differences
 from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError, one_line, require
 from trainer.model import network
-from trainer.run import model_folder
+from trainer.run import devices, model_folder
 from trainer.run.checkpoints import Arrays
 from trainer.run.loop import Trainer
 from trainer.train_config import TrainConfig
@@ -266,7 +266,7 @@ def begin(trainer: Trainer, source: Source, *, reset_head: bool) -> None:
     """
     mine = int(source.fingerprint[:12], 16)
     require(
-        trainer.broadcast(mine) == mine,
+        devices.broadcast(trainer.strategy, mine) == mine,
         f"{_FLAG}={source.path}: the workers have read different weights; did it change meanwhile?",
     )
     taken = by_name(source, trainer)
