@@ -193,7 +193,7 @@ def read(path: str) -> bytes:
 def entries(data: bytes, parse: Callable[[Any], Entry], *, name: str) -> Iterator[Entry]:
     """Yields the entries of a list, a line of JSON each; UserFacingError where one is none."""
     try:
-        for line in io.BytesIO(data):
+        for line in io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", newline="\n"):
             yield parse(json.loads(line))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserFacingError(f"{name}: damaged ({error!r:.100})") from None

@@ -58,3 +58,35 @@ def add(dataset_dir: pathlib.Path, part: pathlib.Path, *, generation: int, **oth
     part.rename(folder)
     (folder / generations.MANIFEST_FILE).write_text(manifest.to_json())
     return manifest
+
+
+def grow_by_parts(folder, info, framed, *, count):
+    """A dataset whose generation 0 is empty and whose others share the records, in their order."""
+    empty = {
+        name: dataclasses.replace(
+            split,
+            num_examples=0,
+            num_artists=0,
+            class_counts=dict.fromkeys(split.class_counts, 0),
+            shards=(),
+        )
+        for name, split in info.splits.items()
+    }
+    folder.mkdir()
+    first = with_digests(dataclasses.replace(info, splits=empty), folder)
+    (folder / dataset_info.FILE_NAME).write_text(first.to_json())
+    size = len(framed) // count
+    for number in range(count):
+        part = folder.parent / f"{folder.name}-{number}"
+        part.mkdir()
+        data = b"".join(framed[number * size : (number + 1) * size])
+        (part / "train.tfrecord-00000-of-00001").write_bytes(data)
+        shard = dataset_info.Shard(
+            file="train.tfrecord-00000-of-00001", num_examples=size, bytes=len(data), sha256=""
+        )
+        train = dataclasses.replace(
+            empty["train"], num_examples=size, num_artists=size, shards=(shard,)
+        )
+        of_part = dataclasses.replace(info, splits=empty | {"train": train})
+        (part / dataset_info.FILE_NAME).write_text(of_part.to_json())
+        add(folder, part, generation=number + 1)

@@ -62,7 +62,7 @@ def test_the_same_examples_in_1_10_and_100_generations_give_the_same_batches(tmp
     found = {}
     for count in (1, 10, 100):
         folder = tmp_path / f"in-{count}"
-        grow_by_parts(folder, info, framed, count=count)
+        support.grow_by_parts(folder, info, framed, count=count)
         grown = dataset_reader.load_dataset_info(str(folder))
         assert len(grown.splits["train"].shards) == count
         found[count] = [
@@ -72,38 +72,6 @@ def test_the_same_examples_in_1_10_and_100_generations_give_the_same_batches(tmp
         ]  # fmt: skip
     assert len(found[1]) == 13
     assert found[1] == found[10] == found[100]
-
-
-def grow_by_parts(folder, info, framed, *, count):
-    """A dataset whose generation 0 is empty and whose others share the records, in their order."""
-    empty = {
-        name: dataclasses.replace(
-            split,
-            num_examples=0,
-            num_artists=0,
-            class_counts=dict.fromkeys(split.class_counts, 0),
-            shards=(),
-        )
-        for name, split in info.splits.items()
-    }
-    folder.mkdir()
-    first = support.with_digests(dataclasses.replace(info, splits=empty), folder)
-    (folder / dataset_info.FILE_NAME).write_text(first.to_json())
-    size = len(framed) // count
-    for number in range(count):
-        part = folder.parent / f"{folder.name}-{number}"
-        part.mkdir()
-        data = b"".join(framed[number * size : (number + 1) * size])
-        (part / "train.tfrecord-00000-of-00001").write_bytes(data)
-        shard = dataset_info.Shard(
-            file="train.tfrecord-00000-of-00001", num_examples=size, bytes=len(data), sha256=""
-        )
-        train = dataclasses.replace(
-            empty["train"], num_examples=size, num_artists=size, shards=(shard,)
-        )
-        of_part = dataclasses.replace(info, splits=empty | {"train": train})
-        (part / dataset_info.FILE_NAME).write_text(of_part.to_json())
-        support.add(folder, part, generation=number + 1)
 
 
 def test_damaged_records_of_a_generation_are_left_out(dataset):

@@ -1,7 +1,7 @@
 """Streams a dataset by tf.data, as its `dataset_info.json` describes it."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -212,8 +212,8 @@ def parser(
     needed |= {"genre"} if beside.genres else set()
     needed |= {"listens"} if beside.log_listens else set()
     newest = None
-    if info.corrections is not None and needed & {"listens", "label"}:
-        needed, newest = needed | {"listens", "label", "track_id"}, _newest(info)
+    if info.corrections is not None and (of_labels := needed & {"listens", "label"}):
+        needed, newest = needed | {"track_id"}, _newest(info, of_labels)
     parsed = {name: _parsing(info.features[name], may_lack=may_lack) for name in sorted(needed)}
     for name in beside.arrays + ("spectrogram",) * pictures:
         # A record that has none gets zeros.
@@ -246,8 +246,15 @@ def parser(
     return parse
 
 
-def _newest(info: DatasetInfo) -> Callable[[Mapping[str, tf.Tensor]], dict[str, tf.Tensor]]:
-    """A function from parsed columns to `listens` and `label` with what came after the records."""
+def _newest(
+    info: DatasetInfo, names: Collection[str]
+) -> Callable[[Mapping[str, tf.Tensor]], dict[str, tf.Tensor]]:
+    """A function from parsed columns to `listens` and `label`, with what came after the records.
+
+    Args:
+        info: of the dataset.
+        names: of the two, those that are wanted.
+    """
     assert info.corrections is not None
     # Tensors, which all graphs share, and no constants, of which each has its own.
     track_ids = tf.convert_to_tensor(info.corrections.track_ids)
@@ -257,15 +264,12 @@ def _newest(info: DatasetInfo) -> Callable[[Mapping[str, tf.Tensor]], dict[str, 
     def newest(columns: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         wanted = columns["track_id"]
         place = tf.minimum(tf.searchsorted(track_ids, wanted), tf.size(track_ids) - 1)
-        is_newer = tf.gather(track_ids, place) == wanted
-        newer = tf.gather(listens, place)
-        classes = tf.searchsorted(
-            thresholds, tf.cast(newer, tf.float64), side="right", out_type=tf.int64
+        found = {"listens": tf.gather(listens, place)}
+        found["label"] = tf.searchsorted(
+            thresholds, tf.cast(found["listens"], tf.float64), side="right", out_type=tf.int64
         )
-        return {
-            "listens": tf.where(is_newer, newer, columns["listens"]),
-            "label": tf.where(is_newer, classes, columns["label"]),
-        }
+        is_newer = tf.gather(track_ids, place) == wanted
+        return {name: tf.where(is_newer, found[name], columns[name]) for name in names}
 
     return newest
 
