@@ -15,11 +15,11 @@ from prometheus_client import parser
 
 from beam_pipelines import pipeline
 from beam_pipelines.stream import compaction, known, metrics, written_generation
-from common import dataset_reader, generations
+from common import catalogue, dataset_reader, generations
 from common.dataset_config import SPLITS
 from common.errors import UserFacingError
 from tests.support import direct_job
-from tests.support.commands import assert_refused, run_module
+from tests.support.commands import IN_MEMORY, assert_refused, run_module
 from tests.support.streams import (
     BEGIN,
     CONFIG,
@@ -411,11 +411,50 @@ def test_a_damaged_state_is_named(tmp_path, music):
     assert [manifest.generation for manifest in again] == [1, 2]
 
 
+@pytest.mark.integration
+def test_commands_with_labels_that_come_later(tmp_path, library, monkeypatch):
+    """Real clips on an engine, and the same steps without one; then what a person is shown."""
+    monkeypatch.undo()  # the real decoder
+    with library.tracks_csv.open("rb") as file:
+        tracks = list(catalogue.read_tracks(file, name="", subset="small"))[:4]
+    columns = ("track_id", "path", "artist_id", "genre")
+    rows = [{column: getattr(track, column) for column in columns} for track in tracks]
+    at = {"announced_at": "2026-11-25T10:00:00Z"}
+    announce(tmp_path / "announced", *(values | at for values in rows))
+    looks = [values | {"announced_at": "2026-11-25T11:00:00Z", "listens": 9} for values in rows[1:]]
+    announce(tmp_path / "announced", *looks)
+    result = run_module(
+        "beam_pipelines.stream_dataset",
+        "--config=configs/dataset_artist.py",
+        "--config.split_sizes=(0.5,0.25,0.25)",
+        f"--source={tmp_path / 'announced'}",
+        f"--audio_dir={library.audio_dir}",
+        f"--output_dir={tmp_path / 'dataset'}",
+        "--labels=later",
+        "--once",
+        *IN_MEMORY,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "without a label" in result.stdout and "labels" in result.stdout
+    (tmp_path / "music").symlink_to(library.audio_dir)
+    first, _ = stream(tmp_path, output="again", rules=LATER)
+    unlabelled, labelled = first.num_records, first.counts["labels"]
+    assert unlabelled and labelled
+    assert everything_in(tmp_path / "dataset") == everything_in(tmp_path / "again")
+    result = run_module(
+        "beam_pipelines.inspect_dataset", f"--dataset_dir={tmp_path / 'dataset'}", "--verify"
+    )
+    assert result.returncode == 0, result.stderr
+    left = unlabelled - labelled
+    assert f"records without a label, which training passes over: {left}\n" in result.stdout
+
+
 @pytest.mark.parametrize(
     ("flag", "words"),
     [
         ("--window=5", "--window=5: not a duration"),
         ("--source=kafka://broker/topic", "--source=kafka"),
+        ("--labels=never", "--labels=never: value should be one of"),
         ("--audio_dir=none", "none: no such folder"),
         ("--metrics_file=none/stream.prom", "--metrics_file=none/stream.prom: no such folder"),
         ("--config.tresholds=(1,2)", "tresholds"),
