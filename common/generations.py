@@ -254,7 +254,10 @@ def _check_fields(values: dict[str, Any], name: str) -> None:
         _check(found, _SPLIT_FIELDS, where)
         for index, shard in enumerate(found["shards"]):
             optional = {"unlabelled": _UNLABELLED}
-            _check(shard, _SHARD_FIELDS, f"{where}.shards[{index}]", optional=optional)
+            shard_name = f"{where}.shards[{index}]"
+            _check(shard, _SHARD_FIELDS, shard_name, optional=optional)
+            if shard.get("unlabelled", 0) > shard["num_examples"]:
+                raise UserFacingError(f"{shard_name}.unlabelled: more than it has")
         labelled = sum(s["num_examples"] - s.get("unlabelled", 0) for s in found["shards"])
         if labelled != found["num_examples"]:
             raise UserFacingError(f"{where}.num_examples: not what its shards have")
@@ -396,7 +399,8 @@ def info_of_list(first: DatasetInfo, manifests: Sequence[Manifest], *, name: str
         name: of the dataset, for messages.
 
     Raises:
-        UserFacingError: generation 0 is not the one that the others were added to.
+        UserFacingError: generation 0 is not the one that the others were added to, or their counts
+            can't be true.
     """
     if not manifests:
         return first
@@ -423,6 +427,11 @@ def info_of_list(first: DatasetInfo, manifests: Sequence[Manifest], *, name: str
             num_artists=sum(part.num_artists for part in parts),
             shards=tuple(shard for part in parts for shard in part.shards),
         )
+        if min(splits[split].class_counts.values(), default=0) < 0:
+            raise UserFacingError(
+                f"{name}: damaged; corrected.class_counts of its manifests take more examples of a "
+                f"class than the split {split} has"
+            )
     checks = [first.split_check, *(manifest.split_check for manifest in manifests)]
     reasons = list(first.rejected)
     reasons += sorted({reason for m in manifests for reason in m.rejected} - set(reasons))

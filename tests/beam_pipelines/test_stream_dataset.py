@@ -18,7 +18,7 @@ from beam_pipelines.stream import compaction, known, metrics, written_generation
 from common import catalogue, dataset_reader, generations
 from common.dataset_config import SPLITS
 from common.errors import UserFacingError
-from tests.support import direct_job
+from tests.support import direct_job, streams
 from tests.support.commands import IN_MEMORY, assert_refused, run_module
 from tests.support.streams import (
     BEGIN,
@@ -256,6 +256,29 @@ def test_what_lands_without_listens_is_labelled_later_and_compacted(tmp_path, mu
     )
     stream(tmp_path, source="rows", rules=LATER)
     assert shards_of(folder / "000001") == compacted_shards
+
+
+def test_each_clip_of_a_track_is_counted(tmp_path, music, monkeypatch):
+    """Where a track may have several, by reading how many it has."""
+    monkeypatch.setattr(streams, "CONFIG", dataclasses.replace(CONFIG, clips_per_track=3))
+    decode = MadeUp.decode
+
+    def several(self, track, data, *, thresholds):
+        decoded = decode(self, track, data, thresholds=thresholds)
+        return decoded._replace(records=decoded.records * (1 + track.track_id % 3))
+
+    monkeypatch.setattr(MadeUp, "decode", several)
+    batch(tmp_path, [row(track) for track in range(20, 26)], output="dataset")
+    values = labels_in_windows() + [announced(t, at=900, listens=4_000) for t in range(20, 26)]
+    announce(tmp_path / "announced", *values)
+    stream(tmp_path, rules=LATER)
+    for is_compacted in (False, True):
+        if is_compacted:
+            compaction.compact(str(tmp_path / "dataset"))
+        info = dataset_reader.load_dataset_info(str(tmp_path / "dataset"))
+        # 1, 2 or 3 of each, on average 2; the tracks 7, 9 and 11 are unlabelled.
+        assert (info.num_examples + info.unlabelled, info.unlabelled) == (18 * 2, 2 + 1 + 3)
+        assert not dataset_reader.damage(info, str(tmp_path / "dataset"))  # counts all classes
 
 
 def test_a_label_of_a_rejected_track_is_announced_anew(tmp_path, music):

@@ -1,11 +1,15 @@
 """A dataset as the list of its generations: manifests, the derived description, what is refused."""
 
 import dataclasses
+import hashlib
+import itertools
 import json
 
+import numpy as np
 import pytest
 
 from common import dataset_info, dataset_reader, generations
+from common.corrections import Corrections
 from common.errors import UserFacingError
 from common.generations import Manifest
 from tests.benchmarks.made_dataset import make_dataset
@@ -69,6 +73,57 @@ def test_one_fingerprint_for_each_list(dataset):
     assert len(set(found)) == 4
     assert found[0] == dataset_reader.first_info(str(dataset)).fingerprint
     assert found[3] == dataset_reader.load_dataset_info(str(dataset)).fingerprint
+
+
+def correct(dataset, generation, *, low, looks=({"track_id": 3, "listens": 4_000},)):
+    """Gives a generation a list of corrections, by which the training split has more low ones."""
+    folder = dataset / f"generations/{generation:06d}"
+    lines = [json.dumps({"announced_at": "2026-01-01T00:00:00Z"} | look) + "\n" for look in looks]
+    text = "".join(lines).encode()
+    (folder / "corrections.jsonl").write_bytes(text)
+    values = json.loads((folder / "manifest.json").read_text())
+    values["source"]["corrections"] = len(lines)
+    values["corrected"] = {
+        "sha256": hashlib.sha256(text).hexdigest(),
+        "class_counts": {"train": {"low": low, "high": -low}, "validation": {}, "test": {}},
+    }
+    (folder / "manifest.json").write_text(json.dumps(values))
+
+
+def test_corrections_of_a_generation_change_the_fingerprint_and_the_classes(dataset):
+    before = dataset_reader.load_dataset_info(str(dataset))
+    found = {before.fingerprint}
+    for low, listens in ((0, 4_000), (-1, 4_000), (1, 0)):
+        correct(dataset, 2, low=low, looks=[{"track_id": 3, "listens": listens}])
+        info = dataset_reader.load_dataset_info(str(dataset))
+        assert (info.corrections.listens_of(3), info.corrections.listens_of(4)) == (listens, -1)
+        counts, old = (each.splits["train"].class_counts for each in (info, before))
+        assert counts == old | {"low": old["low"] + low, "high": old["high"] - low}
+        found.add(info.fingerprint)
+    assert len(found) == 3  # by what is listed
+    assert dataset_reader.load_dataset_info(str(dataset), pinned=(0, 1)).corrections is None
+    correct(dataset, 2, low=1_000)
+    with pytest.raises(UserFacingError, match=r"damaged; corrected.class_counts .* train"):
+        dataset_reader.load_dataset_info(str(dataset))
+
+
+@pytest.mark.parametrize(
+    "look",
+    [{"track_id": -1, "listens": 1}, {"track_id": 3, "listens": 1.5}, {"track_id": 3},
+     {"track_id": 3, "listens": 2**70}, {"track_id": 3, "listens": 1, "announced_at": "today"}],
+)  # fmt: skip
+def test_corrections_are_read_strictly(dataset, look):
+    correct(dataset, 1, low=0, looks=[look])
+    with pytest.raises(UserFacingError, match=r"000001/corrections\.jsonl: damaged"):
+        dataset_reader.load_dataset_info(str(dataset))
+
+
+def test_the_newest_look_counts_in_any_order():
+    looks = [(3, 20.0, 7), (1, 5.0, 2), (3, 10.0, 9), (1, 5.0, 4), (2, 1.0, 0), (3, 20.0, 6)]
+    for order in itertools.permutations(looks):
+        track_ids, seconds, listens = map(np.array, zip(*order, strict=True))
+        found = Corrections.newest(track_ids=track_ids, seconds=seconds, listens=listens)
+        assert [found.listens_of(track) for track in range(5)] == [-1, 4, 0, 7, -1]
 
 
 def test_a_folder_without_a_manifest_is_unfinished(dataset):
@@ -143,6 +198,11 @@ def test_what_is_not_whole_is_said(dataset):
         ("splits.train.num_examples", 3, "splits.train.num_examples: not what its shards have"),
         ("splits.train.shards.0.file", "../x", "splits.train.shards[0]: file"),
         ("splits.train.shards.0.bytes", "9", "splits.train.shards[0]: bytes"),
+        ("splits.train.shards.0.unlabelled", 1, "num_examples: not what its shards have"),
+        ("splits.train.shards.0.unlabelled", 99, "shards[0].unlabelled: more than it has"),
+        ("splits.train.shards.0.unlabelled", None, "splits.train.shards[0]: unlabelled: None is"),
+        ("corrected", None, "corrected: None is not"),
+        ("corrected", {"sha256": "0" * 64, "class_counts": {"train": {"low": 1}}}, "corrected"),
         ("splits.other", {}, "splits: not train, validation, test"),
         ("split_check.groups_in_two_splits", None, "split_check.groups_in_two_splits"),
         ("statistics", {"spectrogram": 3}, "statistics"),

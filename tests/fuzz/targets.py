@@ -314,6 +314,10 @@ def a_manifest() -> dict[str, object]:
         "replaces": [],
         "versions": {"numpy": "2"},
         "statistics": info["statistics"],
+        "corrected": {
+            "sha256": "0" * 64,
+            "class_counts": {"train": {"low": -1}, "validation": {}, "test": {}},
+        },
     }
 
 
