@@ -73,7 +73,11 @@ class Training:
         session = self.session(stop_asked)
         session.open()
         self.began = session.position
-        return session.history if session.run_epochs(after_epoch) else None
+        try:
+            return session.history if session.run_epochs(after_epoch) else None
+        finally:
+            # A kill comes a moment after the write that has begun, as busy as the machine may be.
+            session._checkpoints.wait()
 
     def session(self, stop_asked=lambda: False):
         return Session(
