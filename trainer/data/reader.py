@@ -256,7 +256,7 @@ def _newest(
         names: of the two, those that are wanted.
     """
     assert info.corrections is not None
-    # Tensors, which all graphs share, and no constants, of which each has its own.
+    # Tensors and no constants, which would be written into the graph.
     track_ids = tf.convert_to_tensor(info.corrections.track_ids)
     listens = tf.convert_to_tensor(info.corrections.listens)
     thresholds = tf.constant(info.thresholds, tf.float64)

@@ -25,14 +25,14 @@ def draw(
 
     They come from at most MAX_SHARDS shards, drawn with chances as large as they are, of which each
     gives as many as its size lets expect. What lies between the records drawn is skipped, not read.
-    Where some are unlabelled, so many more are drawn, and those left out; there may be some fewer
-    or more then.
+    Where some are unlabelled, as many more are drawn and the unlabelled ones left out, so there may
+    be somewhat fewer or more than `size`.
 
     Args:
         info: of the dataset.
         split: whose records.
         dataset_dir: where its shards lie.
-        size: how many, at most.
+        size: how many, at most where all are labelled.
         seed: decides which.
 
     Raises:
