@@ -14,7 +14,7 @@ shards. The training itself must have none of these among its shards. What is re
 clips of all splits, is printed beside it.
 
 Memory: `trainer.follow` watches, and takes 50 generations of a step each. Its own, resident; and
-the most that each update's process ever had.
+the most that each update's process ever had, which grows a little as the test split does.
 
 python -m tests.benchmarks.following update (or: steps) FOLDER measures one there, printed as JSON.
 """
