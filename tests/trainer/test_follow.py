@@ -184,7 +184,7 @@ def test_kills_at_any_moment(followed, tmp_path):
     described = [export_folder.info_values(str(export / version)) for version in ("1", "2")]
     assert [each["update"]["id"] for each in described] == [each["id"] for each in found]
     assert described[1]["dataset_generations"] == [0, 1, 2]
-    assert described[1]["init_from"]["path"].endswith("/export/1")
+    assert described[1]["init_from"]["path"] == str(export / "1")
     training = json.loads((update / "training.json").read_text())
     assert training["dataset"]["generations"] == [0, 1, 2]
     assert json.loads((update / "gate.json").read_text())["passes"]
