@@ -7,11 +7,10 @@ audio and config.
 """
 
 import dataclasses
-import hashlib
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from typing import Any
 
@@ -21,29 +20,14 @@ from apache_beam.metrics import Metrics
 from apache_beam.pvalue import AsDict, AsList, AsSingleton, TaggedOutput
 from apache_beam.utils.shared import Shared
 
-from beam_pipelines import clip_record, output_folder, splits_and_shards
-from beam_pipelines.decoder_process import Decoded, Decoder
+from beam_pipelines import output_folder, splits_and_shards
+from beam_pipelines.decoder_process import Decoder
+from beam_pipelines.shard_writer import ShardWriter, Songs
 from beam_pipelines.track_rows import track_rows
-from beam_pipelines.written_shard import RejectedTrack, ShardSummary, WrittenShard
-from common import (
-    catalogue,
-    clips,
-    dataset_info,
-    files,
-    input_statistics,
-    labels,
-    records,
-    rejection,
-    song_parts,
-)
+from beam_pipelines.written_shard import ShardSummary
+from common import catalogue, dataset_info, files, input_statistics, labels, rejection
 from common.dataset_config import SPLITS, DatasetConfig
-from common.errors import UserFacingError, is_want_of_the_machine
-from common.pieces import NotAtHand, Pieces
-
-# The largest file that is taken: what a worker has room for, and 40 minutes of a CD are.
-MAX_BYTES = 400_000_000
-# How long a disk may take to give it.
-READ_SECONDS = 120.0
+from common.errors import UserFacingError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -158,13 +142,10 @@ class WriteShard(beam.DoFn):
     def __init__(self, job: Job):
         self._job = job
         self._decoders = Shared()
-        self._sample_rate = job.config.spectrogram.sample_rate
-        # Whether the songs are so long that few bytes of each are wanted, as of the last one.
-        self._are_long = False
 
     def setup(self) -> None:
-        self._choose = clips.choose_records(self._job.config)
-        self._decoder = self._decoders.acquire(self._start_decoder)
+        job = self._job
+        self._songs = Songs(job.config, job.audio_dir, self._decoders.acquire(self._start_decoder))
 
     def _start_decoder(self) -> Decoder:
         decoder = Decoder(self._job.config)
@@ -175,9 +156,13 @@ class WriteShard(beam.DoFn):
         self, element: tuple[str, Iterable[tuple[Any, ...]]], thresholds: tuple[float, ...]
     ) -> Iterator[Any]:
         name, rows = element
+        job = self._job
         # The empty row is PlanShards', so that a shard without tracks is written too.
         tracks = [catalogue.Track.unpacked(track) for _, track in sorted(filter(None, rows))]
-        written = self.written(name, tracks, thresholds)
+        writer = ShardWriter(
+            job.config, job.output_dir, self._songs.records_of, attempt=job.work.attempt
+        )
+        written = writer.written(name, tracks, thresholds)
         yield written.summary.packed()
         for line in written.rejected:
             # As JSON, since a file's name need not be UTF-8 and Beam's strings must.
@@ -190,160 +175,6 @@ class WriteShard(beam.DoFn):
             yield TaggedOutput("statistics", (written.summary.file, without_counts))
             for counted, count in statistics.counts.items():
                 yield TaggedOutput("counts", (counted, count))
-
-    def written(
-        self, name: str, tracks: list[catalogue.Track], thresholds: tuple[float, ...]
-    ) -> WrittenShard:
-        """Returns what is in a shard, which it writes unless an earlier run has."""
-        made_of = output_folder.digest(
-            self._job.config.to_dict(), thresholds, tracks, self._job.work.attempt
-        )
-        written = output_folder.read_done(self._job.output_dir, name, made_of)
-        if written is None:
-            written = self._write(name, tracks, thresholds)
-            output_folder.write_done(self._job.output_dir, written, made_of)
-            Metrics.counter("shards", "written").inc()
-        else:
-            Metrics.counter("shards", "kept from an earlier run").inc()
-        return written
-
-    def _write(
-        self, name: str, tracks: list[catalogue.Track], thresholds: tuple[float, ...]
-    ) -> WrittenShard:
-        """Writes a shard and returns what `process` hands on."""
-        kept = self._records_there(name) if self._job.work.attempt else {}
-        label_counts: Counter[int] = Counter()
-        written: list[catalogue.Track] = []
-        rejected: list[RejectedTrack] = []
-        missing_audio = num_bytes = 0
-        sha256 = hashlib.sha256()
-        config, split = self._job.config, name.partition(".")[0]
-        gatherer = input_statistics.Gatherer(
-            config.inputs,
-            height=config.spectrogram.num_mels,
-            num_shards=splits_and_shards.num_shards_of(name),
-        )
-        with files.atomic_file(self._job.output_dir, name) as file:
-            for track in tracks:
-                try:
-                    new = kept.get(track.track_id) or self.records_of(track, thresholds)
-                except FileNotFoundError:
-                    missing_audio += 1
-                    Metrics.counter("tracks", "without audio").inc()
-                    continue
-                except rejection.ClipError as error:
-                    rejected.append(RejectedTrack.of(track, error))
-                    Metrics.counter("tracks rejected", error.reason).inc()
-                    continue
-                for record in new:
-                    framed = records.frame(record)
-                    file.write(framed)
-                    sha256.update(framed)
-                    num_bytes += len(framed)
-                    if split == "train":
-                        gatherer.add(records.decode_example(record))
-                label_counts[labels.label_of(track.value, thresholds)] += len(new)
-                written.append(track)
-                for feature in clip_record.unknown_inputs(track, config.inputs):
-                    Metrics.counter("tracks with unknown inputs", feature).inc()
-        num_classes = len(config.class_names)
-        return WrittenShard(
-            summary=ShardSummary(
-                split=split,
-                file=name,
-                num_examples=sum(label_counts.values()),
-                bytes=num_bytes,
-                sha256=sha256.hexdigest(),
-                label_counts=tuple(label_counts[label] for label in range(num_classes)),
-                num_tracks=len(written),
-                missing_audio=missing_audio,
-                rejected=dict(Counter(line.reason for line in rejected)),
-            ),
-            rejected=tuple(rejected),
-            groups=groups_of(written, config.split_by),
-            statistics=gatherer.result().to_json() if split == "train" else None,
-        )
-
-    def records_of(self, track: catalogue.Track, thresholds: tuple[float, ...]) -> list[bytes]:
-        """Returns the records of a track; FileNotFoundError or ClipError if it has none."""
-        path = files.join(self._job.audio_dir, track.path)
-        try:
-            decoded = self._decoded(track, self._read(path, self._wanted), thresholds)
-        except NotAtHand:  # what has been read is not what its first bytes promise
-            decoded = self._decoded(track, self._read(path, _all), thresholds)
-        Metrics.counter("tracks", "decoded").inc()
-        if decoded.how == song_parts.ALONE:
-            Metrics.counter("tracks decoded", "in part").inc()
-        if decoded.how == song_parts.IN_DOUBT:
-            Metrics.counter("tracks decoded", "as a whole, since a part was in doubt").inc()
-        Metrics.counter("clips", "made").inc(len(decoded.records))
-        Metrics.counter("audio", "seconds").inc(round(decoded.audio_seconds))
-        Metrics.distribution("milliseconds a track", "decode").update(decoded.decode_ms)
-        Metrics.distribution("milliseconds a track", "picture").update(decoded.picture_ms)
-        found: list[bytes] = decoded.records
-        return found
-
-    def _read(self, path: str, wanted: Callable[[Pieces], tuple[int, int] | None]) -> Pieces:
-        """Reads what is wanted of a file; FileNotFoundError or ClipError if it can't be read."""
-        try:
-            pieces = files.read_pieces(
-                path,
-                wanted,
-                at_most=MAX_BYTES,
-                seconds=READ_SECONDS,
-                is_long=self._are_long,
-            )
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            if is_want_of_the_machine(error) or (files.is_remote(path) and files.may_pass(error)):
-                raise  # it is not the clip's fault, and the runner tries again
-            raise rejection.ClipError("undecodable", f"can't be read: {error.strerror}") from None
-        if files.is_remote(path):
-            self._are_long = not song_parts.needs_all(
-                pieces, self._choose, sample_rate=self._sample_rate
-            )
-        Metrics.counter("audio", "bytes read").inc(pieces.num_bytes)
-        Metrics.counter("audio", "bytes not read").inc(max(0, pieces.size - pieces.num_bytes))
-        return pieces
-
-    def _wanted(self, pieces: Pieces) -> tuple[int, int] | None:
-        return song_parts.bytes_wanted(pieces, self._choose, sample_rate=self._sample_rate)
-
-    def _decoded(
-        self, track: catalogue.Track, pieces: Pieces, thresholds: tuple[float, ...]
-    ) -> Decoded:
-        data = pieces.all() if pieces.is_whole else pieces
-        decoded: Decoded = self._decoder.decode(track, data, thresholds=thresholds)
-        return decoded
-
-    def _records_there(self, name: str) -> dict[int, list[bytes]]:
-        """Reads a shard that is there already: its records by track, none if it is not whole."""
-        by_track: dict[int, list[bytes]] = {}
-        try:
-            with files.open_to_read(files.join(self._job.output_dir, name)) as file:
-                for record in records.read_records(file, name=name):
-                    track_id = int(records.decode_example(record)["track_id"])
-                    by_track.setdefault(track_id, []).append(record)
-        except (FileNotFoundError, records.DamagedRecord):
-            Metrics.counter("shards", "missing or damaged").inc()
-            return {}
-        return by_track
-
-
-def groups_of(tracks: list[catalogue.Track], split_by: str) -> tuple[tuple[str, int], ...]:
-    """Returns (kind, id) of each artist of the tracks, and of what else a split keeps together."""
-    groups = {("artist", track.artist_id) for track in tracks if track.artist_id >= 0}
-    if split_by == "track":
-        groups |= {("track", track.track_id) for track in tracks}
-    if split_by == "date":
-        groups |= {("date", splits_and_shards.day_of(track.date_created)) for track in tracks}
-    return tuple(sorted(groups))
-
-
-def _all(pieces: Pieces) -> tuple[int, int] | None:
-    """Wants all bytes of a file."""
-    return None if pieces.is_whole else (0, pieces.size)
 
 
 class Finish(beam.DoFn):

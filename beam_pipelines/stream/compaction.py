@@ -20,17 +20,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from beam_pipelines import output_folder, pipeline
-from beam_pipelines.stream import announcements, known, written_generation
+from beam_pipelines.shard_writer import ShardWriter
+from beam_pipelines.stream import announcements, job_steps, known, written_generation
 from beam_pipelines.stream.plan import Waiting
-from beam_pipelines.track_rows import ReadCatalogue
-from beam_pipelines.written_shard import RejectedTrack, WrittenShard
+from beam_pipelines.written_shard import RejectedTrack
 from common import (
     dataset_info,
     dataset_reader,
     files,
     generations,
     hashing,
-    input_statistics,
     labels,
     records,
     rejection,
@@ -291,16 +290,10 @@ def _track_of(record: bytes) -> int:
     return int(records.decode_example(record)["track_id"])
 
 
-class _CopyShard(pipeline.WriteShard):
-    """Writes shards of records that are there; tracks come in the order of their shuffle keys."""
+class _Copied:
+    """The records of tracks that are there; they come in the order of their shuffle keys."""
 
-    def __init__(
-        self,
-        job: pipeline.Job,
-        merged: Iterator[_Records],
-        held: _Held,
-    ):
-        super().__init__(job)
+    def __init__(self, merged: Iterator[_Records], held: _Held):
         self._merged, self._held = merged, held
 
     def records_of(self, track: Track, thresholds: tuple[float, ...]) -> list[bytes]:
@@ -335,47 +328,20 @@ def _run(
 ) -> None:
     """Does what the dataset job does, with the records of each split for the audio."""
     config = job.config
-    rows = list(ReadCatalogue(config, may_lack_listens=True).process(job.tracks_csv))
-    rows_in_split = dict(Counter(split for split, _, _ in rows))
-    planned = pipeline.PlanShards(job).process(None, rows_in_split, config.thresholds, {})
-    by_shard: dict[str, list[tuple[Any, ...]]] = {name: [] for name, _ in planned}
-    for row in rows:
-        name, keyed = pipeline.assign_to_shard(row, rows_in_split, config=config)
-        by_shard[name].append(keyed)
-    writers = {split: _CopyShard(job, merged(split), held) for split in SPLITS}
-    written = []
-    for name, mine in by_shard.items():
-        tracks = [Track.unpacked(track) for _, track in sorted(mine)]
-        writer = writers[name.partition(".")[0]]
-        written.append(writer.written(name, tracks, config.thresholds))
-    _finish(job, written)
-
-
-def _finish(job: pipeline.Job, written: Sequence[WrittenShard]) -> None:
-    splits_of: dict[tuple[str, int], set[str]] = {}
-    for shard in written:
-        for group in shard.groups:
-            splits_of.setdefault(group, set()).add(shard.summary.split)
-    artists = Counter(
-        split for (kind, _), splits in splits_of.items() if kind == "artist" for split in splits
-    )
-    leaking = Counter(kind for (kind, _), splits in splits_of.items() if len(splits) > 1)
-    counts: Counter[input_statistics.Counted] = Counter()
-    statistics = []
-    for shard in written:
-        if shard.statistics is not None:
-            counts.update(input_statistics.ShardStatistics.from_json(shard.statistics).counts)
-            statistics.append((shard.summary.file, shard.statistics))
-    pipeline.Finish(job).process(
-        None,
-        [shard.summary.packed() for shard in written],
-        [(line.track_id, line.to_json()) for shard in written for line in shard.rejected],
-        dict(artists),
-        dict(leaking),
-        job.config.thresholds,
-        statistics,
-        input_statistics.most_frequent_of(counts),
-    )
+    writers = {
+        split: ShardWriter(
+            config,
+            job.output_dir,
+            _Copied(merged(split), held).records_of,
+            attempt=job.work.attempt,
+        )
+        for split in SPLITS
+    }
+    written = [
+        writers[name.partition(".")[0]].written(name, tracks, config.thresholds)
+        for name, tracks in job_steps.planned(job).items()
+    ]
+    job_steps.finish(job, written)
 
 
 # ---- what is replaced

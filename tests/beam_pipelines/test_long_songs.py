@@ -4,7 +4,9 @@ import dataclasses
 
 import pytest
 
-from beam_pipelines import clip_record, output_folder, pipeline
+from beam_pipelines import clip_record
+from beam_pipelines.decoder_process import Decoder
+from beam_pipelines.shard_writer import Songs
 from common import audio, clips
 from common.catalogue import Track
 from common.dataset_config import DatasetConfig
@@ -21,34 +23,24 @@ THRESHOLDS = (1_000, 3_500)
 
 
 @pytest.fixture
-def writer(tmp_path):
-    job = pipeline.Job(
-        config=CONFIG,
-        tracks_csv="",
-        catalog_sha256="",
-        audio_dir=str(tmp_path),
-        output_dir=str(tmp_path),
-        work=output_folder.Work(output_folder.Mode.NEW),
-        run_id="run",
-        max_reject_fraction=0,
-    )
-    writer = pipeline.WriteShard(job)
-    writer.setup()
-    yield writer
-    writer._decoder.close()
+def songs(tmp_path):
+    decoder = Decoder(CONFIG)
+    decoder.start()
+    yield Songs(CONFIG, str(tmp_path), decoder)
+    decoder.close()
 
 
-def test_records_are_those_of_the_whole_song(writer, tmp_path):
+def test_records_are_those_of_the_whole_song(songs, tmp_path):
     song = made_songs.mp3(30)
     places = made_songs.frame_places(song)
     place = places[len(places) // 3]
-    songs = {
+    made = {
         "plain": song,
         "odd": made_songs.with_fate(song, "with garbage between frames"),
         # Its first bytes and its end promise a frame that is not there.
         "damaged": song[:place] + bytes(4) + song[place + 4 :],
     }
-    for number, (name, data) in enumerate(songs.items()):
+    for number, (name, data) in enumerate(made.items()):
         (tmp_path / f"{name}.mp3").write_bytes(data)
         track = Track(number, f"{name}.mp3", 2_000, 3, "Rock", -1, "")
         params = CONFIG.spectrogram
@@ -58,4 +50,4 @@ def test_records_are_those_of_the_whole_song(writer, tmp_path):
             clip_record.record_of(track, window, CONFIG, thresholds=THRESHOLDS)
             for window in windows
         ]
-        assert writer.records_of(track, THRESHOLDS) == expected
+        assert songs.records_of(track, THRESHOLDS) == expected
