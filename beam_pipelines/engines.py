@@ -60,6 +60,16 @@ def is_dataflow(options: PipelineOptions) -> bool:
     return bool(options.view_as(StandardOptions).runner == "DataflowRunner")
 
 
+def streams(options: PipelineOptions) -> bool:
+    """Returns whether the engine runs a pipeline that has no end, as DirectRunner does not."""
+    return options.view_as(StandardOptions).runner in (
+        "PrismRunner",
+        "FlinkRunner",
+        "DataflowRunner",
+        "PortableRunner",
+    )
+
+
 def is_only_prepared(options: PipelineOptions) -> bool:
     """Returns whether nothing runs: a dry run on Dataflow, or a template for later."""
     return is_dataflow(options) and bool(

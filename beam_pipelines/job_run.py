@@ -7,10 +7,14 @@ from collections.abc import Iterator
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.runner import PipelineResult
 
 from beam_pipelines import counters, engines, output_folder, pipeline
 from common import command
 from common.errors import UserFacingError
+
+# Contexts that are left with the process.
+_until_the_end: list[contextlib.ExitStack] = []
 
 
 class Progress:
@@ -50,11 +54,16 @@ def engine_kept_back() -> Iterator[None]:
     """Keeps stderr back, and after the block all that an engine on this machine still logs.
 
     What Prism and Flink log comes by way of threads, some of it after the job has ended, and
-    Beam's own threads complain as the engine that they talk to goes.
+    Beam's own threads complain as the engine that they talk to goes. After Ctrl-C, which ends the
+    process, all of it is.
     """
-    with command.kept_back_stderr():
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(command.kept_back_stderr())
         try:
             yield
+        except KeyboardInterrupt:
+            _until_the_end.append(stack.pop_all())
+            raise
         finally:
             logging.disable(logging.CRITICAL)
             threading.excepthook = lambda _: None
@@ -64,8 +73,15 @@ def run(job: pipeline.Job, options: PipelineOptions) -> str | None:
     """Runs the job to its end and returns Beam's counters, None if it was only prepared."""
     beam_pipeline = beam.Pipeline(options=options)
     pipeline.build_dataset(beam_pipeline, job)
+    with Progress(job.output_dir):
+        result = run_to_its_end(beam_pipeline, options)
+    return None if result is None else counters.table(result.metrics().query())
+
+
+def run_to_its_end(beam_pipeline: beam.Pipeline, options: PipelineOptions) -> PipelineResult | None:
+    """Runs a pipeline, and returns None if it was only prepared."""
     quiet = contextlib.nullcontext() if engines.is_dataflow(options) else engine_kept_back()
-    with Progress(job.output_dir), quiet:
+    with quiet:
         try:
             result = beam_pipeline.run()
             if engines.is_only_prepared(options):
@@ -75,4 +91,4 @@ def run(job: pipeline.Job, options: PipelineOptions) -> str | None:
             if clear := engines.input_error_in(error):
                 raise clear from None
             raise
-        return counters.table(result.metrics().query())
+        return result

@@ -185,6 +185,18 @@ def progress(output_dir: str) -> tuple[int, dict[str, Any]] | None:
     return sum(name.startswith(_DONE_PREFIX) for name in files.names_in(output_dir)), plan
 
 
+def run_at_work(output_dir: str) -> str | None:
+    """Returns the id of the run that is to write the shards now, None where there is none."""
+    run_id = (_read_json(output_dir, _PLAN_FILE) or {}).get("run_id")
+    return None if run_id is None else str(run_id)
+
+
+def done_in(output_dir: str) -> list[str]:
+    """Returns the shards that a note says are done."""
+    notes = (re.fullmatch(rf"{_DONE_PREFIX}(.+)\.json", n) for n in files.names_in(output_dir))
+    return [note[1] for note in notes if note is not None]
+
+
 def digest(*parts: Any) -> str:
     """Returns the SHA-256 of plain values."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -207,6 +219,11 @@ def write_done(output_dir: str, written: WrittenShard, made_of: str) -> None:
     """Notes that a shard is whole, and what it was made of."""
     note = json.dumps({"made_of": made_of} | written.to_dict())
     files.write_atomically(output_dir, f"{_DONE_PREFIX}{written.summary.file}.json", note.encode())
+
+
+def forget_done(output_dir: str, shard: str) -> None:
+    """Deletes the note that a shard is done."""
+    files.delete(output_dir, [f"{_DONE_PREFIX}{shard}.json"])
 
 
 def write_rejected(output_dir: str, rejected: list[tuple[int, str]]) -> None:

@@ -16,7 +16,6 @@ from typing import Any
 
 import apache_beam as beam
 import soundfile
-from apache_beam.metrics import Metrics
 from apache_beam.pvalue import AsDict, AsList, AsSingleton, TaggedOutput
 from apache_beam.utils.shared import Shared
 
@@ -130,7 +129,29 @@ def known_inputs(row: tuple[Any, ...], config: DatasetConfig) -> list[tuple[str,
     return list(itertools.compress(input_columns(config), known))
 
 
-class WriteShard(beam.DoFn):
+class WithSongs(beam.DoFn):
+    """What makes records out of songs: it has a decoder, one for each process of a worker.
+
+    Args:
+        config: of the dataset.
+        audio_dir: what the paths of tracks are relative to.
+    """
+
+    def __init__(self, config: DatasetConfig, audio_dir: str):
+        self._config, self._audio_dir = config, audio_dir
+        self._decoders = Shared()
+
+    def setup(self) -> None:
+        decoder = self._decoders.acquire(self._start_decoder)
+        self._songs = Songs(self._config, self._audio_dir, decoder)
+
+    def _start_decoder(self) -> Decoder:
+        decoder = Decoder(self._config)
+        decoder.start()
+        return decoder
+
+
+class WriteShard(WithSongs):
     """(name, rows) → the shard on disk, and what is in it.
 
     Outputs: the shard's summary (`ShardSummary.packed`); `rejected`, (id, JSON) of each rejected
@@ -140,17 +161,8 @@ class WriteShard(beam.DoFn):
     """
 
     def __init__(self, job: Job):
+        super().__init__(job.config, job.audio_dir)
         self._job = job
-        self._decoders = Shared()
-
-    def setup(self) -> None:
-        job = self._job
-        self._songs = Songs(job.config, job.audio_dir, self._decoders.acquire(self._start_decoder))
-
-    def _start_decoder(self) -> Decoder:
-        decoder = Decoder(self._job.config)
-        decoder.start()
-        return decoder
 
     def process(
         self, element: tuple[str, Iterable[tuple[Any, ...]]], thresholds: tuple[float, ...]

@@ -5,24 +5,36 @@ python -m beam_pipelines.stream_dataset --source=announced --audio_dir=music \
 
 --source is a folder, local or gs://, of files *.jsonl with an announcement a line, or a topic,
 kafka://broker:9092/topic, or a subscription, pubsub://projects/P/subscriptions/S. With --once it
-ends when all that was announced is dealt with; without it looks again every --poll. Every flag that
-is not listed here is Beam's, as of build_dataset. docs/streaming.md tells the rest.
+ends when all that was announced is dealt with; without it looks again every --poll, and with
+--runner=PrismRunner, FlinkRunner or DataflowRunner it is then one pipeline that has no end. Every
+flag that is not listed here is Beam's, as of build_dataset. docs/streaming.md tells the rest.
 """
 
 import contextlib
 import dataclasses
 import re
+import threading
 import time
+from collections.abc import Iterator
 
+import apache_beam as beam
 from absl import flags
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from beam_pipelines import engines, job_run, pipeline
-from beam_pipelines.stream import metrics, plan, run, sources, written_generation
-from common import command, dataset_info, dataset_reader, files, lock
+from beam_pipelines.stream import (
+    driver,
+    metrics,
+    plan,
+    run,
+    sources,
+    unbounded,
+    written_generation,
+)
+from common import command, dataset_info, dataset_reader, files, generations, lock
 from common.config import differences
 from common.dataset_config import DatasetConfig
-from common.errors import require
+from common.errors import UserFacingError, require
 
 _CONFIG = command.define_config("configs/dataset_artist.py")
 _SOURCE = flags.DEFINE_string(
@@ -72,6 +84,9 @@ _METRICS_FILE = flags.DEFINE_string(
 )
 _FORCE_UNLOCK = flags.DEFINE_bool("force_unlock", False, lock.FORCE_UNLOCK)
 
+# How often a line is looked for, where an engine writes generations.
+_TELL_SECONDS, _TELL_IN_BUCKET_SECONDS = 0.5, 10.0
+
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
@@ -111,10 +126,13 @@ def main(argv: list[str]) -> None:
         label_wait=seconds_in(_LABEL_WAIT.value, flag="label_wait"),
         unlabelled=_LABELS.value == "later",
     )
+    if engines.streams(options) and not _ONCE.value:
+        source.close()  # a worker reads it
+        stream_on_an_engine(options, output_dir, audio_dir=audio_dir, rules=rules, poll=poll)
+        return
     with contextlib.closing(source), lock.hold(output_dir, force=_FORCE_UNLOCK.value):
         config = open_dataset(output_dir)
-        most = max(1, _MAX_CLIPS.value // config.clips_per_track)
-        rules = dataclasses.replace(rules, max_tracks=most)
+        rules = with_most_tracks(rules, config)
         num_written, watch = 0, metrics.Watch()
         while True:
             try:
@@ -135,6 +153,70 @@ def main(argv: list[str]) -> None:
                 break
     if not num_written:
         print("nothing new that could be written")
+
+
+def with_most_tracks(rules: plan.Rules, config: DatasetConfig) -> plan.Rules:
+    most = max(1, _MAX_CLIPS.value // config.clips_per_track)
+    return dataclasses.replace(rules, max_tracks=most)
+
+
+def stream_on_an_engine(
+    options: PipelineOptions, output_dir: str, *, audio_dir: str, rules: plan.Rules, poll: int
+) -> None:
+    """Runs the stream as one pipeline, until it fails or is interrupted; says what it writes."""
+    with lock.hold(output_dir, force=_FORCE_UNLOCK.value):
+        config = open_dataset(output_dir)
+    stream = driver.Stream(
+        uri=_SOURCE.value.rstrip("/"),
+        skip_expired=_SKIP_EXPIRED.value,
+        output_dir=output_dir,
+        audio_dir=audio_dir,
+        rules=with_most_tracks(rules, config),
+        poll=float(poll),
+        metrics_file=_METRICS_FILE.value,
+    )
+    options.view_as(StandardOptions).streaming = True
+    beam_pipeline = beam.Pipeline(options=options)
+    unbounded.add(beam_pipeline, stream, config)
+    try:
+        with each_generation_told(output_dir):
+            if job_run.run_to_its_end(beam_pipeline, options) is None:
+                print("the job of the stream is prepared, and was not started")
+    finally:
+        driver.stop_all()  # where the engine has this process for its worker
+
+
+@contextlib.contextmanager
+def each_generation_told(output_dir: str) -> Iterator[None]:
+    """Prints a line for each generation that is written, by whomever, while a block runs."""
+    last = max(generations.numbers_in(generations.sizes_below(output_dir)), default=0)
+    seconds = _TELL_IN_BUCKET_SECONDS if files.is_remote(output_dir) else _TELL_SECONDS
+    stop = threading.Event()
+
+    def tell() -> None:
+        nonlocal last
+        with contextlib.suppress(OSError, UserFacingError):  # the stream itself says what is wrong
+            while files.exists(_manifest_of(output_dir, last + 1)):
+                (manifest,) = generations.load(output_dir, [last + 1])
+                print(run.in_words(manifest), flush=True)
+                last += 1
+
+    def keep_telling() -> None:
+        while not stop.wait(seconds):
+            tell()
+
+    teller = threading.Thread(target=keep_telling, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        teller.join()
+        tell()
+
+
+def _manifest_of(output_dir: str, number: int) -> str:
+    return files.join(generations.folder_of(output_dir, number), generations.MANIFEST_FILE)
 
 
 def open_dataset(output_dir: str) -> DatasetConfig:

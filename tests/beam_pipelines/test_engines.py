@@ -1,74 +1,14 @@
 """Every engine that runs the job gives the same bytes, also when a bundle fails and is retried."""
 
-import os
-import shutil
 import subprocess
 import sys
 
-import apache_beam
 import pytest
-from apache_beam.options.pipeline_options import FlinkRunnerOptions
 
 from tests.support.commands import assert_refused, build, counted, files_of
 from tests.support.paths import ROOT
 
-ENGINES = ROOT / "build" / "engines"
-POM = ROOT / "tests" / "support" / "flink_job_server.pom.xml"
 SPLIT = "--config.split_sizes=(0.5,0.25,0.25)"
-
-
-def make(*command, **env) -> str | None:
-    """Runs what downloads or builds an engine; the end of what it printed if it failed."""
-    result = subprocess.run(
-        command,
-        env=os.environ | env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=1200,
-        check=False,
-    )
-    return result.stdout[-400:] or "failed" if result.returncode else None
-
-
-def need(*programs):
-    for program in programs:
-        if not shutil.which(program):
-            pytest.skip(f"{program} is not on this machine")
-
-
-@pytest.fixture(scope="session")
-def prism():
-    """The flags for Prism, built from its Go module."""
-    binary = ENGINES / f"prism-{apache_beam.__version__}" / "prism"
-    if not binary.exists():
-        need("go")
-        module = f"github.com/apache/beam/sdks/v2/go/cmd/prism@v{apache_beam.__version__}"
-        problem = make("go", "install", module, GOBIN=str(binary.parent))
-        if problem:
-            pytest.skip(f"Prism could not be built: {problem}")
-    return ["--runner=PrismRunner", f"--prism_location={binary}"]
-
-
-@pytest.fixture(scope="session")
-def flink():
-    """The flags for a Flink on this machine: the jar that Beam would take, or else the pom's."""
-    need("java", "mvn")
-    name = f"beam-runners-flink-{FlinkRunnerOptions.PUBLISHED_FLINK_VERSIONS[-1]}-job-server"
-    whole = ENGINES / f"{name}-{apache_beam.__version__}.jar"
-    parts = ENGINES / "flink" / "flink-starter.jar"
-    if not (whole.exists() or parts.exists()):
-        maven = ("mvn", "--quiet", "--batch-mode", "--strict-checksums")
-        problem = make(
-            *maven,
-            "dependency:copy",
-            f"-Dartifact=org.apache.beam:{name}:{apache_beam.__version__}",
-            f"-DoutputDirectory={ENGINES}",
-        ) and make(*maven, "--file", str(POM), f"-Doutput={parts.parent}", "package")
-        if problem:
-            pytest.skip(f"Flink could not be downloaded: {problem}")
-    jar = whole if whole.exists() else parts
-    return ["--runner=FlinkRunner", f"--flink_job_server_jar={jar}"]
 
 
 @pytest.mark.integration

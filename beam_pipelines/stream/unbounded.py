@@ -1,0 +1,155 @@
+"""The stream as one unbounded Beam pipeline: a source of orders, and the workers that fill them.
+
+The source has one reader, which never blocks: it hands on what the driver in its process orders.
+Its checkpoint says nothing that is needed, since the manifests say where to go on.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import apache_beam as beam
+from apache_beam import coders
+from apache_beam.io import unbounded_source
+from apache_beam.metrics import Metrics
+from apache_beam.utils.timestamp import Timestamp
+
+from beam_pipelines import output_folder, pipeline
+from beam_pipelines.shard_writer import ShardWriter
+from beam_pipelines.stream import driver
+from beam_pipelines.stream.driver import Order, Stream
+from common.dataset_config import DatasetConfig
+
+# An engine keeps a bundle open for as long as its source gives something, and hands on what is in
+# it at its end; an empty source is asked again after the pause.
+_SECONDS_A_BUNDLE, _PAUSE_SECONDS = 1.0, 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class AccountedFor(unbounded_source.CheckpointMark):
+    """How far the stream is: all that generations up to this one account for.
+
+    Offsets and acknowledgements have been given back by then, each after its manifest.
+    """
+
+    generation: int
+
+
+class _AccountedForCoder(coders.Coder):
+    def encode(self, value: AccountedFor) -> bytes:
+        return b"%d" % value.generation
+
+    def decode(self, encoded: bytes) -> AccountedFor:
+        return AccountedFor(int(encoded))
+
+    def is_deterministic(self) -> bool:
+        return True
+
+
+class Orders(unbounded_source.UnboundedSource):
+    """The orders of a stream, `Order.packed` each."""
+
+    def __init__(self, stream: Stream):
+        self._stream = stream
+
+    def split(self, desired_num_splits: int, options: Any = None) -> Iterable["Orders"]:
+        """Is not split: who reads the announcements holds the lock of the dataset."""
+        return [self]
+
+    def create_reader(
+        self, options: Any, checkpoint_mark: unbounded_source.CheckpointMark | None
+    ) -> "_Reader":
+        return _Reader(self._stream)
+
+    def get_checkpoint_mark_coder(self) -> coders.Coder:
+        return _AccountedForCoder()
+
+
+class _Reader(unbounded_source.UnboundedReader):
+    """Hands on the orders of the driver in this process."""
+
+    def __init__(self, stream: Stream):
+        self._stream, self._driver = stream, driver.of(stream)
+        self._current: dict[str, Any] = {}
+        self._time = Timestamp.now()
+
+    def start(self) -> bool:
+        self._driver.offer_again()
+        return self.advance()
+
+    def advance(self) -> bool:
+        self._time = max(self._time, Timestamp.now())
+        self._driver = driver.of(self._stream)  # another, if nobody has asked for long
+        order = self._driver.next_order()
+        if order is None:
+            return False
+        self._current = order.packed()
+        return True
+
+    def get_current(self) -> dict[str, Any]:
+        return self._current
+
+    def get_current_timestamp(self) -> Timestamp:
+        return self._time
+
+    def get_watermark(self) -> Timestamp:
+        return self._time
+
+    def get_checkpoint_mark(self) -> AccountedFor:
+        return AccountedFor(self._driver.generation)
+
+
+class WriteOrder(pipeline.WithSongs):
+    """An order → the shard on disk, and beside it a note of what is in it.
+
+    One that is out of date is dropped: an engine may come back to it from a checkpoint, or a worker
+    be at it still, when the generation is finished or another driver makes it.
+    """
+
+    def process(self, packed: dict[str, Any]) -> None:
+        order = Order.unpacked(packed)
+
+        def require_wanted() -> None:
+            if output_folder.run_at_work(order.folder) != order.run_id:
+                raise _OutOfDate
+
+        writer = ShardWriter(
+            self._config,
+            order.folder,
+            self._songs.records_of,
+            attempt=order.attempt,
+            before_naming=require_wanted,
+        )
+        try:
+            require_wanted()
+            writer.written(order.name, order.tracks, self._config.thresholds)
+        except Exception:
+            if output_folder.run_at_work(order.folder) == order.run_id:
+                raise
+            Metrics.counter("orders", "out of date").inc()
+
+
+class _OutOfDate(Exception):
+    """Nobody wants the shard of an order any more."""
+
+
+def add(to: beam.Pipeline, stream: Stream, config: DatasetConfig) -> None:
+    """Adds the stream to a pipeline.
+
+    Args:
+        to: the pipeline.
+        stream: what is streamed.
+        config: of its generations.
+    """
+    _ = (
+        to
+        | "orders"
+        >> unbounded_source.ReadFromUnboundedSource(
+            Orders(stream),
+            poll_interval=_PAUSE_SECONDS,
+            max_read_time_seconds=_SECONDS_A_BUNDLE,
+        )
+        # So that they are spread over the workers.
+        | "spread" >> beam.Reshuffle()
+        | "write shard" >> beam.ParDo(WriteOrder(config, stream.audio_dir))
+    )
