@@ -55,7 +55,8 @@ soak: .venv/installed
 	SOAK_SONGS=1000 SOAK_CUTS=500 $(BIN)/python -m pytest tests/common/test_song_parts.py
 	$(BIN)/python -m tests.fuzz.run --seconds=600
 	SOAK_SIGNALS=200 SOAK_FAULTS=200 SOAK_STOPPED_SECONDS=120 \
-	    $(BIN)/python -m pytest -m integration tests/end_to_end/test_hostile.py
+	    $(BIN)/python -m pytest -m integration tests/end_to_end/test_hostile.py \
+	    -o junit_family=xunit1 --junitxml=build/hostile.xml
 
 # Ratios measured side by side, and limits: a table, and build/bench.json.
 bench: .venv/installed

@@ -47,18 +47,33 @@ def job(library, out) -> tuple[str, list[str]]:
 
 
 @pytest.fixture(scope="module")
-def small_dataset(small_library, tmp_path_factory):
-    """Of a run that nobody disturbs."""
+def undisturbed(small_library, tmp_path_factory):
+    """The job's folder after a run that nobody disturbs, and how many seconds that took."""
     out = tmp_path_factory.mktemp("undisturbed") / "out"
-    module, arguments = job(small_library, out)
-    result = run_module(module, *arguments)
+    outcome = attack(*job(small_library, out))
+    outcome.check()
+    assert outcome.code == 0
+    return out, outcome.seconds
+
+
+@pytest.fixture(scope="module")
+def small_dataset(undisturbed):
+    return undisturbed[0]
+
+
+@pytest.fixture(scope="module")
+def trained(small_dataset, tmp_path_factory):
+    """A model's folder after its training."""
+    folder = tmp_path_factory.mktemp("trained") / "model"
+    result = run_module("trainer.train", *training(small_dataset, folder))
     assert result.returncode == 0, result.stderr
-    return out
+    return folder
 
 
 def training(dataset, folder) -> list[str]:
     return [
         "--config=configs/two_conv_mono.py",
+        "--config.network.convolutions=4",  # a checkpoint of 65 MB, not of 340
         "--config.epochs=2",
         "--config.batch_size=4",
         f"--dataset_dir={dataset}",
@@ -77,11 +92,14 @@ def commands(library, dataset, folder) -> dict[str, tuple[str, list[str]]]:
             "trainer.sweep",
             [*training(dataset, "x")[:-1], f"--output_dir={folder}/sweep", "--trials=2"],
         ),
+        # Of a folder whose training has ended.
+        "export": ("trainer.train", [*train, f"--export_dir={folder}/versions"]),
+        "server": ("serving.app", [f"--export_dir={folder}/model/export", "--port=0"]),
     }
 
 
-# How long each takes about, on a machine that has nothing else to do.
-SECONDS = {"job": 10, "trainer": 25, "launch": 40, "sweep": 40}
+# How long each takes about: where the job takes as long as it says here.
+SECONDS = {"job": 7, "trainer": 30, "launch": 40, "sweep": 28, "export": 24, "server": 15}
 
 
 def is_whole(folder: pathlib.Path) -> None:
@@ -91,30 +109,34 @@ def is_whole(folder: pathlib.Path) -> None:
         assert not dataset_reader.damage(info, str(folder / "out"))
     for path in folder.rglob("*.json"):
         json.loads(path.read_text())
-    for version in folder.glob("**/export/[0-9]*"):
+    for version in [*folder.glob("**/export/[0-9]*"), *folder.glob("versions/[0-9]*")]:
         assert (version / "saved_model.pb").exists()
         assert (version / "assets.extra" / "model_info.json").exists()
 
 
-def scripts() -> list[tuple[str, list[tuple[float, int]]]]:
-    """Of a seed: which command is sent what after how many seconds."""
+def scripts() -> list[tuple[str, float, list[int]]]:
+    """Of a seed: which command is sent which signals, the first after what part of its time."""
     rng = random.Random(SEED)
     found = []
     for number in range(SIGNALS):
-        name = ("job", "trainer", "launch", "sweep")[number % 4]
-        kind = rng.choice([signal.SIGINT, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, "twice"])
-        moment = rng.uniform(0.3, 1.2 * SECONDS[name])
-        if kind == "twice":
-            found.append((name, [(moment, signal.SIGINT), (rng.uniform(0, 2), signal.SIGINT)]))
-        else:
-            found.append((name, [(moment, kind)]))
+        kinds = [[signal.SIGINT], [signal.SIGTERM], [signal.SIGHUP], [signal.SIGINT] * 2]
+        signals = rng.choices(kinds, weights=[2, 1, 1, 1])[0]
+        found.append((list(SECONDS)[number % len(SECONDS)], rng.uniform(0.02, 1.1), signals))
     return found
 
 
-@pytest.mark.parametrize(("name", "signals"), scripts())
-def test_signals_at_random_moments(small_library, small_dataset, tmp_path, name, signals):
+@pytest.mark.parametrize(("name", "moment", "signals"), scripts())
+def test_signals_at_random_moments(
+    small_library, undisturbed, tmp_path, request, record_property, name, moment, signals
+):
+    small_dataset, job_seconds = undisturbed
+    if name in ("export", "server"):
+        shutil.copytree(request.getfixturevalue("trained"), tmp_path / "model")
     module, arguments = commands(small_library, small_dataset, tmp_path)[name]
-    outcome = attack(module, arguments, signals=signals)
+    first = moment * SECONDS[name] * job_seconds / SECONDS["job"]
+    delays = [first, *(moment for _ in signals[1:])]
+    outcome = attack(module, arguments, signals=list(zip(delays, signals, strict=True)))
+    record_property("outcome", f"{outcome.code} {outcome.seconds:.1f} s")
     outcome.check()
     is_whole(tmp_path)
     if name == "job":
@@ -149,7 +171,7 @@ def faults() -> list[tuple[str, str, int, int, int]]:
 
 @pytest.mark.parametrize(("name", "call", "code", "after", "times"), faults())
 def test_calls_of_the_system_that_fail(
-    small_library, small_dataset, shim, tmp_path, name, call, code, after, times
+    small_library, small_dataset, shim, tmp_path, record_property, name, call, code, after, times
 ):
     module, arguments = commands(small_library, small_dataset, tmp_path)[name]
     if code == errno.EINTR:
@@ -164,6 +186,7 @@ def test_calls_of_the_system_that_fail(
         "FAULT_SLEEP": "0" if code else "20000",
     }
     outcome = attack(module, arguments, env=env)
+    record_property("outcome", f"{outcome.code} {outcome.seconds:.1f} s")
     outcome.check()
     assert code not in (0, errno.EINTR) or outcome.code == 0, outcome
     is_whole(tmp_path)
