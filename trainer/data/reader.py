@@ -108,6 +108,8 @@ def batches(
     parse = parser(info, names=scalars(info) if names is None else names, beside=beside)
     epoch_seed = _seed(seed, epoch)
 
+    # It has no loop or condition over tensors, for which AutoGraph would rewrite it.
+    @tf.autograph.experimental.do_not_convert
     def with_indices(number: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         here = number * parsed_size + tf.range(tf.size(serialized, out_type=tf.int64))
         batch, within = here // batch_size, here % batch_size
@@ -174,6 +176,7 @@ def _labelled(info: DatasetInfo) -> Callable[[tf.data.Dataset], tf.data.Dataset]
     """A function that leaves out the serialized records that have no label."""
     parse = parser(info, names=("label",), pictures=False)
 
+    @tf.autograph.experimental.do_not_convert
     def labelled(serialized: tf.Tensor) -> tf.Tensor:
         return tf.boolean_mask(serialized, parse(serialized)["label"] >= 0)
 
@@ -223,6 +226,7 @@ def parser(
         parsed["spectrogram"] = tf.io.FixedLenFeature([], tf.string)
     origin = float(np.mean(np.log1p(info.thresholds))) if info.thresholds else 0.0
 
+    @tf.autograph.experimental.do_not_convert
     def parse(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         found = tf.io.parse_example(serialized, parsed)
         if newest is not None:
@@ -243,7 +247,8 @@ def parser(
             values["log_listens"] = tf.math.log1p(listens) - origin
         return values
 
-    return parse
+    parsing: Callable[[tf.Tensor], dict[str, tf.Tensor]] = parse
+    return parsing
 
 
 def _newest(

@@ -118,7 +118,8 @@ class ServedModel(tf.Module):
             for key in specs
         ]
         ask.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        return tf.function(ask, input_signature=list(specs.values()))
+        # AutoGraph would take seconds to rewrite what has no loop or condition over tensors.
+        return tf.function(ask, input_signature=list(specs.values()), autograph=False)
 
     # ---- what the signatures do
 

@@ -78,7 +78,7 @@ def _sum_over_replicas(strategy: tf.distribute.Strategy) -> Callable[[tf.Tensor]
 
         return strategy.experimental_local_results(strategy.run(add))[0]
 
-    summing: Callable[[tf.Tensor], tf.Tensor] = tf.function(of_worker)
+    summing: Callable[[tf.Tensor], tf.Tensor] = tf.function(of_worker, autograph=False)
     return summing
 
 

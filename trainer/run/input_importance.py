@@ -62,7 +62,7 @@ def measure(
         arguments = network.arguments_of(values, built.model)
         return tf.nn.softmax(built.model(arguments, training=False))
 
-    answer = tf.function(ask, reduce_retracing=True)
+    answer = tf.function(ask, reduce_retracing=True, autograph=False)
     clips = np.arange(predictions.num_examples)
     if len(clips) > MAX_CLIPS:
         clips = np.sort(np.random.default_rng(seed).choice(clips, MAX_CLIPS, replace=False))

@@ -195,9 +195,11 @@ class Trainer:
 
     # ---- steps
 
+    # Of what is compiled only the loop over steps needs AutoGraph, which takes some 3 s of the
+    # start of a training run to rewrite the rest.
     @tf.function
     def run_steps(
-        self, iterator: Iterator[Batch], num_steps: tf.Tensor, stop: tf.Tensor
+        self, iterator: tf.distribute.DistributedIterator, num_steps: tf.Tensor, stop: tf.Tensor
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """Trains on the next `num_steps` batches.
 
@@ -210,12 +212,15 @@ class Trainer:
         waited = tf.zeros((), tf.float64)
         for _ in tf.range(num_steps):
             before = _now()
-            batch = next(iterator)
+            batch = iterator.get_next()
             with tf.control_dependencies(self.strategy.experimental_local_results(batch["weight"])):
                 waited += _now() - before
             self.strategy.run(self._replica_step, args=(batch,))
             self._update_averages()
+        return self._totals_of_all(stop), waited
 
+    @tf.autograph.experimental.do_not_convert
+    def _totals_of_all(self, stop: tf.Tensor) -> dict[str, tf.Tensor]:
         def of_all_replicas() -> dict[str, tf.Tensor]:
             mine = self._sums | {"stop": tf.cast(stop, tf.float32)}
             context = tf.distribute.get_replica_context()
@@ -225,8 +230,9 @@ class Trainer:
             return totals
 
         totals = self.strategy.run(of_all_replicas)
-        return {name: self._first_local(total) for name, total in totals.items()}, waited
+        return {name: self._first_local(total) for name, total in totals.items()}
 
+    @tf.autograph.experimental.do_not_convert
     def _replica_step(self, batch: Batch) -> None:
         """Trains a replica by one step, in which the replicas' gradients are added up once."""
         with tf.GradientTape() as tape:
@@ -265,6 +271,7 @@ class Trainer:
             of_augmented = batch["own_share"] * of_augmented + (1 - batch["own_share"]) * others
         return tf.reduce_sum(batch["weight"] * (of_augmented + of_stored))
 
+    @tf.autograph.experimental.do_not_convert
     def _update_averages(self) -> None:
         """Draws the averages towards the weights, at first faster, from where they began."""
         if not self._averages:
@@ -293,8 +300,10 @@ class Trainer:
             "correct": tf.reduce_sum(weight * correct),
         }
 
-    @tf.function
-    def predict_step(self, iterator: Iterator[Batch], stop: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    @tf.function(autograph=False)
+    def predict_step(
+        self, iterator: tf.distribute.DistributedIterator, stop: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
         """Predicts the next batches of all replicas.
 
         Returns:
@@ -306,7 +315,7 @@ class Trainer:
             logits = self.model(network.arguments_of(batch, self.model), training=False)
             return tf.nn.softmax(logits), batch["index"], batch["weight"], stop[tf.newaxis]
 
-        of_replicas = self.strategy.run(predict, args=(next(iterator),))
+        of_replicas = self.strategy.run(predict, args=(iterator.get_next(),))
         return tuple(self.strategy.gather(values, axis=0) for values in of_replicas)
 
     def _first_local(self, value: tf.Tensor) -> tf.Tensor:
@@ -415,6 +424,7 @@ class Trainer:
         return Predictions(probabilities=probabilities, **columns)
 
 
+@tf.autograph.experimental.do_not_convert
 def _now() -> tf.Tensor:
     """Reads a clock in a compiled function; op determinism forbids TensorFlow's own."""
     return tf.ensure_shape(tf.numpy_function(time.monotonic, [], tf.float64), [])
