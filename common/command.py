@@ -33,11 +33,9 @@ _MOST_KEPT_BACK = 1 << 20
 _SECONDS_TO_KEEP = 0.5
 
 # What no command does without: the limit, its letter in ulimit, how much it is at least.
-_LEAST = (
-    ("RLIMIT_NOFILE", "n", 256),
-    ("RLIMIT_NPROC", "u", 128),
-    ("RLIMIT_AS", "v", 2 << 30),
-)
+_LEAST = {"RLIMIT_NOFILE": ("n", 256), "RLIMIT_NPROC": ("u", 128), "RLIMIT_AS": ("v", 2 << 30)}
+# Less address space than this and TensorFlow aborts the process.
+WITH_TENSORFLOW = 4 << 30
 _LONGEST_LINE, _LONGEST_MESSAGE = 5_000, 400
 
 
@@ -138,11 +136,18 @@ def flag_mistakes() -> Iterator[None]:
 def run(
     main: Callable[[list[str]], int | None],
     flags_parser: Callable[[list[str]], list[str]] | None = None,
+    *,
+    least_memory: int = _LEAST["RLIMIT_AS"][1],
 ) -> None:
     """`absl.app.run` for a `main(argv)`, all of whose errors end as one line.
 
     Exit codes: 1 of an error, 130 of Ctrl-C. SIGTERM, SIGHUP and, once nobody reads stdout,
     SIGPIPE end the process as they do any other, after it has put its things away.
+
+    Args:
+        main: takes what is left of the command line, and returns the exit code, None for 0.
+        flags_parser: takes the command line and returns what is left; absl's unless given.
+        least_memory: the address space that it needs, in bytes; with less it is refused.
     """
 
     def parse(argv: list[str]) -> list[str]:
@@ -164,7 +169,7 @@ def run(
     try:
         try:
             _require_text(sys.argv[1:])
-            _require_limits()
+            _require_limits(least_memory)
             app.run(main, flags_parser=parse)
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(bool(end.code))
@@ -197,13 +202,15 @@ def _require_text(arguments: Sequence[str]) -> None:
                 raise UserFacingError(f"{shown}: no UTF-8; rename what it names") from None
 
 
-def _require_limits() -> None:
+def _require_limits(least_memory: int) -> None:
     """Raises UserFacingError where a shell's limits leave too little to work with.
 
     The libraries beneath do not say so: gRPC waits for ever for a file that it can't open, and
     aborts where it gets no memory or no thread.
     """
-    for name, letter, least in _LEAST:
+    for name, (letter, least) in _LEAST.items():
+        if name == "RLIMIT_AS":
+            least = least_memory
         kind = getattr(resource, name, None)
         if kind is None:
             continue

@@ -147,4 +147,4 @@ def bound(host: str, port: int) -> socket.socket:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, least_memory=command.WITH_TENSORFLOW)

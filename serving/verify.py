@@ -319,4 +319,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, least_memory=command.WITH_TENSORFLOW)

@@ -233,4 +233,4 @@ def _watch(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, least_memory=command.WITH_TENSORFLOW)

@@ -200,7 +200,7 @@ def test_calls_of_the_system_that_fail(
 @pytest.mark.parametrize("name", ["job", "trainer"])
 @pytest.mark.parametrize(
     "limit",
-    ["ulimit -f 8", "ulimit -n 40", "ulimit -v 600000"],
+    ["ulimit -f 8", "ulimit -n 40", "ulimit -v 3000000"],
 )
 def test_limits_of_a_shell(small_library, small_dataset, tmp_path, name, limit):
     module, arguments = commands(small_library, small_dataset, tmp_path)[name]
