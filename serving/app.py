@@ -6,11 +6,15 @@ The newest version in --export_dir answers, in this process or, with --tf_servin
 TensorFlow Serving; a newer one is taken up as soon as it is there.
 """
 
+import contextlib
 import dataclasses
 import os
 import resource
+import signal
 import socket
-from typing import Any
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -19,6 +23,9 @@ from common.errors import UserFacingError, require
 from serving import model_flags
 from serving.model_flags import EXPORT_DIR, TF_SERVING, TF_SERVING_VERSION
 from serving.web.limits import Limits
+
+if TYPE_CHECKING:
+    import uvicorn
 
 flags.adopt_module_key_flags(model_flags)
 _HOST = flags.DEFINE_string(
@@ -127,8 +134,28 @@ def main(argv: list[str]) -> int:
         "(Ctrl-C stops)",
         flush=True,
     )
-    server.run(sockets=[sock])
+    with ending_on_hangup(server):
+        server.run(sockets=[sock])
     return 0
+
+
+@contextlib.contextmanager
+def ending_on_hangup(server: "uvicorn.Server") -> Iterator[None]:
+    """Has a server end in good order on SIGHUP too; by itself it does on SIGINT and SIGTERM."""
+    before, has_come = signal.getsignal(signal.SIGHUP), threading.Event()
+
+    def end(*_: object) -> None:
+        server.should_exit = True
+        has_come.set()
+
+    if before != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    if has_come.is_set():
+        signal.raise_signal(signal.SIGHUP)
 
 
 def bound(host: str, port: int) -> socket.socket:

@@ -460,8 +460,9 @@ def test_a_newer_version_takes_over_without_a_failed_request(model_dir, mp3, tmp
 
 
 @pytest.mark.integration
-def test_an_interrupt_lets_songs_in_flight_end(model_dir, mp3):
-    """Ctrl-C at a terminal goes to the decoders too."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_lets_songs_in_flight_end(model_dir, mp3, number):
+    """Those of a terminal, Ctrl-C or its end, go to the decoders too."""
     with running_app(model_dir / "export") as app:
         started, answers = processes.descendants(app.process.pid), []
         threads = [
@@ -471,12 +472,13 @@ def test_an_interrupt_lets_songs_in_flight_end(model_dir, mp3):
             thread.start()
         while not app.metric('fma_stage_seconds_count{stage="decode"}'):
             pass
-        os.killpg(app.process.pid, signal.SIGINT)
+        os.killpg(app.process.pid, number)
         for thread in threads:
             thread.join()
         assert [answer.status for answer in answers] == [200] * 8
-        app.process.wait(20)
+        assert app.process.wait(20) in (128 + number, -number)
         processes.wait_until_ended(started)
+    assert not any("Traceback" in line for line in app.lines)
 
 
 @pytest.mark.integration
