@@ -6,7 +6,7 @@ Each worker is a `trainer.train`, or what --module names, with the flags after `
 TF_CONFIG; its lines are printed with its number. Together they have as many threads as there are
 cores. When one dies all are started again and resume from the newest checkpoint, a bounded number
 of times; not when one refuses its input (exit code 1). SIGTERM and Ctrl-C are passed on, and the
-command waits for the workers' checkpoint.
+command waits for the workers' checkpoint; a second Ctrl-C ends all at once.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from absl import flags
 
 from common import command
 from common.errors import require
-from trainer.run.child import Child, share_of_cores
+from trainer.run.child import Child, on_signals_to_stop, share_of_cores
 from trainer.run.stop_signal import EXIT_STOPPED
 
 _WORKERS = flags.DEFINE_integer("workers", 2, "How many workers.", lower_bound=1)
@@ -40,8 +40,7 @@ def main(argv: list[str]) -> int:
         "no flags for the workers; python -m trainer.launch --workers=2 -- --config=…",
     )
     group = Group([sys.executable, "-m", _MODULE.value, *argv[1:]], _WORKERS.value)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, group.pass_on)
+    on_signals_to_stop(group.pass_on)
     for restarts_left in reversed(range(_MAX_RESTARTS.value + 1)):
         worker, code = group.run()
         if code in (0, 1, EXIT_STOPPED):
@@ -71,7 +70,7 @@ class Group:
         self._workers: list[Child] = []
         self.was_signalled = False
 
-    def pass_on(self, *_: object) -> None:
+    def pass_on(self) -> None:
         """Passes a signal on to every worker as SIGTERM, on which they write a checkpoint."""
         self.was_signalled = True
         for worker in self._workers:

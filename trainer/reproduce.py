@@ -23,7 +23,7 @@ from absl import flags
 
 from common import command, lock
 from common.errors import require
-from trainer.run.child import Child, share_of_cores
+from trainer.run.child import Child, on_signals_to_stop, share_of_cores
 from trainer.run.stop_signal import EXIT_STOPPED
 
 if TYPE_CHECKING:
@@ -98,8 +98,7 @@ def reproduce(
     print(f"trainings: {len(trainings)}, of which finished before: ", end="")
     print(len(trainings) - len(unfinished), flush=True)
     queue = Queue(unfinished, train_flags, gpus=gpus, size=_PARALLEL.value or max(1, len(gpus)))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, queue.stop)
+    on_signals_to_stop(queue.stop)
     queue.run()
     for child, code in queue.failed:
         print(f"error: {child.name} failed ({code}); its last lines:", file=sys.stderr)
@@ -145,7 +144,7 @@ class Queue:
         self.failed: list[tuple[Child, int]] = []
         self.was_stopped = False
 
-    def stop(self, *_: object) -> None:
+    def stop(self) -> None:
         """Starts no more trainings and asks those that run for a checkpoint and an end."""
         self.was_stopped = True
         for child in list(self._running.values()):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from common.errors import UserFacingError
+from tests.support import processes
 from tests.support.commands import assert_refused, run_module
 from tests.support.paths import ROOT
 from trainer import launch
@@ -119,6 +120,36 @@ def test_sigterm_before_the_workers_listen():
 
 
 # ---- waiting for one another
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGINT] * 2, [signal.SIGTERM, signal.SIGINT]])
+def test_ctrl_c_ends_a_group_that_was_asked_to_stop(signals):
+    worker = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    worker += "print('ready', flush=True); time.sleep(600)"
+    body = (
+        "import sys; from trainer import launch; from trainer.run.child import on_signals_to_stop; "
+        f"group = launch.Group([sys.executable, '-c', {worker!r}], 2); "
+        "on_signals_to_stop(group.pass_on); group.run()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", body],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert {process.stdout.readline(), process.stdout.readline()} == {
+            "[worker 0] ready\n",
+            "[worker 1] ready\n",
+        }
+        workers = processes.descendants(process.pid)
+        assert len(workers) == 2
+        for number in signals:
+            process.send_signal(number)
+            time.sleep(0.5)
+        assert process.wait(timeout=20) == 130
+        assert process.stderr.read() == "\ninterrupted; the same command goes on\n"
+    processes.wait_until_ended(workers)
 
 
 def test_workers_meet_in_any_order():

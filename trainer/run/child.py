@@ -1,4 +1,4 @@
-"""A child process whose lines are printed with its name before each."""
+"""A child process whose lines are printed with its name, and how it is asked to stop."""
 
 import collections
 import contextlib
@@ -8,7 +8,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
+
+from common import interruption
 
 _TAIL_LINES = 15
 _PR_SET_PDEATHSIG = 1  # of linux/prctl.h
@@ -79,6 +82,21 @@ def share_of_cores(size: int) -> dict[str, str]:
         return {}
     num_cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     return {name: str(max(1, num_cores // size))}
+
+
+def on_signals_to_stop(stop: Callable[[], None]) -> None:
+    """Calls `stop` on SIGTERM and Ctrl-C; a second Ctrl-C ends the command and all its children."""
+    asked = False
+
+    def handle(number: int, _: FrameType | None) -> None:
+        nonlocal asked
+        if asked and number == signal.SIGINT:
+            interruption.end_now(number)
+        asked = True
+        stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handle)
 
 
 def end_with_parent() -> None:
