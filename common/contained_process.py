@@ -118,18 +118,16 @@ class ContainedProcess:
         """
         with self._lock:
             process = self._make_ready()
-            timer = threading.Timer(self._timeout_seconds, process.kill)
-            timer.start()
-            started = time.monotonic()
+            deadline = _Deadline(process, self._timeout_seconds)
             try:
                 _send(process.stdin, json.dumps(header).encode(), data)
                 answer = json.loads(_receive(process.stdout))
                 parts = [_receive(process.stdout) for _ in range(answer["num_parts"])]
             except (EOFError, BrokenPipeError):
-                code, took = self._end(process), time.monotonic() - started
+                code = self._end(process)
                 if code == -signal.SIGXCPU:
                     problem = "decoding took too much time of a processor"
-                elif took >= self._timeout_seconds:
+                elif deadline.has_passed:
                     problem = f"decoding took longer than {self._timeout_seconds:g} s"
                 else:
                     message = f"{len(data):,} bytes: the decoder crashed"
@@ -140,7 +138,7 @@ class ContainedProcess:
                 self._end(process)
                 raise
             finally:
-                timer.cancel()
+                deadline.cancel()
         if "bug" in answer:
             raise RuntimeError(answer["bug"])
         if "reason" in answer:
@@ -169,24 +167,21 @@ class ContainedProcess:
         process = self._process or self.start()
         if self._is_ready:
             return process
-        timer = threading.Timer(self._start_seconds, process.kill)
-        timer.start()
-        started = time.monotonic()
+        deadline = _Deadline(process, self._start_seconds)
         try:
             _receive(process.stdout)
             self._is_ready = True
             return process
         except EOFError:
-            code, took = self._end(process), time.monotonic() - started
-            problem = f"did not start (exit code {code})"
-            if took >= self._start_seconds:
+            problem = f"did not start (exit code {self._end(process)})"
+            if deadline.has_passed:
                 problem = f"did not start within {self._start_seconds:g} s"
             raise NotStartedError(f"the decoder process {problem}") from None
         except BaseException:
             self._end(process)
             raise
         finally:
-            timer.cancel()
+            deadline.cancel()
 
     def _end(self, process: "subprocess.Popen[bytes]") -> int:
         """Ends the process; its exit code, which is its own if it had ended already."""
@@ -209,6 +204,28 @@ class ContainedProcess:
                     self._process.stdin.close()
                 self._process.wait()
                 self._process = None
+
+
+class _Deadline:
+    """Kills a process after so many seconds, unless it is cancelled before.
+
+    Attributes:
+        has_passed: whether it has; a process that a busy machine looks at late has not been killed
+            by somebody else.
+    """
+
+    def __init__(self, process: "subprocess.Popen[bytes]", seconds: float):
+        self.has_passed = False
+        self._process = process
+        self._timer = threading.Timer(seconds, self._pass)
+        self._timer.start()
+
+    def _pass(self) -> None:
+        self.has_passed = True
+        self._process.kill()
+
+    def cancel(self) -> None:
+        self._timer.cancel()
 
 
 def answer_requests(answer: Callable[[Any, bytes], tuple[dict[str, Any], list[bytes]]]) -> None:

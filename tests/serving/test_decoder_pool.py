@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from common import rejection
+from common import contained_process, rejection
 from common.contained_process import NotStartedError
 from common.model_info import ModelInfo
 from common.spectrogram import SpectrogramParams
@@ -159,6 +159,19 @@ def test_a_start_has_a_limit(start_file):
         pool.start()
     pool.close()
     assert not decoders()
+
+
+def test_a_limit_that_passes_while_this_process_waits_for_its_turn(start_file, monkeypatch):
+    class AtOnce:
+        def __init__(self, _, function):
+            self.start, self.cancel = function, lambda: None
+
+    monkeypatch.setattr(contained_process.threading, "Timer", AtOnce)
+    start_file.write_text("hang")
+    pool = make_pool(start_file, start_seconds=1.0)
+    with pytest.raises(NotStartedError, match="within 1 s"):
+        pool.start()
+    pool.close()
 
 
 def test_closing_ends_a_process_that_starts(pool, start_file):
