@@ -15,6 +15,7 @@ import shutil
 import tempfile
 from importlib import metadata
 
+import grpc
 from apache_beam.options.pipeline_options import (
     FlinkRunnerOptions,
     GoogleCloudOptions,
@@ -28,13 +29,17 @@ from apache_beam.options.pipeline_options import (
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from common.errors import UserFacingError, one_line
+from common.errors import UserFacingError, one_line, user_error_in
 
 _SETUP_FILE = pathlib.Path(__file__).resolve().parent.parent / "setup.py"
 
 
-def options(arguments: list[str]) -> PipelineOptions:
+def options(arguments: list[str], *, extra: str = "worker") -> PipelineOptions:
     """Beam's options: what was asked for, and the rest as the engine needs it.
+
+    Args:
+        arguments: flags of Beam.
+        extra: of the package, which workers of Dataflow install.
 
     Raises:
         UserFacingError: a flag is neither the command's nor Beam's, or the engine can't run so.
@@ -52,7 +57,7 @@ def options(arguments: list[str]) -> PipelineOptions:
     if known["runner"] == "FlinkRunner":
         _check_flink(asked)
     if is_dataflow(asked):
-        return PipelineOptions([*arguments, *_dataflow(asked)])
+        return PipelineOptions([*arguments, *_dataflow(asked, extra)])
     return asked
 
 
@@ -79,13 +84,19 @@ def is_only_prepared(options: PipelineOptions) -> bool:
 
 
 def input_error_in(error: Exception) -> UserFacingError | None:
-    """Returns what to do if the error is that Beam could not download an engine."""
-    if "Unable to fetch remote" not in str(error):
-        return None
-    return UserFacingError(
-        f"{one_line(error)} (--flink_job_server_jar or --prism_location names one "
-        "that is here already)"
-    )
+    """Returns what to do if Beam could not download an engine, or one or its worker has gone."""
+    if "Unable to fetch remote" in str(error):
+        return UserFacingError(
+            f"{one_line(error)} (--flink_job_server_jar or --prism_location names one "
+            "that is here already)"
+        )
+    if isinstance(error, grpc.RpcError):
+        return UserFacingError("the engine does not answer any more; the same command goes on")
+    if "CANCELLED: client cancelled" in str(error) and user_error_in(error) is None:
+        return UserFacingError(
+            "a worker of the engine has ended, perhaps for want of memory; the same command goes on"
+        )
+    return None
 
 
 def _direct(arguments: list[str]) -> list[str]:
@@ -109,7 +120,7 @@ def _check_flink(options: PipelineOptions) -> None:
         raise UserFacingError(f"{java}: no such program; Flink needs Java 11 or 17")
 
 
-def _dataflow(options: PipelineOptions) -> list[str]:
+def _dataflow(options: PipelineOptions, extra: str) -> list[str]:
     """Returns what a worker installs as it starts, unless its image or the user's flags have it."""
     # The command's own module is not what workers run.
     more = ["--no_save_main_session"]
@@ -129,7 +140,7 @@ def _dataflow(options: PipelineOptions) -> list[str]:
     folder = tempfile.mkdtemp(prefix="worker-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     requirements = pathlib.Path(folder, "requirements.txt")
-    requirements.write_text("".join(f"{line}\n" for line in worker_requirements()))
+    requirements.write_text("".join(f"{line}\n" for line in requirements_of(extra)))
     # A source package brings along what it always needs, and no extra.
     more += [f"--setup_file={_SETUP_FILE}", f"--requirements_file={requirements}"]
     if setup.requirements_cache is None:
@@ -137,13 +148,13 @@ def _dataflow(options: PipelineOptions) -> list[str]:
     return more
 
 
-def worker_requirements() -> list[str]:
-    """Lists what the extra `worker` needs, but for Beam, at the versions that are installed here.
+def requirements_of(extra: str) -> list[str]:
+    """Lists what an extra needs, but for Beam, at the versions that are installed here.
 
     The same versions as here since they are part of what a dataset is made of.
     """
     pinned = {}
-    queue = [Requirement("fma-popularity[worker]")]
+    queue = [Requirement(f"fma-popularity[{extra}]")]
     while queue:
         package = queue.pop()
         for text in metadata.requires(package.name) or ():

@@ -6,15 +6,13 @@ import threading
 from collections.abc import Iterator
 
 import apache_beam as beam
+import grpc
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineResult
 
 from beam_pipelines import counters, engines, output_folder, pipeline
 from common import command
 from common.errors import UserFacingError
-
-# Contexts that are left with the process.
-_until_the_end: list[contextlib.ExitStack] = []
 
 
 class Progress:
@@ -54,16 +52,18 @@ def engine_kept_back() -> Iterator[None]:
     """Keeps stderr back, and after the block all that an engine on this machine still logs.
 
     What Prism and Flink log comes by way of threads, some of it after the job has ended, and
-    Beam's own threads complain as the engine that they talk to goes. After Ctrl-C, which ends the
-    process, all of it is.
+    Beam's own threads complain as the engine that they talk to goes.
     """
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(command.kept_back_stderr())
+    heard = threading.excepthook
+
+    def hear(raised: threading.ExceptHookArgs) -> None:
+        if not isinstance(raised.exc_value, grpc.RpcError):  # the main thread has it too
+            heard(raised)
+
+    threading.excepthook = hear
+    with command.kept_back_stderr(to_the_end_of_a_failure=True):
         try:
             yield
-        except KeyboardInterrupt:
-            _until_the_end.append(stack.pop_all())
-            raise
         finally:
             logging.disable(logging.CRITICAL)
             threading.excepthook = lambda _: None

@@ -31,6 +31,8 @@ _DEBUG = flags.DEFINE_bool(
 _kept_back = bytearray()
 _MOST_KEPT_BACK = 1 << 20
 _SECONDS_TO_KEEP = 0.5
+# Where the command's own lines go, if stderr is kept back to the end.
+_own_lines: list[int] = []
 
 # What no command does without: the limit, its letter in ulimit, how much it is at least.
 _LEAST = {"RLIMIT_NOFILE": ("n", 256), "RLIMIT_NPROC": ("u", 128), "RLIMIT_AS": ("v", 2 << 30)}
@@ -83,11 +85,15 @@ def config_file_values(path: str, arguments: Sequence[str]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def kept_back_stderr() -> Iterator[None]:
+def kept_back_stderr(*, to_the_end_of_a_failure: bool = False) -> Iterator[None]:
     """Keeps what this process and its children write to stderr for the log of what goes wrong.
 
     Beam's tracebacks of a mistake in one cell of the catalogue, an mp3 decoder's notes about a
     damaged clip and TensorFlow's about its own build tell the user nothing. --debug shows them.
+
+    Args:
+        to_the_end_of_a_failure: whether, if the block fails, all that is written until the process
+            ends is kept back but the command's own lines.
     """
     if flags.FLAGS.is_parsed() and _DEBUG.value:
         yield
@@ -103,13 +109,18 @@ def kept_back_stderr() -> Iterator[None]:
     keeper.start()
     try:
         yield
+    except BaseException:
+        if to_the_end_of_a_failure:
+            _own_lines.append(stderr)
+        raise
     finally:
-        with contextlib.suppress(OSError):
-            sys.stderr.flush()
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        # Processes that were started inside may print on, which is kept as well.
-        keeper.join(timeout=_SECONDS_TO_KEEP)
+        if stderr not in _own_lines:
+            with contextlib.suppress(OSError):
+                sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            # Processes that were started inside may print on, which is kept as well.
+            keeper.join(timeout=_SECONDS_TO_KEEP)
 
 
 def _keep(reading: int) -> None:
@@ -276,4 +287,7 @@ def _keep_unraisable(raised: "sys.UnraisableHookArgs") -> None:
 
 def _print_to_stderr(text: str) -> None:
     with contextlib.suppress(OSError, ValueError):  # it is closed, or the disk behind it is full
-        print(text, file=sys.stderr, flush=True)
+        if _own_lines:
+            os.write(_own_lines[-1], f"{text}\n".encode(errors="backslashreplace"))
+        else:
+            print(text, file=sys.stderr, flush=True)
