@@ -106,7 +106,8 @@ def seconds_in(text: str, *, flag: str, least: int = 0) -> int:
 
 
 def main(argv: list[str]) -> None:
-    options = engines.options(argv[1:])
+    # A worker of a stream reads the source, one of a bounded run does not.
+    options = engines.options(argv[1:], extra="worker" if _ONCE.value else "stream")
     output_dir, audio_dir = _OUTPUT_DIR.value.rstrip("/"), _AUDIO_DIR.value.rstrip("/")
     if engines.is_dataflow(options):
         for flag, path in {"output_dir": output_dir, "audio_dir": audio_dir}.items():

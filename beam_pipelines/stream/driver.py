@@ -18,14 +18,16 @@ from typing import Any
 
 from beam_pipelines import output_folder, pipeline
 from beam_pipelines.shard_writer import digest_of
-from beam_pipelines.stream import job_steps, metrics, plan, run, sources
+from beam_pipelines.stream import job_steps, known, metrics, plan, run, sources
 from beam_pipelines.written_shard import WrittenShard
 from common import files, lock
 from common.catalogue import Track
 from common.errors import UserFacingError
 
-# A driver whose orders nobody has asked for ends, since its reader is elsewhere by now.
-IDLE_SECONDS = 120.0
+# A driver that nobody asks for orders ends, since its reader is elsewhere by now. An engine that
+# has enough to do does not ask either, so while shards are being written it waits for longer,
+# unless its reader was closed.
+IDLE_SECONDS, _IDLE_AT_WORK_SECONDS = 120.0, 3_600.0
 # How long the next one waits for the dataset, whose lock that one may still have.
 _WAIT_SECONDS = 150.0
 # How often it looks for notes of shards that are done.
@@ -103,7 +105,7 @@ class Driver:
         self._error: BaseException | None = None
         self._is_told = False
         self._stop = threading.Event()
-        self._last_asked = time.monotonic()
+        self._last_asked, self._is_left = time.monotonic(), False
         self._generation = 0
         self._thread = threading.Thread(target=self._run, name="stream driver", daemon=True)
         self._thread.start()
@@ -123,17 +125,21 @@ class Driver:
     def offer_again(self) -> None:
         """Has all orders that are not done handed out anew: what had them may be gone."""
         with self._lock:
-            self._last_asked = time.monotonic()
+            self._last_asked, self._is_left = time.monotonic(), False
             self._new = deque(self._open.values())
 
     def next_order(self) -> Order | None:
         """Returns an order, None where there is none now; raises what the driver ended with."""
         with self._lock:
-            self._last_asked = time.monotonic()
+            self._last_asked, self._is_left = time.monotonic(), False
             if self._error is not None:
                 self._is_told = True
                 raise self._error
             return self._new.popleft() if self._new else None
+
+    def leave(self) -> None:
+        """Hears that a reader is closed; another may come."""
+        self._is_left = True
 
     def stop(self) -> None:
         """Has it let go of the source and of the dataset, and waits for that for a moment."""
@@ -158,7 +164,11 @@ class Driver:
             ) as source,
             lock.hold(stream.output_dir, wait_seconds=_WAIT_SECONDS),
         ):
+            # Nobody else changes the dataset, so it is read once.
+            there = known.load(stream.output_dir, uri=source.uri)
             while True:
+                if len(there.messages) > known.MOST_MESSAGES:
+                    there = known.load(stream.output_dir, uri=source.uri)
                 began = time.time()
                 for manifest in run.run(
                     source,
@@ -168,6 +178,7 @@ class Driver:
                     rules=stream.rules,
                     now=int(began),
                     watch=watch,
+                    there=there,
                 ):
                     self._generation = manifest.generation
                 if stream.metrics_file is not None:
@@ -216,6 +227,7 @@ class Driver:
                 shard = output_folder.read_done(folder, name, made_of.get(name, ""))
                 if shard is not None:
                     done[name] = shard
+                    self._last_asked = time.monotonic()
                 else:  # of other rows, or by a worker that was taken for dead
                     output_folder.forget_done(folder, name)
                     offered.discard(name)
@@ -234,7 +246,9 @@ class Driver:
             left = end - time.monotonic()
             if self._stop.wait(min(max(0.0, left), IDLE_SECONDS / 4)):
                 raise _Stopped
-            if time.monotonic() - self._last_asked > IDLE_SECONDS:
+            is_at_work = self._open and not self._is_left
+            idle = _IDLE_AT_WORK_SECONDS if is_at_work else IDLE_SECONDS
+            if time.monotonic() - self._last_asked > idle:
                 raise _Stopped
             if left <= 0:
                 return

@@ -92,6 +92,21 @@ class Known:
                 leaking += before not in (0, bit) and before.bit_count() == 1
         return new, leaking
 
+    def account(
+        self, manifest: Manifest, folder: str, *, uri: str, tracks: Collection[int]
+    ) -> None:
+        """Takes up how far a generation accounts for a source, and what waits after it.
+
+        Args:
+            manifest: its own.
+            folder: its own.
+            uri: the source whose position is asked for.
+            tracks: of its catalogue.
+        """
+        for part, (_, end) in manifest.spans.get(uri, {}).items():
+            self.position[part] = max(self.position.get(part, 0), end)
+        self.waiting = waiting_after(self.waiting, manifest, folder, tracks)
+
     def correct(self, corrections: Mapping[int, Correction]) -> None:
         """Takes up newer listens of tracks that are written."""
         self.corrections |= corrections
@@ -165,14 +180,10 @@ def load(dataset_dir: str, *, uri: str) -> Known:
         folder = generations.folder_of(dataset_dir, manifest.generation)
         if manifest.window is not None:
             known.newest_end = max(known.newest_end, generations.seconds_of(manifest.window[1]))
-        for part, (_, end) in manifest.spans.get(uri, {}).items():
-            known.position[part] = max(known.position.get(part, 0), end)
         rows = [] if manifest.window is None else list(rows_of(folder))
         if rows:
             known.add(_written_by(rows, folder, first.config))
-        known.waiting = waiting_after(
-            known.waiting, manifest, folder, {row.track_id for row in rows}
-        )
+        known.account(manifest, folder, uri=uri, tracks={row.track_id for row in rows})
         take_newest(known.corrections, relabelling.corrections_of(manifest, folder))
     # One may have been announced, and listed, before its track was written.
     for track, correction in known.corrections.items():

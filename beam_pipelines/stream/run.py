@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from beam_pipelines.stream import announcements, known, metrics, plan, sources, written_generation
 from beam_pipelines.stream.announcements import Announcement, Unusable
 from beam_pipelines.written_shard import RejectedTrack
-from common import files
+from common import files, generations
 from common.generations import Manifest
 from common.inputs import Inputs
 
@@ -22,6 +22,7 @@ def run(
     rules: plan.Rules,
     now: int,
     watch: metrics.Watch | None = None,
+    there: known.Known | None = None,
 ) -> Iterator[Manifest]:
     """Yields the manifest of each generation as it is written.
 
@@ -36,11 +37,13 @@ def run(
         rules: how they are gathered.
         now: seconds since 1970.
         watch: hears what becomes of it.
+        there: what is known of the dataset, where nobody else has changed it since, and is kept up
+            to date; read anew unless given.
 
     Raises:
         UserFacingError: the source can't be read, or the dataset is damaged or can't grow.
     """
-    there = known.load(output_dir, uri=source.uri)
+    there = known.load(output_dir, uri=source.uri) if there is None else there
     config = written_generation.config_of(there.first)
     read = _read(source, there, config.inputs, now)
     made = plan.make(
@@ -73,7 +76,14 @@ def run(
             waiting=[*made.waiting, *later] if is_first else None,
             messages=source.messages if is_first else (),
         )
+        there.account(
+            manifest,
+            generations.folder_of(output_dir, manifest.generation),
+            uri=source.uri,
+            tracks=() if part is None else {row.announcement.track_id for row in part.rows},
+        )
         if is_first:
+            there.messages.update(source.messages)
             source.accounted_for()
         watch.wrote(manifest, () if part is None else part.rows)
         yield manifest

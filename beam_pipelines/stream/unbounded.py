@@ -95,6 +95,9 @@ class _Reader(unbounded_source.UnboundedReader):
     def get_watermark(self) -> Timestamp:
         return self._time
 
+    def close(self) -> None:
+        self._driver.leave()
+
     def get_checkpoint_mark(self) -> AccountedFor:
         return AccountedFor(self._driver.generation)
 

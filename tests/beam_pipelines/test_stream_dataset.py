@@ -179,6 +179,20 @@ def test_one_run_and_a_run_in_and_after_each_window_give_the_same_bytes(tmp_path
     assert (rules is LATER) == any(name.endswith("unlabelled.jsonl") for name in made)
 
 
+@pytest.mark.parametrize("rules", [RULES, LATER], ids=["wait", "later"])
+def test_what_is_kept_from_run_to_run_is_what_is_read(tmp_path, music, rules):
+    values = [*labels_in_windows(), announced(13), announced(50), announced(13, at=700, listens=4)]
+    random.Random(2).shuffle(values)
+    written_generation.begin_dataset(str(tmp_path / "dataset"), CONFIG)
+    uri = str(tmp_path / "announced")
+    there = known.load(str(tmp_path / "dataset"), uri=uri)
+    for step in range(0, len(values), 3):
+        announce(tmp_path / "announced", *values[step : step + 3])
+        stream(tmp_path, rules=rules, there=there, now=NOW + 100 * step)
+        assert there == known.load(str(tmp_path / "dataset"), uri=uri)
+    assert (len(there.manifests) > 5 and there.waiting == []) or there.corrections
+
+
 @pytest.mark.parametrize("kill_at", range(5))
 def test_a_run_that_is_killed_loses_no_label(tmp_path, music, monkeypatch, kill_at):
     announce(tmp_path / "announced", *labels_in_windows())

@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import hashlib
 import json
+from collections import Counter
 
 import numpy as np
 
@@ -86,6 +87,7 @@ def stream(
     job=direct_job.run,
     rules=RULES,
     watch=None,
+    there=None,
 ):
     """Does what `stream_dataset --once` does, at a time; the manifests that it wrote.
 
@@ -104,6 +106,7 @@ def stream(
         rules=rules,
         now=now,
         watch=watch,
+        there=there,
     )
     return list(found)
 
@@ -151,6 +154,15 @@ def everything_in(dataset):
             values["counts"] = values["counts"]["tracks"]
             found[str(path.relative_to(dataset))] = values
     return found
+
+
+def counts_of(manifests):
+    """What manifests count together, rejected tracks and announcements too."""
+    counts = Counter()
+    for manifest in manifests:
+        counts.update(manifest.counts)
+        counts.update(manifest.rejected)
+    return counts
 
 
 class Killed(BaseException):
