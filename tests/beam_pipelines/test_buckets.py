@@ -15,6 +15,7 @@ import zipfile
 
 import google.auth
 import pytest
+from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_runner_api_pb2
 from google.auth.credentials import AnonymousCredentials
 from google.cloud.storage import Client
@@ -425,18 +426,14 @@ STREAM = (
     "--source=gs://bucket/announced",
     "--config=configs/dataset_artist.py",
     "--output_dir=gs://bucket/streamed",
-    "--once",
 )
 
 
-def test_the_job_of_a_generation_on_dataflow(bucket):
-    """Staged as a template is, with the catalogue that it reads; what a killed run wrote stays."""
-    bucket.blob("streamed/generations/000001/of-a-killed-run").upload_from_string(b"kept")
-    said = {"track_id": 1, "path": "1.mp3", "announced_at": "2026-11-25T10:00:00Z", "listens": 1}
-    bucket.blob("announced/first.jsonl").upload_from_string(json.dumps(said) + "\n")
-    bucket.blob("clips/1.mp3").upload_from_string(b"looked for, and not read")
+def prepared(bucket, *flags):
+    """What `stream_dataset` says and stages for Dataflow as a template."""
     result = run_module(
         *STREAM,
+        *flags,
         "--audio_dir=gs://bucket/clips",
         "--runner=DataflowRunner",
         "--project=project",
@@ -446,17 +443,44 @@ def test_the_job_of_a_generation_on_dataflow(bucket):
         "--sdk_container_image=somewhere/fma-worker",
     )
     assert result.returncode == 0, result.stderr
-    assert "generations/000001: its job is prepared, and was not started" in result.stdout
+    staged = {name.rpartition("/")[2]: data for name, data in objects(bucket, "staged").items()}
+    return result.stdout, beam_runner_api_pb2.Pipeline.FromString(staged["pipeline.pb"])
+
+
+def test_the_job_of_a_generation_on_dataflow(bucket):
+    """Staged as a template is, with the catalogue that it reads; what a killed run wrote stays."""
+    bucket.blob("streamed/generations/000001/of-a-killed-run").upload_from_string(b"kept")
+    said = {"track_id": 1, "path": "1.mp3", "announced_at": "2026-11-25T10:00:00Z", "listens": 1}
+    bucket.blob("announced/first.jsonl").upload_from_string(json.dumps(said) + "\n")
+    bucket.blob("clips/1.mp3").upload_from_string(b"looked for, and not read")
+    out, job = prepared(bucket, "--once")
+    assert "generations/000001: its job is prepared, and was not started" in out
     assert sorted(objects(bucket, "streamed")) == [
         "dataset_info.json",
         "generations/000001/catalogue.csv",
         "generations/000001/of-a-killed-run",
         "rejected.jsonl",
     ]
-    staged = {name.rpartition("/")[2]: data for name, data in objects(bucket, "staged").items()}
-    job = beam_runner_api_pb2.Pipeline.FromString(staged["pipeline.pb"])
     (environment,) = job.components.environments.values()
     assert b"somewhere/fma-worker" in environment.payload
+
+
+def test_the_stream_on_dataflow(bucket):
+    """One pipeline, staged as a template is: a source that has no end, of which nothing is read."""
+    bucket.blob("clips/1.mp3").upload_from_string(b"looked for, and not read")
+    out, job = prepared(bucket, "--output_dir=gs://bucket/endless")
+    assert out == "the job of the stream is prepared, and was not started\n"
+    assert sorted(objects(bucket, "endless")) == ["dataset_info.json", "rejected.jsonl"]
+    assert common_urns.requirements.REQUIRES_SPLITTABLE_DOFN.urn in job.requirements
+    unbounded = beam_runner_api_pb2.IsBounded.UNBOUNDED
+    collections = job.components.pcollections
+    written = [
+        transform
+        for transform in job.components.transforms.values()
+        if transform.unique_name == "write shard"
+    ]
+    (shards,) = written[0].inputs.values()
+    assert collections[shards].is_bounded == unbounded
 
 
 def test_dataflow_does_not_see_a_folder_of_this_machine(tmp_path):

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from common.generations import Manifest
 from tests.support.commands import IN_MEMORY, run_module
 from tests.support.kafka_broker import Broker
 from tests.support.paths import ROOT
+from tests.support.streaming import streaming
 from tests.support.streams import (
     RULES,
     Killed,
@@ -29,6 +31,7 @@ from tests.support.streams import (
     announce,
     announced,
     batch,
+    counts_of,
     everything_in,
     make_music,
     row,
@@ -192,19 +195,19 @@ def test_the_offsets_of_the_manifests_have_no_gap(tmp_path, broker, name, made_u
 
 
 @pytest.mark.integration
-def test_a_thousand_announcements_and_kills_at_random(tmp_path, broker, name, made_up):
+def test_kills_of_a_stream_without_an_engine_at_random(tmp_path, broker, name, made_up):
     """Processes that are killed with -9 one after the other lose nothing and do nothing twice."""
-    rng = random.Random(3)
-    for track in range(40, 1_000):
+    rng, kills = random.Random(3), int(os.environ.get("SOAK_STREAM_KILLS", 3))
+    number = 200 if kills == 3 else 1_000
+    for track in range(40, number):
         (made_up / f"{track}.mp3").write_bytes(b"song %d" % track)
-    lines = lines_of(*(announced(track, at=track * 3) for track in range(1_000)))
+    lines = lines_of(*(announced(track, at=track * 3_000 // number) for track in range(number)))
     # The bad track might be tried again.
     lines += [rng.choice(lines[14:]) for _ in range(20)] + [b"no json"] * 5
     rng.shuffle(lines)
     broker.make_topic(name, partitions=3)
     uri = f"kafka://{broker.address}/{name}"
     command = [sys.executable, "-m", "tests.support.stream_process", uri, str(tmp_path)]
-    kills = int(os.environ.get("SOAK_STREAM_KILLS", 3))
     for kill in range(kills):
         broker.send(name, ((at % 3, line) for at, line in enumerate(lines[kill::kills])))
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
@@ -217,19 +220,108 @@ def test_a_thousand_announcements_and_kills_at_random(tmp_path, broker, name, ma
             pass
 
     there = known.load(str(tmp_path / "dataset"), uri=uri)
-    assert sorted(there.listens) == [track for track in range(1_000) if track != 13]
-    counts = Counter()
-    for manifest in there.manifests:
-        counts.update(manifest.counts)
-        counts.update(manifest.rejected)
+    assert sorted(there.listens) == [track for track in range(number) if track != 13]
+    counts = counts_of(there.manifests)
     settled = ("tracks", "merged", "duplicates", "malformed")
     assert counts["announced"] == len(lines) == sum(counts[name] for name in settled)
-    assert (counts["tracks"], counts["malformed"]) == (1_000, 5)
+    assert (counts["tracks"], counts["malformed"]) == (number, 5)
     assert_no_gap(there.manifests, {str(p): end for p, end in enumerate(committed(broker, name))})
     made = compaction.compact(str(tmp_path / "dataset"))
-    expected = batch(tmp_path, [row(track) for track in range(1_000)])
+    expected = batch(tmp_path, [row(track) for track in range(number)])
     folder = tmp_path / f"dataset/generations/{made.generation:06d}"
     assert shards_of(folder) == shards_of(expected)
+
+
+# How the processes of a stream on Flink are told, by their command lines.
+KILLED = {"engine": "flink-starter", "worker": "SdkHarness"}
+
+
+@pytest.mark.integration
+def test_kills_of_a_stream_on_flink_at_random(tmp_path, broker, name, flink, library):
+    """Of real clips: whoever is killed with -9, the same command goes on, to the same bytes.
+
+    A worker in the command's own process dies with that; one in a process of its own, and the job
+    and task manager, alone.
+    """
+    rng, kills = random.Random(4), int(os.environ.get("SOAK_STREAM_KILLS", 3))
+    number = 60 if kills == 3 else 1_000
+    with library.tracks_csv.open("rb") as file:
+        songs = list(catalogue.read_tracks(file, name="", subset="small"))
+    rows = [row(track, path=songs[track % len(songs)].path) for track in range(number)]
+    lines = lines_of(
+        *(announced(track, at=track * 30, path=values["path"]) for track, values in enumerate(rows))
+    )
+    # A track that is rejected or has no audio would be tried again.
+    bad = {*library.rejected, *library.missing_audio}
+    good = [line for at, line in enumerate(lines) if songs[at % len(songs)].track_id not in bad]
+    lines += [rng.choice(good) for _ in range(10)] + [b"no json"] * 5
+    rng.shuffle(lines)
+    broker.make_topic(name, partitions=3)
+    uri = f"kafka://{broker.address}/{name}"
+    how = [f"--source={uri}", f"--audio_dir={library.audio_dir}", "--audio_wait=0s", "--poll=1s"]
+    kinds = ["worker", "engine", "command"]
+    for kill in range(kills):
+        broker.send(name, ((at % 3, line) for at, line in enumerate(lines[kill::kills])))
+        kind = kinds[kill % 3]
+        more = ["--experiments=use_loopback_process_worker"] if kind == "worker" else []
+        # Beam starts it as `python`.
+        env = {"PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"}
+        with streaming(tmp_path / "dataset", *how, *flink, *more, env=env) as running:
+            running.wait_for_generations(len(running.manifests()) + rng.randrange(1, 3))
+            time.sleep(rng.random() / 2)
+            if kind == "command":
+                running.process.kill()
+                continue
+            (victim,) = running.below(KILLED[kind])
+            os.kill(victim, signal.SIGKILL)
+            assert running.process.wait(120) == 1
+            errors = running.errors.splitlines()
+            assert len(errors) == 1, errors
+            assert errors[0].endswith("; the same command goes on")
+    with streaming(tmp_path / "dataset", *how, *flink) as running:
+        running.wait_for(lambda made: counts_of(made)["announced"] == len(lines))
+        running.wait_for(lambda made: counts_of(made)["tracks"] == number)
+        running.end()
+    there = known.load(str(tmp_path / "dataset"), uri=uri)
+    counts = counts_of(there.manifests)
+    settled = ("tracks", "merged", "duplicates", "malformed")
+    assert counts["announced"] == len(lines) == sum(counts[name] for name in settled)
+    assert (counts["malformed"], there.waiting) == (5, [])
+    assert_no_gap(there.manifests, {str(p): end for p, end in enumerate(committed(broker, name))})
+    (tmp_path / "music").symlink_to(library.audio_dir)
+    made = compaction.compact(str(tmp_path / "dataset"))
+    folder = tmp_path / f"dataset/generations/{made.generation:06d}"
+    assert shards_of(folder) == shards_of(batch(tmp_path, rows))
+
+
+@pytest.mark.integration
+def test_a_stream_on_prism_outlasts_its_broker(tmp_path, broker, name, prism, made_up):
+    """It goes away and comes back, and meanwhile audio comes later than what announces it."""
+    late = (made_up / "7.mp3").rename(tmp_path / "7.mp3")
+    broker.make_topic(name, partitions=3)
+    lines = lines_of(*(announced(track, at=track % 2 * 300) for track in range(20)), b"no json")
+    lines += [lines[3], b"x" * 1_000_000]
+    uri = f"kafka://{broker.address}/{name}"
+    how = [f"--source={uri}", f"--audio_dir={made_up}", "--poll=1s"]
+    dataset = tmp_path / "dataset"
+    with streaming(dataset, *how, *prism, made_up=True) as running:
+        broker.send(name, ((at % 3, line) for at, line in enumerate(lines[:11])))
+        running.wait_for(lambda made: counts_of(made)["announced"] == 11)
+        broker.kill()
+        late.rename(made_up / "7.mp3")
+        time.sleep(2)
+        broker.start()
+        broker.send(name, ((at % 3, line) for at, line in enumerate(lines[11:])))
+        running.wait_for(lambda made: counts_of(made)["announced"] == len(lines))
+        made = running.wait_for(lambda made: counts_of(made)["tracks"] == 20)
+        running.end()
+    ends = dict(zip("012", committed(broker, name), strict=True))
+    counts = {"announced": 23, "tracks": 20, "too_long": 1, "malformed": 1, "undecodable": 1}
+    assert counts_of(made) - Counter(counts) in (Counter(merged=1), Counter(duplicates=1))
+    assert_no_gap(made, ends)
+    compacted = compaction.compact(str(dataset))
+    folder = dataset / f"generations/{compacted.generation:06d}"
+    assert shards_of(folder) == shards_of(batch(tmp_path, [row(track) for track in range(20)]))
 
 
 def assert_no_gap(manifests, ends):

@@ -12,12 +12,14 @@ from common.errors import UserFacingError
 from tests.support import direct_job
 from tests.support.commands import assert_refused, run_module
 from tests.support.pubsub_fake import Fake
+from tests.support.streaming import streaming
 from tests.support.streams import (
     NOW,
     Killed,
     MadeUp,
     announce,
     announced,
+    counts_of,
     everything_in,
     make_music,
     stream,
@@ -54,13 +56,8 @@ def lines_of(*values):
     return [v if isinstance(v, bytes) else json.dumps(v).encode() for v in values]
 
 
-def counts_of(tmp_path):
-    """What all manifests count together."""
-    found = {}
-    for manifest in known.load(str(tmp_path / "dataset"), uri="").manifests:
-        for key, count in (manifest.counts | manifest.rejected).items():
-            found[key] = found.get(key, 0) + count
-    return found
+def manifests_in(tmp_path):
+    return known.load(str(tmp_path / "dataset"), uri="").manifests
 
 
 @pytest.mark.integration
@@ -99,7 +96,7 @@ def test_it_becomes_what_a_folder_does(tmp_path, fake, name, monkeypatch, killed
     with subscription(uri) as source:
         assert not stream(tmp_path, source=source)
 
-    counts = counts_of(tmp_path)
+    counts = counts_of(manifests_in(tmp_path))
     assert counts == {
         "announced": 17,
         "duplicates": 1,
@@ -114,6 +111,29 @@ def test_it_becomes_what_a_folder_does(tmp_path, fake, name, monkeypatch, killed
         ours, theirs = (everything_in(tmp_path / output) for output in ("dataset", "folder"))
         for file in theirs:
             assert ours[file] == theirs[file] or file.endswith("000001/rejected.jsonl")
+
+
+@pytest.mark.integration
+def test_a_stream_on_prism_becomes_what_a_folder_does(tmp_path, fake, name, prism):
+    """Each message is acknowledged after its manifest."""
+    uri = fake.subscribe(name)
+    lines = lines_of(*(announced(track, at=track % 2 * 300) for track in range(10)), b"no json")
+    fake.publish(name, *lines[:6], lines[1])
+    how = [f"--source={uri}", f"--audio_dir={tmp_path / 'music'}", "--poll=1s"]
+    env = {"PUBSUB_EMULATOR_HOST": fake.address}
+    with streaming(tmp_path / "dataset", *how, *prism, made_up=True, env=env) as running:
+        running.wait_for(lambda made: counts_of(made)["tracks"] == 6)
+        fake.publish(name, *lines[6:])
+        running.wait_for(lambda made: counts_of(made)["tracks"] == 10)
+        running.end()
+    assert fake.deliverable(name) == []
+    counts = counts_of(manifests_in(tmp_path))
+    assert (counts["announced"], counts["malformed"]) == (12, 1)
+    made = compaction.compact(str(tmp_path / "dataset"))
+    announce(tmp_path / "announced", *lines)
+    stream(tmp_path, output="folder")
+    theirs = compaction.compact(str(tmp_path / "folder"))
+    assert (made.fingerprint, made.splits) == (theirs.fingerprint, theirs.splits)
 
 
 @pytest.mark.integration
@@ -137,7 +157,7 @@ def test_messages_are_held_until_their_window_ends(tmp_path, fake, name):
     assert fake.deliverable(name) == []
     with subscription(uri) as source:
         (manifest,) = stream(tmp_path, source=source, now=begin + 600)
-    assert manifest.counts["tracks"] == 1 and counts_of(tmp_path)["announced"] == 7
+    assert manifest.counts["tracks"] == 1 and counts_of(manifests_in(tmp_path))["announced"] == 7
 
 
 @pytest.mark.integration

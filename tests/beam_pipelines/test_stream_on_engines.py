@@ -193,10 +193,16 @@ def test_one_process_at_a_time_drives_it_and_none_that_nobody_asks(tmp_path, str
     ):
         pass
     monkeypatch.setattr(driver, "IDLE_SECONDS", 0.2)
+    time.sleep(0.5)
+    with (  # the engine may still be at it
+        pytest.raises(UserFacingError, match="another run is at work there"),
+        lock.hold(streamed.output_dir),
+    ):
+        pass
+    reader.close()
     with lock.hold(streamed.output_dir, wait_seconds=30):
         pass
-    monkeypatch.undo()
-    monkeypatch.setattr(pipeline, "Decoder", MadeUp)
+    monkeypatch.setattr(driver, "IDLE_SECONDS", 120.0)
     assert len(engine.orders(reader, 3)) == 3  # the reader was only slow
 
 

@@ -17,6 +17,8 @@ from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.integration
 
+BEAM = ("beam_pipelines.build_dataset", "beam_pipelines.stream_dataset")
+
 
 @pytest.fixture
 def checkout(tmp_path):
@@ -82,7 +84,7 @@ def test_every_flag_that_readme_and_docs_name_is_there():
             check=False,
         )
         known = set(re.findall(r"--(?:\[no\])?(\w+)", result.stdout + result.stderr))
-        if module == "beam_pipelines.build_dataset":  # which hands on what is Beam's
+        if module in BEAM:  # which hand on what is Beam's
             known |= flags_of_beam()
         assert names <= known, f"{module}: {sorted(names - known)}"
 

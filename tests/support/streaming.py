@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from common import generations
 from common.generations import Manifest
 from tests.support.paths import ROOT
-from tests.support.processes import descendants, wait_until_ended
+from tests.support.processes import command_line, descendants, wait_until_ended
 
-# On a machine that others use too.
+# The longest until a first or further generation, on a machine that others use too.
 _SECONDS = 240.0
 
 
@@ -31,15 +31,21 @@ class Streaming:
 
     def wait_for(self, holds: Callable[[list[Manifest]], bool]) -> list[Manifest]:
         """Returns the manifests as soon as something holds of them."""
-        end = time.monotonic() + _SECONDS
+        number, end = -1, 0.0
         while not holds(found := self.manifests()):
             assert self.process.poll() is None, self.errors
+            if len(found) > number:
+                number, end = len(found), time.monotonic() + _SECONDS
             assert time.monotonic() < end, [dict(manifest.counts) for manifest in found]
             time.sleep(0.1)
         return found
 
     def wait_for_generations(self, number: int) -> list[Manifest]:
         return self.wait_for(lambda found: len(found) >= number)
+
+    def below(self, word: str) -> list[int]:
+        """Returns the processes that it has started whose command lines have a word."""
+        return [pid for pid in descendants(self.process.pid) if word in command_line(pid)]
 
     @property
     def errors(self) -> str:
@@ -90,7 +96,9 @@ def streaming(
         try:
             yield Streaming(process, dataset, errors)
         finally:
-            for pid in {process.pid, *descendants(process.pid)}:
+            for pid in descendants(process.pid):  # some have a group of their own
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
