@@ -1,7 +1,7 @@
 """The benchmarks: ratios of two things measured side by side in one run, and limits.
 
 python -m tests.benchmarks.run [NAME …], of job, long_songs, audio_features, scale, million_rows,
-    training, growing, step_costs, following, serving
+    training, growing, streaming, step_costs, following, serving
 
 Prints a table and writes build/bench.json: {name: {value, bar, better, holds}}. Of those that are
 named, or of all; named ones replace their own entries in it and leave the others.
@@ -26,6 +26,7 @@ BENCHMARKS = {
     "million_rows": "million_rows",
     "training": "training",
     "growing": "growing",
+    "streaming": "streaming",
     "step_costs": "step_costs",
     "following": "following",
     "serving": "serving",
