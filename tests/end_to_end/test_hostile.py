@@ -12,6 +12,7 @@ import random
 import shutil
 import signal
 import subprocess
+import time
 
 import pytest
 
@@ -193,6 +194,30 @@ def test_calls_of_the_system_that_fail(
     again = attack(module, arguments)
     again.check()
     assert again.code == 0, again
+    if name == "job":
+        assert files_of(tmp_path / "out") == files_of(small_dataset)
+
+
+@pytest.mark.parametrize("name", list(SECONDS)[: 1 if SIGNALS < 10 else -1])
+def test_a_clock_that_is_set_back(
+    small_library, undisturbed, shim, tmp_path, request, record_property, name
+):
+    """By an hour, in the middle of the run."""
+    small_dataset, job_seconds = undisturbed
+    if name == "export":
+        shutil.copytree(request.getfixturevalue("trained"), tmp_path / "model")
+    module, arguments = commands(small_library, small_dataset, tmp_path)[name]
+    middle = time.time() + 0.5 * SECONDS[name] * job_seconds / SECONDS["job"]
+    clock = {"FAULT_CLOCK_AT": str(int(middle)), "FAULT_CLOCK_BACK": "3600"}
+    outcome = attack(module, arguments, env=clock | {"LD_PRELOAD": str(shim)})
+    record_property("outcome", f"{outcome.code} {outcome.seconds:.1f} s")
+    outcome.check()
+    if name == "launch" and outcome.code == 75:
+        # By this clock TensorFlow takes the workers for lost; the same command goes on.
+        outcome = attack(module, arguments)
+        outcome.check()
+    assert outcome.code == 0, outcome
+    is_whole(tmp_path)
     if name == "job":
         assert files_of(tmp_path / "out") == files_of(small_dataset)
 

@@ -5,7 +5,10 @@
    FAULT_ERRNO   what it fails with; 0 only takes time
    FAULT_AFTER   how many calls go well before, in each process
    FAULT_TIMES   how many fail then
-   FAULT_SLEEP   microseconds that each takes longer */
+   FAULT_SLEEP   microseconds that each takes longer
+
+   FAULT_CLOCK_AT     when somebody sets the clock back, in seconds since 1970
+   FAULT_CLOCK_BACK   by how many seconds */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -15,8 +18,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 static atomic_long calls;
@@ -87,6 +92,30 @@ int fsync(int fd) {
 int rename(const char *from, const char *to) {
   if (is_below(to) && fails("rename")) return -1;
   return NEXT(rename)(from, to);
+}
+
+static time_t set_back(time_t now) {
+  long at = number("FAULT_CLOCK_AT", 0);
+  return at && now >= at ? now - number("FAULT_CLOCK_BACK", 0) : now;
+}
+
+int clock_gettime(clockid_t clock, struct timespec *now) {
+  int code = NEXT(clock_gettime)(clock, now);
+  if (!code && clock == CLOCK_REALTIME) now->tv_sec = set_back(now->tv_sec);
+  return code;
+}
+
+int gettimeofday(struct timeval *restrict now, void *restrict zone) {
+  int code = NEXT(gettimeofday)(now, zone);
+  if (!code) now->tv_sec = set_back(now->tv_sec);
+  return code;
+}
+
+time_t time(time_t *place) {
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  if (place) *place = now.tv_sec;
+  return now.tv_sec;
 }
 
 static mode_t mode_of(int flags, va_list rest) {
