@@ -11,10 +11,12 @@ withdrawn, not deleted, while it is the highest.
 """
 
 import json
+import os
 from typing import Any
 
 from common import files
 from common.errors import UserFacingError, require
+from common.hashing import stable_hash
 from common.model_info import FILE_NAME, ModelInfo
 
 CANDIDATE, REFUSED, WITHDRAWN = ".candidate-", ".refused-", ".withdrawn-"
@@ -46,6 +48,12 @@ def newest_version(export_dir: str) -> int:
             problem = f"a version; --export_dir is the folder it lies in, {export_dir}/.."
         raise UserFacingError(f"{export_dir}: {problem}")
     return found[-1]
+
+
+def candidate_of(model_dir: str) -> str:
+    """Returns the name of what the training run in a folder exports, the same each time."""
+    place = model_dir if files.is_remote(model_dir) else os.path.abspath(model_dir)
+    return f"{CANDIDATE}{stable_hash(place, salt='export'):016x}"
 
 
 def release(export_dir: str, candidate: str) -> str:

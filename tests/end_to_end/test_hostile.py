@@ -194,6 +194,7 @@ def test_calls_of_the_system_that_fail(
     again = attack(module, arguments)
     again.check()
     assert again.code == 0, again
+    assert not list(tmp_path.glob("model/export/.candidate-*"))
     if name == "job":
         assert files_of(tmp_path / "out") == files_of(small_dataset)
 

@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import os
 import pathlib
 import shutil
 
@@ -13,10 +14,11 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
-from common import audio, dataset_reader, records
+from common import audio, dataset_reader, export_folder, records
 from common.errors import UserFacingError
 from serving.model import verification
 from serving.model.exported_model import ExportedModel
+from tests.support import processes
 from trainer.model import export
 from trainer.run import devices, loop, model_folder
 
@@ -225,6 +227,27 @@ def test_a_candidate_that_brings_its_process_down_is_set_aside(made, dataset_dir
     report = json.loads((aside / "assets.extra" / "verification.json").read_text())
     assert not report["passed"] and "ended with -6" in report["problem"]
     assert not path.exists()
+
+
+def test_a_run_that_is_asked_to_stop_does_not_wait_for_the_verification(
+    exported, dataset_dir, tmp_path
+):
+    path = tmp_path / ".candidate-made"
+    shutil.copytree(exported.path, path)
+    before = processes.descendants(os.getpid())
+    with pytest.raises(export.NotVerified):
+        export.verify_and_release(
+            path.name, str(tmp_path), str(dataset_dir), stop_asked=lambda: True
+        )
+    assert [there.name for there in tmp_path.iterdir()] == [path.name]
+    processes.wait_until_ended(processes.descendants(os.getpid()) - before)
+
+
+def test_what_a_killed_run_has_left_is_replaced(model_dir):
+    from_elsewhere = os.path.relpath(model_dir)
+    name = export_folder.candidate_of(str(model_dir))
+    assert name == export_folder.candidate_of(from_elsewhere)
+    assert name != export_folder.candidate_of(f"{model_dir}2")
 
 
 def test_model_info(exported, dataset_dir, model_dir):

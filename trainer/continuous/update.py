@@ -216,11 +216,13 @@ class Update:
             try:
                 if not self._has_candidate() and not self._train(info):
                     return None
+                ended = self._judge(info)
             except Diverged as error:
                 if self.plan.starts_from is None:
                     raise
                 return described | _outcome(plan.DIVERGED, None, [str(error)])
-            ended = self._judge(info)
+            except export.NotVerified:
+                return None
         self._clear()
         return described | ended
 
@@ -367,7 +369,11 @@ class Update:
                 return self._set_aside()
         try:
             path = export.verify_and_release(
-                self._candidate, self.export_dir, self.dataset_dir, release=not self.dry_run
+                self._candidate,
+                self.export_dir,
+                self.dataset_dir,
+                release=not self.dry_run,
+                stop_asked=self.stop_asked,
             )
         except UserFacingError:
             if not export_folder.holds_model(files.join(self.export_dir, self._aside)):

@@ -33,6 +33,8 @@ from trainer.train_config import TrainConfig
 
 # Records of each split whose predictions go with the export, for serving.verify to compare.
 _REFERENCES = 16
+# How often it is asked whether the run is to stop while an export is verified.
+_SECONDS_BETWEEN_LOOKS = 0.5
 
 
 Outputs = dict[str, tf.Tensor]
@@ -219,8 +221,17 @@ def write_candidate(
     return name
 
 
+class NotVerified(Exception):
+    """The run was asked to stop before a candidate was verified; it stays a candidate."""
+
+
 def verify_and_release(
-    candidate: str, export_dir: str, dataset_dir: str, *, release: bool = True
+    candidate: str,
+    export_dir: str,
+    dataset_dir: str,
+    *,
+    release: bool = True,
+    stop_asked: Callable[[], bool] = lambda: False,
 ) -> str:
     """Has serving.verify release a candidate as the next version `<export_dir>/<version>/`.
 
@@ -231,8 +242,9 @@ def verify_and_release(
 
     Raises:
         UserFacingError: it did not pass; it lies beside the versions, and the message says where.
+        NotVerified: `stop_asked` said so meanwhile.
     """
-    result = subprocess.run(
+    process = subprocess.Popen(
         [
             sys.executable,
             "-m",
@@ -244,22 +256,39 @@ def verify_and_release(
         ],
         # What trains may hold all of the GPUs' memory.
         env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1"},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
         # Else it might release what whoever goes on after a kill releases too.
         preexec_fn=end_with_parent,
     )
-    print(result.stdout, end="", flush=True)
-    if result.returncode:
-        problem = (result.stderr.strip() or f"exit code {result.returncode}").splitlines()[-1]
+    output, errors = _printed_by(process, stop_asked)
+    print(output, end="", flush=True)
+    if process.returncode:
+        problem = (errors.strip() or f"exit code {process.returncode}").splitlines()[-1]
         path = files.join(export_dir, candidate)
         if files.has_files(path):  # it was killed, or a graph brought its process down
-            problem = f"serving.verify ended with {result.returncode}: {problem}"
+            problem = f"serving.verify ended with {process.returncode}: {problem}"
             export_folder.write_report(path, {"passed": False, "problem": problem})
             problem += f"; set aside: {export_folder.refuse(export_dir, candidate)}"
         raise UserFacingError(f"the export is not released: {problem}")
-    return result.stdout.splitlines()[-1].removeprefix("passed: ")
+    return output.splitlines()[-1].removeprefix("passed: ")
+
+
+def _printed_by(
+    process: "subprocess.Popen[str]", stop_asked: Callable[[], bool]
+) -> tuple[str, str]:
+    """Returns stdout and stderr of a process when it ends; NotVerified if it was killed before."""
+    with process:
+        try:
+            while True:
+                try:
+                    return process.communicate(timeout=_SECONDS_BETWEEN_LOOKS)
+                except subprocess.TimeoutExpired:
+                    if stop_asked():
+                        raise NotVerified from None
+        finally:
+            process.kill()
 
 
 def reference_answers(

@@ -383,10 +383,11 @@ class Session:
             self._console.print(f"exported before: {newest}")
             return True
         if self._stop_asked():
-            self._console.print("stopped as asked, before the export; the same command goes on")
-            return False
+            return self._stop_before_export()
         trainer = self.trainer
-        candidate = export.write_candidate(
+        name = export_folder.candidate_of(self._model_dir)
+        files.delete_folder(files.join(export_dir, name))  # what a run that was killed has left
+        export.write_candidate(
             trainer.model.get_weights(),
             trainer.config,
             trainer.info,
@@ -394,10 +395,20 @@ class Session:
             export_dir,
             dataset_dir=self._dataset_dir,
             origin={} if self.origin is None else {"init_from": self.origin},
+            name=name,
         )
-        exported = export.verify_and_release(candidate, export_dir, self._dataset_dir)
+        try:
+            exported = export.verify_and_release(
+                name, export_dir, self._dataset_dir, stop_asked=self._stop_asked
+            )
+        except export.NotVerified:
+            return self._stop_before_export()
         self._console.print(f"exported: {exported}")
         return True
+
+    def _stop_before_export(self) -> bool:
+        self._console.print("stopped as asked, before the export; the same command goes on")
+        return False
 
 
 def has_ended(config: TrainConfig, history: Sequence[EpochMetrics]) -> bool:
