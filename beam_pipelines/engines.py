@@ -31,6 +31,10 @@ from packaging.utils import canonicalize_name
 
 from common.errors import UserFacingError, one_line, user_error_in
 
+# Of requests to the job server. Beam 2.77 watches a job on Prism by one of these requests, so with
+# the default of 300 s a job that takes longer fails.
+_TIMEOUT, _YEARS = "--job_server_timeout", 10 * 365 * 86_400
+
 _SETUP_FILE = pathlib.Path(__file__).resolve().parent.parent / "setup.py"
 
 
@@ -56,6 +60,8 @@ def options(arguments: list[str], *, extra: str = "worker") -> PipelineOptions:
         return PipelineOptions([*arguments, *_direct(arguments)])
     if known["runner"] == "FlinkRunner":
         _check_flink(asked)
+    if known["runner"] == "PrismRunner" and not any(a.startswith(_TIMEOUT) for a in arguments):
+        return PipelineOptions([*arguments, f"{_TIMEOUT}={_YEARS}"])
     if is_dataflow(asked):
         return PipelineOptions([*arguments, *_dataflow(asked, extra)])
     return asked

@@ -4,7 +4,9 @@ import subprocess
 import sys
 
 import pytest
+from apache_beam.options.pipeline_options import PortableOptions
 
+from beam_pipelines import engines
 from tests.support.commands import assert_refused, build, counted, files_of
 from tests.support.paths import ROOT
 
@@ -85,6 +87,16 @@ def test_a_retried_bundle_leaves_nothing_twice(flink, dataset_dir, library, tmp_
     assert result.returncode == 0, result.stderr
     assert (fault / "failed").exists()
     assert files_of(tmp_path / "out") == files_of(dataset_dir)
+
+
+def test_a_job_on_prism_may_take_longer_than_a_request():
+    """By which Beam watches it: after the default of 300 s it was taken for failed."""
+    given = ["--runner=PrismRunner", "--job_server_timeout=7"]
+    seconds = [
+        engines.options(flags).view_as(PortableOptions).job_server_timeout
+        for flags in (given[:1], given)
+    ]
+    assert seconds[0] > 365 * 86_400 and seconds[1] == 7
 
 
 def test_an_engine_that_can_not_run_says_what_it_needs(library, tmp_path):
