@@ -37,7 +37,7 @@ BARS = {
     _MEMORY: Bar(bar=1.05, better="lower"),
 }
 _WINDOW, _WINDOWS, _SONGS_A_WINDOW = 5, 12, 3
-_ROUNDS = 3
+_ROUNDS = 5
 _STEPS, _WARM_STEPS, _REPEATED, _MALFORMED, _NEW = 40, 8, 200, 40, 10
 
 
