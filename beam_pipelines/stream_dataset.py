@@ -178,7 +178,7 @@ def stream_on_an_engine(
     )
     options.view_as(StandardOptions).streaming = True
     beam_pipeline = beam.Pipeline(options=options)
-    unbounded.add(beam_pipeline, stream, config)
+    unbounded.add(beam_pipeline, stream, config, orders_a_bundle=engines.elements_a_bundle(options))
     try:
         with each_generation_told(output_dir):
             if job_run.run_to_its_end(beam_pipeline, options) is None:

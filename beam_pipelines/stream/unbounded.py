@@ -136,13 +136,14 @@ class _OutOfDate(Exception):
     """Nobody wants the shard of an order any more."""
 
 
-def add(to: beam.Pipeline, stream: Stream, config: DatasetConfig) -> None:
+def add(to: beam.Pipeline, stream: Stream, config: DatasetConfig, *, orders_a_bundle: int) -> None:
     """Adds the stream to a pipeline.
 
     Args:
         to: the pipeline.
         stream: what is streamed.
         config: of its generations.
+        orders_a_bundle: the most that the source gives at once.
     """
     _ = (
         to
@@ -150,6 +151,7 @@ def add(to: beam.Pipeline, stream: Stream, config: DatasetConfig) -> None:
         >> unbounded_source.ReadFromUnboundedSource(
             Orders(stream),
             poll_interval=_PAUSE_SECONDS,
+            max_records_per_bundle=orders_a_bundle,
             max_read_time_seconds=_SECONDS_A_BUNDLE,
         )
         # So that they are spread over the workers.
