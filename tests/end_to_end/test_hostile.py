@@ -191,9 +191,10 @@ def test_calls_of_the_system_that_fail(
     outcome.check()
     assert code not in (0, errno.EINTR) or outcome.code == 0, outcome
     is_whole(tmp_path)
-    again = attack(module, arguments)
-    again.check()
-    assert again.code == 0, again
+    if outcome.code != 0:
+        again = attack(module, arguments)
+        again.check()
+        assert again.code == 0, again
     assert not list(tmp_path.glob("model/export/.candidate-*"))
     if name == "job":
         assert files_of(tmp_path / "out") == files_of(small_dataset)
