@@ -274,7 +274,7 @@ def test_kills_of_a_stream_on_flink_at_random(tmp_path, broker, name, flink, lib
                 continue
             (victim,) = running.below(KILLED[kind])
             os.kill(victim, signal.SIGKILL)
-            assert running.process.wait(120) == 1
+            assert running.process.wait(240) == 1
             errors = running.errors.splitlines()
             assert len(errors) == 1, errors
             assert errors[0].endswith("; the same command goes on")

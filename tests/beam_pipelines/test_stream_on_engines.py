@@ -71,7 +71,7 @@ class Engine:
         coder = self._source.get_checkpoint_mark_coder()
         return self._part.create_reader(None, mark and coder.decode(coder.encode(mark)))
 
-    def orders(self, reader, number, *, seconds=30.0):
+    def orders(self, reader, number, *, seconds=120.0):
         """The next orders that a reader gives."""
         found, end, ask = [], time.monotonic() + seconds, reader.start
         while len(found) < number:
@@ -83,7 +83,7 @@ class Engine:
         return found
 
 
-def wait_until(holds, *, seconds=30.0):
+def wait_until(holds, *, seconds=120.0):
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end
@@ -200,7 +200,7 @@ def test_one_process_at_a_time_drives_it_and_none_that_nobody_asks(tmp_path, str
     ):
         pass
     reader.close()
-    with lock.hold(streamed.output_dir, wait_seconds=30):
+    with lock.hold(streamed.output_dir, wait_seconds=120):
         pass
     monkeypatch.setattr(driver, "IDLE_SECONDS", 120.0)
     assert len(engine.orders(reader, 3)) == 3  # the reader was only slow
@@ -265,6 +265,6 @@ def test_a_mistake_of_the_source_ends_the_command_with_a_line(prism, tmp_path, m
     with streaming(dataset, source, f"--audio_dir={music}", *prism, made_up=True) as running:
         running.wait_for_generations(1)
         (tmp_path / "announced/a.jsonl").write_text("")
-        assert running.process.wait(60) == 1
+        assert running.process.wait(240) == 1
         (line,) = running.errors.splitlines()
     assert "may grow, but not change" in line and line.startswith("error: ")
