@@ -157,4 +157,8 @@ def add(to: beam.Pipeline, stream: Stream, config: DatasetConfig, *, orders_a_bu
         # So that they are spread over the workers.
         | "spread" >> beam.Reshuffle()
         | "write shard" >> beam.ParDo(WriteOrder(config, stream.audio_dir))
+        # Nothing comes here. But while Prism 2.77 waits for a bundle that has no output it keeps a
+        # core busy, and takes that from the decoder.
+        | "nothing" >> beam.Reshuffle()
+        | "end" >> beam.Map(lambda nothing: nothing)
     )
