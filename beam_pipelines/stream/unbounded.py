@@ -126,6 +126,9 @@ class WriteOrder(pipeline.WithSongs):
         try:
             require_wanted()
             writer.written(order.name, order.tracks, self._config.thresholds)
+            # Where two workers had it, the note of the second may come after the end.
+            if output_folder.run_at_work(order.folder) != order.run_id:
+                output_folder.forget_done(order.folder, order.name)
         except Exception:
             if output_folder.run_at_work(order.folder) == order.run_id:
                 raise

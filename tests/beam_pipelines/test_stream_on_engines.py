@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from beam_pipelines import pipeline
+from beam_pipelines import output_folder, pipeline
 from beam_pipelines.stream import driver, unbounded, written_generation
 from common import catalogue, dataset_reader, lock
 from common.errors import UserFacingError
@@ -219,6 +219,27 @@ def real_rows(library, number):
         tracks = list(catalogue.read_tracks(file, name="", subset="small"))[:number]
     columns = ("track_id", "path", "listens", "artist_id", "genre")
     return [{column: getattr(track, column) for column in columns} for track in tracks]
+
+
+def test_a_shard_that_two_workers_write_leaves_one_record_and_no_note(
+    tmp_path, streamed, monkeypatch
+):
+    announce(tmp_path / "announced", *(announced(track) for track in range(12)))
+    engine = Engine(streamed)
+    orders = engine.orders(engine.reader(), 3)
+    folder, note = tmp_path / "dataset/generations/000001", output_folder.write_done
+
+    def noted_after_the_end(*arguments):
+        monkeypatch.undo()
+        monkeypatch.setattr(pipeline, "Decoder", MadeUp)
+        for order in orders:  # the other worker
+            engine.writer.process(order)
+        wait_until(lambda: (folder / "manifest.json").exists())
+        note(*arguments)
+
+    monkeypatch.setattr(output_folder, "write_done", noted_after_the_end)
+    engine.writer.process(orders[0])
+    assert not list(folder.glob(".*"))
 
 
 @pytest.mark.integration
