@@ -219,9 +219,7 @@ def _require_limits(least_memory: int) -> None:
     The libraries beneath do not say so: gRPC waits for ever for a file that it can't open, and
     aborts where it gets no memory or no thread.
     """
-    for name, (letter, least) in _LEAST.items():
-        if name == "RLIMIT_AS":
-            least = least_memory
+    for name, (letter, least) in (_LEAST | {"RLIMIT_AS": ("v", least_memory)}).items():
         kind = getattr(resource, name, None)
         if kind is None:
             continue

@@ -119,9 +119,6 @@ def test_sigterm_before_the_workers_listen():
     assert end_of_group("os.kill(os.getpid(), 15)") == (0, -15)  # somebody else's
 
 
-# ---- waiting for one another
-
-
 @pytest.mark.parametrize("signals", [[signal.SIGINT] * 2, [signal.SIGTERM, signal.SIGINT]])
 def test_ctrl_c_ends_a_group_that_was_asked_to_stop(signals):
     worker = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
@@ -150,6 +147,9 @@ def test_ctrl_c_ends_a_group_that_was_asked_to_stop(signals):
         assert process.wait(timeout=20) == 130
         assert process.stderr.read() == "\ninterrupted; the same command goes on\n"
     processes.wait_until_ended(workers)
+
+
+# ---- waiting for one another
 
 
 def test_workers_meet_in_any_order():
