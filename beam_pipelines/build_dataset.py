@@ -17,7 +17,7 @@ from typing import BinaryIO
 from absl import flags
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_pipelines import engines, job_run, output_folder, pipeline
+from beam_pipelines import dataset_job, engines, job_run, output_folder
 from beam_pipelines.card import summary
 from common import catalogue, command, dataset_reader, files, generations, lock
 from common.dataset_config import SUBSETS, DatasetConfig
@@ -124,7 +124,7 @@ def has_audio(track: catalogue.Track, audio_dir: str) -> bool:
 
 
 @contextlib.contextmanager
-def job_of_flags() -> Iterator[pipeline.Job]:
+def job_of_flags() -> Iterator[dataset_job.Job]:
     """What the flags ask for, after a look at whether it can be done.
 
     Inside the block no other run gets into its folder.
@@ -145,13 +145,13 @@ def job_of_flags() -> Iterator[pipeline.Job]:
     with lock.hold(output_dir, force=_FORCE_UNLOCK.value):
         work = output_folder.work(
             output_dir,
-            output_folder.identity(config, catalog_sha256, pipeline.library_versions()),
+            output_folder.identity(config, catalog_sha256, dataset_job.library_versions()),
             overwrite=_OVERWRITE.value,
             retry_rejected=_RETRY_REJECTED.value,
         )
         if work.mode is not output_folder.Mode.FINISHED:
             refuse_grown(output_dir)
-        yield pipeline.Job(
+        yield dataset_job.Job(
             config=config,
             catalog_sha256=catalog_sha256,
             run_id=uuid.uuid4().hex,
@@ -185,7 +185,7 @@ def main(argv: list[str]) -> None:
         build(job, options)
 
 
-def build(job: pipeline.Job, options: PipelineOptions) -> None:
+def build(job: dataset_job.Job, options: PipelineOptions) -> None:
     """Runs the job, if there is anything to do, and prints what the dataset holds."""
     if job.work.why:
         print(f"{job.output_dir}: {job.work.why}")

@@ -10,7 +10,7 @@ import grpc
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineResult
 
-from beam_pipelines import counters, engines, output_folder, pipeline
+from beam_pipelines import counters, dataset_job, engines, output_folder, pipeline
 from common import command
 from common.errors import UserFacingError
 
@@ -69,7 +69,7 @@ def engine_kept_back() -> Iterator[None]:
             threading.excepthook = lambda _: None
 
 
-def run(job: pipeline.Job, options: PipelineOptions) -> str | None:
+def run(job: dataset_job.Job, options: PipelineOptions) -> str | None:
     """Runs the job to its end and returns Beam's counters, None if it was only prepared."""
     beam_pipeline = beam.Pipeline(options=options)
     pipeline.build_dataset(beam_pipeline, job)

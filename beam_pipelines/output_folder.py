@@ -13,6 +13,7 @@ import enum
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from beam_pipelines.written_shard import WrittenShard
@@ -226,7 +227,7 @@ def forget_done(output_dir: str, shard: str) -> None:
     files.delete(output_dir, [f"{_DONE_PREFIX}{shard}.json"])
 
 
-def write_rejected(output_dir: str, rejected: list[tuple[int, str]]) -> None:
+def write_rejected(output_dir: str, rejected: Iterable[tuple[int, str]]) -> None:
     """Writes the list of rejected clips, (id, line of JSON) each, sorted by id."""
     with files.atomic_file(output_dir, dataset_info.REJECTED_FILE) as file:
         for _, line in sorted(rejected):

@@ -21,7 +21,7 @@ import apache_beam as beam
 from absl import flags
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
-from beam_pipelines import engines, job_run, pipeline
+from beam_pipelines import dataset_job, engines, job_run
 from beam_pipelines.stream import (
     driver,
     metrics,
@@ -260,7 +260,7 @@ def grow(
         How many generations it wrote.
     """
 
-    def run_job(job: pipeline.Job) -> None:
+    def run_job(job: dataset_job.Job) -> None:
         if job_run.run(job, options) is None:
             raise _OnlyPrepared(job.output_dir)
 

@@ -21,36 +21,37 @@ from common.inputs import Inputs
 Row = tuple[str, int, tuple[Any, ...]]
 
 
-class ReadCatalogue(beam.DoFn):
-    """Path of a catalogue → the row of each track; the split stays empty if it is by date."""
+def catalogue_rows(path: str, config: DatasetConfig, *, may_lack_listens: bool) -> Iterator[Row]:
+    """Yields the row of each track of a catalogue; the split stays empty if it is by date.
 
-    def __init__(self, config: DatasetConfig, *, may_lack_listens: bool):
-        self._config, self._may_lack_listens = config, may_lack_listens
+    Args:
+        path: of the catalogue.
+        config: of the dataset.
+        may_lack_listens: whether tracks may have none.
 
-    def process(self, path: str) -> Iterator[Row]:
-        config = self._config
-        with files.open_to_read(path) as file:
-            for track in catalogue.read_tracks(
-                file,
-                name=path,
-                subset=config.subset,
-                inputs=config.inputs,
-                may_lack_listens=self._may_lack_listens,
-            ):
-                shuffle_key = hashing.stable_hash(str(track.track_id), salt=f"{config.salt}/order")
-                yield self._split(track, path), shuffle_key, track.packed()
+    Raises:
+        UserFacingError: the catalogue, or a row of it, can't be used.
+    """
+    with files.open_to_read(path) as file:
+        for track in catalogue.read_tracks(
+            file,
+            name=path,
+            subset=config.subset,
+            inputs=config.inputs,
+            may_lack_listens=may_lack_listens,
+        ):
+            shuffle_key = hashing.stable_hash(str(track.track_id), salt=f"{config.salt}/order")
+            yield _split_of(track, config, name=path), shuffle_key, track.packed()
 
-    def _split(self, track: Track, path: str) -> str:
-        config = self._config
-        if config.split_by == "date":
-            return ""
-        if config.split_by == "official":
-            if not track.split:
-                raise UserFacingError(
-                    f"{path}: config.split_by is official, and it has no such column"
-                )
-            return track.split
-        return splits_and_shards.split_of_track(track, config)
+
+def _split_of(track: Track, config: DatasetConfig, *, name: str) -> str:
+    if config.split_by == "date":
+        return ""
+    if config.split_by == "official":
+        if not track.split:
+            raise UserFacingError(f"{name}: config.split_by is official, and it has no such column")
+        return track.split
+    return splits_and_shards.split_of_track(track, config)
 
 
 def track_rows(
@@ -73,7 +74,8 @@ def track_rows(
     rows = (
         pipeline
         | "catalogue" >> beam.Create([tracks_csv])
-        | "read catalogue" >> beam.ParDo(ReadCatalogue(config, may_lack_listens=may_lack_listens))
+        | "read catalogue"
+        >> beam.FlatMap(catalogue_rows, config, may_lack_listens=may_lack_listens)
     )
     if features_csv:
         rows = joined(pipeline, rows, config.inputs, features_csv)

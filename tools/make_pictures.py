@@ -189,12 +189,12 @@ def graph_of_job() -> tuple[dict[str, list[str]], set[tuple[str, str]]]:
     """The Beam job's top transforms: {name: those it reads}, and which of these are side inputs."""
     import apache_beam as beam
 
-    from beam_pipelines import pipeline
+    from beam_pipelines import dataset_job, pipeline
     from beam_pipelines.output_folder import Mode, Work
     from common.dataset_config import DatasetConfig
     from configs import dataset_artist
 
-    job = pipeline.Job(
+    job = dataset_job.Job(
         config=DatasetConfig.from_dict(dataset_artist.get_config().to_dict()),
         tracks_csv="tracks.csv",
         catalog_sha256="",

@@ -19,9 +19,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from beam_pipelines import output_folder, pipeline
+from beam_pipelines import dataset_job, output_folder
 from beam_pipelines.shard_writer import ShardWriter
-from beam_pipelines.stream import announcements, job_steps, known, written_generation
+from beam_pipelines.stream import announcements, known, written_generation
 from beam_pipelines.stream.plan import Waiting
 from beam_pipelines.written_shard import RejectedTrack
 from common import (
@@ -68,7 +68,7 @@ def compact(dataset_dir: str) -> Manifest:
     config, number = written_generation.config_of(first), max(numbers) + 1
     folder = generations.folder_of(dataset_dir, number)
 
-    def run_job(job: pipeline.Job) -> None:
+    def run_job(job: dataset_job.Job) -> None:
         _run(job, lambda split: _merged(dataset_dir, parts, split, config), held)
 
     files.make_folder(folder)
@@ -322,7 +322,7 @@ def _corrected(record: bytes, track: Track, thresholds: tuple[float, ...]) -> by
 
 
 def _run(
-    job: pipeline.Job,
+    job: dataset_job.Job,
     merged: Callable[[str], Iterator[_Records]],
     held: _Held,
 ) -> None:
@@ -339,9 +339,9 @@ def _run(
     }
     written = [
         writers[name.partition(".")[0]].written(name, tracks, config.thresholds)
-        for name, tracks in job_steps.planned(job).items()
+        for name, tracks in dataset_job.tracks_by_shard(job).items()
     ]
-    job_steps.finish(job, written)
+    dataset_job.finish(job, config.thresholds, dataset_job.totals_of(written))
 
 
 # ---- what is replaced

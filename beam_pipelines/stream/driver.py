@@ -16,9 +16,9 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from beam_pipelines import output_folder, pipeline
+from beam_pipelines import dataset_job, output_folder
 from beam_pipelines.shard_writer import digest_of
-from beam_pipelines.stream import job_steps, known, metrics, plan, run, sources
+from beam_pipelines.stream import known, metrics, plan, run, sources
 from beam_pipelines.written_shard import WrittenShard
 from common import files, lock
 from common.catalogue import Track
@@ -186,12 +186,12 @@ class Driver:
                     metrics.write(stream.metrics_file, watch, now=time.time())
                 self._pause(seconds_to_next_look(time.time(), stream))
 
-    def _make(self, job: pipeline.Job) -> None:
+    def _make(self, job: dataset_job.Job) -> None:
         """Has the job of a generation done."""
         for _ in range(_ATTEMPTS):
-            written = self._written(job, job_steps.planned(job))
+            written = self._written(job, dataset_job.tracks_by_shard(job))
             if all(_is_whole(job.output_dir, shard) for shard in written):
-                job_steps.finish(job, written)
+                dataset_job.finish(job, job.config.thresholds, dataset_job.totals_of(written))
                 return
             # A worker that was taken for dead has written on.
             work = output_folder.Work(output_folder.Mode.NEW)
@@ -202,7 +202,7 @@ class Driver:
         )
 
     def _written(
-        self, job: pipeline.Job, tracks_of: Mapping[str, Sequence[Track]]
+        self, job: dataset_job.Job, tracks_of: Mapping[str, Sequence[Track]]
     ) -> list[WrittenShard]:
         """Returns what is in each shard, when all are written."""
         folder, config, attempt = job.output_dir, job.config, job.work.attempt

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from beam_pipelines import output_folder, pipeline
+from beam_pipelines import dataset_job, output_folder
 from beam_pipelines.stream import announcements, known, plan
 from beam_pipelines.stream.known import Known
 from beam_pipelines.written_shard import RejectedTrack
@@ -23,7 +23,7 @@ from common.errors import UserFacingError
 from common.generations import Manifest
 from common.relabelling import Correction
 
-RunJob = Callable[[pipeline.Job], Any]
+RunJob = Callable[[dataset_job.Job], Any]
 
 
 def config_of(first: DatasetInfo) -> DatasetConfig:
@@ -232,7 +232,7 @@ def _without_records(config: DatasetConfig) -> DatasetInfo:
     counts = dict.fromkeys(config.class_names, 0)
     empty = Split(num_examples=0, class_counts=counts, num_artists=0, shards=())
     splits = dict.fromkeys(SPLITS, empty)
-    return DatasetInfo.of(config, splits, versions=pipeline.library_versions())
+    return DatasetInfo.of(config, splits, versions=dataset_job.library_versions())
 
 
 def made(
@@ -246,14 +246,14 @@ def made(
     files.write_atomically(folder, generations.CATALOGUE_FILE, text)
     path = files.join(folder, generations.CATALOGUE_FILE)
     catalog_sha256 = files.sha256(path)
-    made_of = output_folder.identity(config, catalog_sha256, pipeline.library_versions())
+    made_of = output_folder.identity(config, catalog_sha256, dataset_job.library_versions())
     try:
         work = output_folder.work(folder, made_of, overwrite=False, retry_rejected=False)
     except UserFacingError:  # of other rows, by a run that was killed
         work = output_folder.Work(output_folder.Mode.NEW)
     if work.mode is not output_folder.Mode.FINISHED:
         run_job(
-            pipeline.Job(
+            dataset_job.Job(
                 config=config,
                 tracks_csv=path,
                 catalog_sha256=catalog_sha256,

@@ -44,7 +44,7 @@ from apache_beam.coders import WindowedValueCoder
 from apache_beam.coders.coders import GlobalWindowCoder
 from apache_beam.transforms.window import GlobalWindows
 
-from beam_pipelines import clip_record, pipeline, splits_and_shards
+from beam_pipelines import clip_record, dataset_job, pipeline, splits_and_shards
 from beam_pipelines.output_folder import Mode, Work
 from beam_pipelines.written_shard import RejectedTrack, ShardSummary
 from common import catalogue, dataset_reader, hashing, rejection
@@ -158,7 +158,7 @@ def shuffle_bytes(size: int) -> dict[str, float]:
     unused = beam.Pipeline("FnApiRunner")
     pipeline.build_dataset(
         unused,
-        pipeline.Job(
+        dataset_job.Job(
             config=_CONFIG,
             tracks_csv="catalogue.csv",
             catalog_sha256="",
@@ -176,7 +176,7 @@ def shuffle_bytes(size: int) -> dict[str, float]:
         order = hashing.stable_hash(str(row.track_id), salt=f"{_CONFIG.salt}/order")
         split = split_of(row)
         rows.append(
-            pipeline.assign_to_shard(
+            dataset_job.assign_to_shard(
                 (split, order, row.packed()), rows_in_split(size), config=_CONFIG
             )
         )

@@ -11,7 +11,7 @@ from collections import Counter
 
 import numpy as np
 
-from beam_pipelines import clip_record, output_folder, pipeline
+from beam_pipelines import clip_record, dataset_job, output_folder
 from beam_pipelines.decoder_process import Decoded
 from beam_pipelines.stream import plan, run, sources, written_generation
 from common import generations, rejection
@@ -119,7 +119,7 @@ def batch(tmp_path, rows, *, output="batch"):
         writer.writeheader()
         writer.writerows(rows)
     direct_job.run(
-        pipeline.Job(
+        dataset_job.Job(
             config=CONFIG,
             tracks_csv=str(catalogue),
             catalog_sha256="",
