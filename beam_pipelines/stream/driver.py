@@ -167,8 +167,6 @@ class Driver:
             # Nobody else changes the dataset, so it is read once.
             there = known.load(stream.output_dir, uri=source.uri)
             while True:
-                if len(there.messages) > known.MOST_MESSAGES:
-                    there = known.load(stream.output_dir, uri=source.uri)
                 began = time.time()
                 for manifest in run.run(
                     source,

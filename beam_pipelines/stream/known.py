@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -27,8 +28,8 @@ from common.generations import Manifest
 from common.relabelling import Correction
 
 WAITING_FILE = "waiting.jsonl"
-# Ids of messages that a run has read, where a source has no offsets, and how many are remembered:
-# those of more than one run.
+# Ids of messages that a run has read, where a source has no offsets, and how many are remembered,
+# the newest: twice those of the largest run.
 MESSAGES_FILE = "messages.jsonl"
 MOST_MESSAGES = 200_000
 NO_AUDIO = "no_audio"
@@ -47,7 +48,8 @@ class Known:
         manifests: those that a reader takes.
         next_number: of the next generation.
         position: {part of the source: how far it is accounted for}.
-        messages: ids of what is accounted for of a source that has no offsets, the newest.
+        messages: ids of what is accounted for of a source that has no offsets: the newest
+            MOST_MESSAGES, oldest first. As a dict, whose keys have an order.
         newest_end: of the windows that are written, in seconds since 1970.
         waiting: announcements that are no records yet.
         listens: {track: listens} of all that is written, as corrected; −1 where unknown.
@@ -60,7 +62,7 @@ class Known:
     manifests: list[Manifest]
     next_number: int = 1
     position: dict[str, int] = dataclasses.field(default_factory=dict)
-    messages: set[str] = dataclasses.field(default_factory=set)
+    messages: dict[str, None] = dataclasses.field(default_factory=dict)
     newest_end: float = 0.0
     waiting: list[Waiting] = dataclasses.field(default_factory=list)
     listens: dict[int, int] = dataclasses.field(default_factory=dict)
@@ -106,6 +108,13 @@ class Known:
         for part, (_, end) in manifest.spans.get(uri, {}).items():
             self.position[part] = max(self.position.get(part, 0), end)
         self.waiting = waiting_after(self.waiting, manifest, folder, tracks)
+
+    def remember(self, messages: Iterable[str]) -> None:
+        """Takes up ids of messages, the newest last; forgets the oldest beyond MOST_MESSAGES."""
+        self.messages |= dict.fromkeys(messages)
+        too_many = max(0, len(self.messages) - MOST_MESSAGES)
+        for message in list(itertools.islice(self.messages, too_many)):
+            del self.messages[message]
 
     def correct(self, corrections: Mapping[int, Correction]) -> None:
         """Takes up newer listens of tracks that are written."""
@@ -189,13 +198,14 @@ def load(dataset_dir: str, *, uri: str) -> Known:
     for track, correction in known.corrections.items():
         if track in known.listens:
             known.listens[track] = correction.listens
+    newest: list[str] = []
     for manifest in reversed(known.manifests):
         folder = generations.folder_of(dataset_dir, manifest.generation)
-        for message in reversed(messages_of(manifest, folder)):
-            if message["uri"] == uri and len(known.messages) < MOST_MESSAGES:
-                known.messages.add(message["id"])
-        if len(known.messages) == MOST_MESSAGES:
+        messages = messages_of(manifest, folder)
+        newest += [each["id"] for each in reversed(messages) if each["uri"] == uri]
+        if len(newest) >= MOST_MESSAGES:
             break
+    known.remember(reversed(newest))
     return known
 
 

@@ -83,7 +83,7 @@ def run(
             tracks=() if part is None else {row.announcement.track_id for row in part.rows},
         )
         if is_first:
-            there.messages.update(source.messages)
+            there.remember(source.messages)
             source.accounted_for()
         watch.wrote(manifest, () if part is None else part.rows)
         yield manifest

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from beam_pipelines import output_folder, pipeline
-from beam_pipelines.stream import driver, unbounded, written_generation
+from beam_pipelines.stream import driver, known, sources, unbounded, written_generation
 from common import catalogue, dataset_reader, lock
 from common.errors import UserFacingError
 from tests.support.commands import assert_refused, run_module
@@ -209,6 +209,56 @@ def test_one_process_at_a_time_drives_it_and_none_that_nobody_asks(tmp_path, str
 @pytest.mark.parametrize(("now", "seconds"), [(1_000.0, 5.0), (1_196.0, 4.0), (1_200.0, 5.0)])
 def test_it_looks_when_a_window_has_ended_and_not_later_than_poll(streamed, now, seconds):
     assert driver.seconds_to_next_look(now, dataclasses.replace(streamed, poll=5.0)) == seconds
+
+
+class Messages:
+    """A subscription: each look gives two messages more, and notes which are known to it."""
+
+    uri, is_urgent, may_have_more = "pubsub://projects/p/subscriptions/s", False, True
+
+    def __init__(self):
+        self.spans, self.counts, self.messages, self.told = {}, {}, [], []
+
+    def lines(self, position, messages):
+        self.told.append(list(messages))
+        self.messages = [f"{len(self.told)}-{number}" for number in "ab"]
+        return [sources.Line(message, b"no json") for message in self.messages]
+
+    def accounted_for(self):
+        pass
+
+    def close(self):
+        pass
+
+
+def test_the_newest_messages_are_remembered_and_no_others(streamed, monkeypatch):
+    """By a driver as it goes on, which does not read the dataset anew, and as it starts."""
+    source, loads, load = Messages(), [], known.load
+
+    def count_loads(*arguments, **how):
+        loads.append(load(*arguments, **how))
+        return loads[-1]
+
+    monkeypatch.setattr(known, "MOST_MESSAGES", 5)
+    monkeypatch.setattr(known, "load", count_loads)
+    monkeypatch.setattr(sources, "of", lambda *_, **__: source)
+    streaming = driver.of(streamed)
+    wait_until(lambda: len(source.told) > 6)
+    streaming.stop()
+    assert len(loads) == 1
+    newest = ["4-b", "5-a", "5-b", "6-a", "6-b"]
+    assert source.told[:4] + source.told[6:7] == [
+        [],
+        ["1-a", "1-b"],
+        ["1-a", "1-b", "2-a", "2-b"],
+        ["1-b", "2-a", "2-b", "3-a", "3-b"],
+        newest,
+    ]
+    with lock.hold(streamed.output_dir, wait_seconds=120):  # it has ended
+        made = load(streamed.output_dir, uri=source.uri)
+    assert (
+        list(made.messages) == [f"{n}-{x}" for n in range(1, made.next_number) for x in "ab"][-5:]
+    )
 
 
 # ---- on an engine
