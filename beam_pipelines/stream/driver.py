@@ -14,7 +14,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from beam_pipelines import dataset_job, output_folder
 from beam_pipelines.shard_writer import digest_of
@@ -90,6 +90,18 @@ class Order:
         return cls(**{**values, "tracks": tracks})
 
 
+class Place(NamedTuple):
+    """How far a reader is.
+
+    Attributes:
+        driver: a name that no other driver has.
+        handed_out: how many orders it has handed out.
+    """
+
+    driver: str
+    handed_out: int
+
+
 class _Stopped(Exception):
     """The driver is to end."""
 
@@ -99,14 +111,15 @@ class Driver:
 
     def __init__(self, stream: Stream):
         self._stream = stream
-        self._lock = threading.Lock()
+        # Told when there are new orders, or an error.
+        self._lock = threading.Condition()
         self._new: deque[Order] = deque()
         self._open: dict[str, Order] = {}
         self._error: BaseException | None = None
         self._is_told = False
         self._stop = threading.Event()
         self._last_asked, self._is_left = time.monotonic(), False
-        self._generation = 0
+        self._place = Place(uuid.uuid4().hex, 0)
         self._thread = threading.Thread(target=self._run, name="stream driver", daemon=True)
         self._thread.start()
 
@@ -117,25 +130,32 @@ class Driver:
         """Returns whether it has ended and its reader knows why."""
         return not self._thread.is_alive() and (self._error is None or self._is_told)
 
-    @property
-    def generation(self) -> int:
-        """Returns the number of the last generation that it has written, 0 for none yet."""
-        return self._generation
+    def next_order(
+        self, place: Place | None, *, wait_seconds: float = 0.0
+    ) -> tuple[Order | None, Place]:
+        """Returns an order, None where there is none, and where that brings the reader.
 
-    def offer_again(self) -> None:
-        """Has all orders that are not done handed out anew: what had them may be gone."""
+        Args:
+            place: where the reader is, None where it begins. If that is not where the last one was,
+                what was handed out may be lost, and all that is not done is handed out anew.
+            wait_seconds: how long to wait for one.
+
+        Raises:
+            BaseException: what the driver ended with.
+        """
         with self._lock:
             self._last_asked, self._is_left = time.monotonic(), False
-            self._new = deque(self._open.values())
-
-    def next_order(self) -> Order | None:
-        """Returns an order, None where there is none now; raises what the driver ended with."""
-        with self._lock:
-            self._last_asked, self._is_left = time.monotonic(), False
+            if place != self._place:
+                self._new = deque(self._open.values())
+            self._lock.wait_for(lambda: self._new or self._error, wait_seconds)
             if self._error is not None:
                 self._is_told = True
                 raise self._error
-            return self._new.popleft() if self._new else None
+            order = None
+            if self._new:
+                order = self._new.popleft()
+                self._place = self._place._replace(handed_out=self._place.handed_out + 1)
+            return order, self._place
 
     def leave(self) -> None:
         """Hears that a reader is closed; another may come."""
@@ -154,7 +174,9 @@ class Driver:
         except _Stopped:
             pass
         except BaseException as error:  # whatever it is, the reader's process is told
-            self._error = error
+            with self._lock:
+                self._error = error
+                self._lock.notify_all()
 
     def _make_generations(self) -> None:
         stream, watch = self._stream, metrics.Watch()
@@ -168,7 +190,7 @@ class Driver:
             there = known.load(stream.output_dir, uri=source.uri)
             while True:
                 began = time.time()
-                for manifest in run.run(
+                for _ in run.run(
                     source,
                     stream.output_dir,
                     self._make,
@@ -178,7 +200,7 @@ class Driver:
                     watch=watch,
                     there=there,
                 ):
-                    self._generation = manifest.generation
+                    pass
                 if stream.metrics_file is not None:
                     watch.ended(began=began, now=time.time())
                     metrics.write(stream.metrics_file, watch, now=time.time())
@@ -232,6 +254,7 @@ class Driver:
             with self._lock:
                 self._open = {name: order for name, order in orders.items() if name not in done}
                 self._new.extend(order for name, order in self._open.items() if name not in offered)
+                self._lock.notify_all()
             offered |= self._open.keys()
             if not self._open:
                 return [done[name] for name in tracks_of]

@@ -1,7 +1,7 @@
 """The stream as one unbounded Beam pipeline: a source of orders, and the workers that fill them.
 
-The source has one reader, which never blocks: it hands on what the driver in its process orders.
-Its checkpoint says nothing that is needed, since the manifests say where to go on.
+The source has one reader, which hands on what the driver in its process orders. The manifests
+say where a stream goes on; a checkpoint, only whether an engine may have lost orders.
 """
 
 import dataclasses
@@ -17,30 +17,33 @@ from apache_beam.utils.timestamp import Timestamp
 from beam_pipelines import output_folder, pipeline
 from beam_pipelines.shard_writer import ShardWriter
 from beam_pipelines.stream import driver
-from beam_pipelines.stream.driver import Order, Stream
+from beam_pipelines.stream.driver import Order, Place, Stream
 from common.dataset_config import DatasetConfig
 
 # An engine keeps a bundle open for as long as its source gives something, and hands on what is in
 # it at its end; an empty source is asked again after the pause.
 _SECONDS_A_BUNDLE, _PAUSE_SECONDS = 1.0, 0.5
+# Flink 1.19 takes no notice of the pause, and 40 empty bundles a second take half a core.
+_SECONDS_TO_WAIT = 0.25
 
 
 @dataclasses.dataclass(frozen=True)
-class AccountedFor(unbounded_source.CheckpointMark):
-    """How far the stream is: all that generations up to this one account for.
+class HandedOn(unbounded_source.CheckpointMark):
+    """How far a reader is: the engine has all orders up to there.
 
-    Offsets and acknowledgements have been given back by then, each after its manifest.
+    It finalizes nothing: the driver gives back offsets and acknowledgements, after the manifest.
     """
 
-    generation: int
+    place: Place
 
 
-class _AccountedForCoder(coders.Coder):
-    def encode(self, value: AccountedFor) -> bytes:
-        return b"%d" % value.generation
+class _HandedOnCoder(coders.Coder):
+    def encode(self, value: HandedOn) -> bytes:
+        return f"{value.place.driver} {value.place.handed_out}".encode()
 
-    def decode(self, encoded: bytes) -> AccountedFor:
-        return AccountedFor(int(encoded))
+    def decode(self, encoded: bytes) -> HandedOn:
+        name, handed_out = encoded.decode().split()
+        return HandedOn(Place(name, int(handed_out)))
 
     def is_deterministic(self) -> bool:
         return True
@@ -59,28 +62,35 @@ class Orders(unbounded_source.UnboundedSource):
     def create_reader(
         self, options: Any, checkpoint_mark: unbounded_source.CheckpointMark | None
     ) -> "_Reader":
-        return _Reader(self._stream)
+        assert checkpoint_mark is None or isinstance(checkpoint_mark, HandedOn)
+        return _Reader(self._stream, checkpoint_mark)
 
     def get_checkpoint_mark_coder(self) -> coders.Coder:
-        return _AccountedForCoder()
+        return _HandedOnCoder()
 
 
 class _Reader(unbounded_source.UnboundedReader):
-    """Hands on the orders of the driver in this process."""
+    """Hands on the orders of the driver in this process.
 
-    def __init__(self, stream: Stream):
+    An engine may keep it, as Prism does, or make another for each bundle, as Flink does.
+    """
+
+    def __init__(self, stream: Stream, mark: HandedOn | None):
         self._stream, self._driver = stream, driver.of(stream)
+        self._place = None if mark is None else mark.place
         self._current: dict[str, Any] = {}
         self._time = Timestamp.now()
 
     def start(self) -> bool:
-        self._driver.offer_again()
-        return self.advance()
+        return self._next(wait_seconds=_SECONDS_TO_WAIT)
 
     def advance(self) -> bool:
+        return self._next(wait_seconds=0.0)  # what is in the bundle waits with it
+
+    def _next(self, *, wait_seconds: float) -> bool:
         self._time = max(self._time, Timestamp.now())
         self._driver = driver.of(self._stream)  # another, if nobody has asked for long
-        order = self._driver.next_order()
+        order, self._place = self._driver.next_order(self._place, wait_seconds=wait_seconds)
         if order is None:
             return False
         self._current = order.packed()
@@ -98,8 +108,9 @@ class _Reader(unbounded_source.UnboundedReader):
     def close(self) -> None:
         self._driver.leave()
 
-    def get_checkpoint_mark(self) -> AccountedFor:
-        return AccountedFor(self._driver.generation)
+    def get_checkpoint_mark(self) -> HandedOn:
+        assert self._place is not None  # it has started
+        return HandedOn(self._place)
 
 
 class WriteOrder(pipeline.WithSongs):

@@ -71,9 +71,10 @@ class Engine:
         coder = self._source.get_checkpoint_mark_coder()
         return self._part.create_reader(None, mark and coder.decode(coder.encode(mark)))
 
-    def orders(self, reader, number, *, seconds=120.0):
+    def orders(self, reader, number, *, is_started=False):
         """The next orders that a reader gives."""
-        found, end, ask = [], time.monotonic() + seconds, reader.start
+        found, end = [], time.monotonic() + 120.0
+        ask = reader.advance if is_started else reader.start
         while len(found) < number:
             if ask():
                 found.append(reader.get_current())
@@ -91,24 +92,42 @@ def wait_until(holds, *, seconds=120.0):
 
 
 def test_orders_come_again_where_they_are_lost_and_are_filled_once(tmp_path, streamed):
+    """They are where a reader goes on from an older checkpoint, or begins."""
     announce(tmp_path / "announced", *(announced(track, at=track % 2 * 300) for track in range(12)))
     engine = Engine(streamed)
     first = engine.reader()
-    lost = engine.orders(first, 3)
-    mark = first.get_checkpoint_mark()
-    again = engine.orders(engine.reader(mark), 3)
-    assert again == lost and mark.generation == 0
+    lost = engine.orders(first, 1)
+    older = first.get_checkpoint_mark()
+    lost += engine.orders(first, 2, is_started=True)
+    for mark in (older, None):
+        again = engine.orders(engine.reader(mark), 3)
+        assert again == lost
     for order in [*again, again[0]]:  # one comes twice
         engine.writer.process(order)
-    later = engine.reader(mark)
-    wait_until(lambda: later.get_checkpoint_mark().generation == 1)
-    for order in engine.orders(later, 3):
-        engine.writer.process(order)
-    wait_until(lambda: later.get_checkpoint_mark().generation == 2)
+    for number in (1, 2):
+        manifest = tmp_path / f"dataset/generations/{number:06d}/manifest.json"
+        wait_until(manifest.exists)
+        if number == 1:
+            for order in engine.orders(engine.reader(older), 3):
+                engine.writer.process(order)
     stream(tmp_path, output="once")
     made = everything_in(tmp_path / "dataset")
     made.pop(".lock")
     assert made == everything_in(tmp_path / "once")
+
+
+def test_a_reader_that_goes_on_where_the_last_one_was_gets_nothing_twice(tmp_path, streamed):
+    """Flink makes one for each bundle, and each would have all orders that are being filled."""
+    announce(tmp_path / "announced", *(announced(track) for track in range(12)))
+    engine = Engine(streamed)
+    reader, orders = engine.reader(), []
+    while len(orders) < 3:
+        orders += engine.orders(reader, 1)
+        reader = engine.reader(reader.get_checkpoint_mark())
+    assert len({order["name"] for order in orders}) == 3
+    for _ in range(3):
+        assert not reader.start()
+        reader = engine.reader(reader.get_checkpoint_mark())
 
 
 def test_an_order_that_is_out_of_date_does_no_harm(tmp_path, streamed, monkeypatch):
