@@ -26,9 +26,11 @@ from apache_beam.options.pipeline_options import (
     TestOptions,
     WorkerOptions,
 )
+from apache_beam.runners.runner import PipelineRunner
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from beam_pipelines import engine_process
 from common.errors import UserFacingError, one_line, user_error_in
 
 # Of requests to the job server. Beam 2.77 watches a job on Prism by one of these requests, so with
@@ -65,6 +67,16 @@ def options(arguments: list[str], *, extra: str = "worker") -> PipelineOptions:
     if is_dataflow(asked):
         return PipelineOptions([*arguments, *_dataflow(asked, extra)])
     return asked
+
+
+def runner(options: PipelineOptions) -> PipelineRunner | str:
+    """Returns what runs a pipeline with these options, as `beam.Pipeline` takes it."""
+    name = str(options.view_as(StandardOptions).runner)
+    if name == "FlinkRunner":
+        return engine_process.FlinkRunner()
+    if name == "PrismRunner":
+        return engine_process.PrismRunner()
+    return name
 
 
 def is_dataflow(options: PipelineOptions) -> bool:

@@ -71,7 +71,7 @@ def engine_kept_back() -> Iterator[None]:
 
 def run(job: dataset_job.Job, options: PipelineOptions) -> str | None:
     """Runs the job to its end and returns Beam's counters, None if it was only prepared."""
-    beam_pipeline = beam.Pipeline(options=options)
+    beam_pipeline = beam.Pipeline(engines.runner(options), options)
     pipeline.build_dataset(beam_pipeline, job)
     with Progress(job.output_dir):
         result = run_to_its_end(beam_pipeline, options)

@@ -177,7 +177,7 @@ def stream_on_an_engine(
         metrics_file=_METRICS_FILE.value,
     )
     options.view_as(StandardOptions).streaming = True
-    beam_pipeline = beam.Pipeline(options=options)
+    beam_pipeline = beam.Pipeline(engines.runner(options), options)
     unbounded.add(beam_pipeline, stream, config, orders_a_bundle=engines.elements_a_bundle(options))
     try:
         with each_generation_told(output_dir):

@@ -35,9 +35,9 @@ from common import catalogue, command, export_folder, generations, tables
 from common.errors import UserFacingError
 from common.inputs import Inputs
 from common.interruption import kill_descendants
+from common.parent_death import end_with_parent
 from examples import demo_stream_view as view
 from examples.steps import Steps, digest, run, skip, source_of, step
-from trainer.run.child import end_with_parent
 
 PAGE = pathlib.Path(__file__).with_name("demo_stream.html")
 

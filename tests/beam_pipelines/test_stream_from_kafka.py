@@ -270,7 +270,7 @@ def test_kills_of_a_stream_on_flink_at_random(tmp_path, broker, name, flink, lib
             running.wait_for_generations(len(running.manifests()) + rng.randrange(1, 3))
             time.sleep(rng.random() / 2)
             if kind == "command":
-                running.process.kill()
+                running.kill()
                 continue
             (victim,) = running.below(KILLED[kind])
             os.kill(victim, signal.SIGKILL)

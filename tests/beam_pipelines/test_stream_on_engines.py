@@ -358,3 +358,14 @@ def test_a_mistake_of_the_source_ends_the_command_with_a_line(prism, tmp_path, m
         assert running.process.wait(240) == 1
         (line,) = running.errors.splitlines()
     assert "may grow, but not change" in line and line.startswith("error: ")
+
+
+@pytest.mark.integration
+def test_prism_ends_with_a_command_that_is_killed(prism, tmp_path, music):
+    """Flink's end is in the kills of test_stream_from_kafka."""
+    announce(tmp_path / "announced", announced(1))
+    source, dataset = f"--source={tmp_path / 'announced'}", tmp_path / "dataset"
+    with streaming(dataset, source, f"--audio_dir={music}", *prism, made_up=True) as running:
+        running.wait_for_generations(1)
+        assert running.below("--job_port")
+        running.kill()

@@ -25,10 +25,10 @@ from common import audio_features, export_folder, files, metadata, records
 from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError
 from common.inputs import Inputs
+from common.parent_death import end_with_parent
 from common.signatures import BATCH_SIZES, SIGNATURES
 from trainer.data import reader
 from trainer.model import front_end, input_encoder, model_card, network, reference
-from trainer.run.child import end_with_parent
 from trainer.train_config import TrainConfig
 
 # Records of each split whose predictions go with the export, for serving.verify to compare.

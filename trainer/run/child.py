@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -12,10 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 
 from common import interruption
+from common.parent_death import end_with_parent
 
 _TAIL_LINES = 15
-_PR_SET_PDEATHSIG = 1  # of linux/prctl.h
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _SECONDS_TO_DIE = 10
 
 
@@ -38,6 +36,8 @@ class Child:
             stderr=subprocess.STDOUT,
             # A Ctrl-C of the terminal comes to this process alone, and is passed on once.
             start_new_session=True,
+            # Else it would go on writing into a folder that the same command, given again, writes
+            # into too.
             preexec_fn=end_with_parent,
         )
         self._printer = threading.Thread(target=self._forward)
@@ -97,12 +97,3 @@ def on_signals_to_stop(stop: Callable[[], None]) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, handle)
-
-
-def end_with_parent() -> None:
-    """Asks Linux to kill this process when its parent dies.
-
-    Else it would go on writing into a folder that the same command, given again, writes into too.
-    """
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
