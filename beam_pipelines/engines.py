@@ -37,6 +37,16 @@ from common.errors import UserFacingError, one_line, user_error_in
 # the default of 300 s a job that takes longer fails.
 _TIMEOUT, _YEARS = "--job_server_timeout", 10 * 365 * 86_400
 
+# What engines say of a job that a person has cancelled, on Flink and Dataflow; and of one of their
+# processes that has gone: a worker, a task manager, a silent task manager.
+_CANCELLED = ("JobCancellationException", "State: CANCELLED")
+_LOST = (
+    "CANCELLED: client cancelled",
+    "RemoteTransportException",
+    "Heartbeat of TaskManager",
+    "is no longer reachable",
+)
+
 _SETUP_FILE = pathlib.Path(__file__).resolve().parent.parent / "setup.py"
 
 
@@ -111,7 +121,7 @@ def is_only_prepared(options: PipelineOptions) -> bool:
 
 
 def input_error_in(error: Exception) -> UserFacingError | None:
-    """Returns what to do if Beam could not download an engine, or one or its worker has gone."""
+    """Returns what to do if Beam could not download an engine, or a part of one has gone."""
     if "Unable to fetch remote" in str(error):
         return UserFacingError(
             f"{one_line(error)} (--flink_job_server_jar or --prism_location names one "
@@ -119,7 +129,11 @@ def input_error_in(error: Exception) -> UserFacingError | None:
         )
     if isinstance(error, grpc.RpcError):
         return UserFacingError("the engine does not answer any more; the same command goes on")
-    if "CANCELLED: client cancelled" in str(error) and user_error_in(error) is None:
+    if user_error_in(error) is not None:
+        return None
+    if any(words in str(error) for words in _CANCELLED):
+        return UserFacingError("the job was cancelled; the same command goes on")
+    if any(words in str(error) for words in _LOST):
         return UserFacingError(
             "a worker of the engine has ended, perhaps for want of memory; the same command goes on"
         )

@@ -99,6 +99,32 @@ def test_a_job_on_prism_may_take_longer_than_a_request():
     assert seconds[0] > 365 * 86_400 and seconds[1] == 7
 
 
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (  # as Flink says it
+            "Pipeline job_1 failed in state FAILED: org.apache.flink.runtime.client."
+            "JobCancellationException: Job was cancelled.",
+            "the job was cancelled",
+        ),
+        (
+            "Pipeline job_1 failed in state FAILED: org.apache.flink.runtime.io.network.netty."
+            "exception.RemoteTransportException: Connection unexpectedly closed by remote task "
+            "manager 'localhost/127.0.0.1:39509'. This might indicate that the remote task manager "
+            "was lost.",
+            "a worker of the engine has ended",
+        ),
+        (  # and Dataflow
+            "Dataflow pipeline failed. State: CANCELLED, Error:\nNone",
+            "the job was cancelled",
+        ),
+    ],
+)
+def test_a_job_that_a_person_or_a_machine_ended_goes_on(said, words):
+    line = str(engines.input_error_in(RuntimeError(said)))
+    assert line.startswith(words) and line.endswith("; the same command goes on")
+
+
 def test_an_engine_that_can_not_run_says_what_it_needs(library, tmp_path):
     arguments = (library.tracks_csv, library.audio_dir, tmp_path / "out", "--runner=FlinkRunner")
     result = build(*arguments, "--flink_master=localhost:8081")
