@@ -77,7 +77,7 @@ class Broker:
     def __init__(self, folder, *, user=None, password=None):
         self._classes, self._folder, self._process = jars(), folder, None
         folder.mkdir()
-        port, controller = _free_ports(2)
+        port, controller = free_ports(2)
         self.address = f"127.0.0.1:{port}"
         values = {
             "folder": folder,
@@ -170,7 +170,7 @@ class Broker:
         return [*how, *arguments, str(self._folder / "server.properties")]
 
 
-def _free_ports(number):
+def free_ports(number):
     probes = [socket.socket() for _ in range(number)]
     try:
         for probe in probes:
