@@ -11,7 +11,7 @@ from common.tempo import tempo
 
 
 def load_banks(params: SpectrogramParams, inputs: Inputs) -> None:
-    """Loads the filter banks, which takes seconds, before the first clip needs them."""
+    """Makes the filter banks before the first clip needs them; those of chroma take a second."""
     spectrogram.mel_filter_bank(params)
     if inputs.chroma:
         pitch_class_bank(params)

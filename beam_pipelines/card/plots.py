@@ -22,7 +22,7 @@ from beam_pipelines.card.summary import class_ranges, largest_genres
 from common.dataset_info import DatasetInfo
 from common.labels import label_of
 from common.printable import printable
-from common.spectrogram import COLORMAP, SpectrogramParams
+from common.spectrogram import COLORMAP, SpectrogramParams, hz_to_mel
 from common.tables import percent
 
 # A letter that the font does not have is drawn as a box, which says so itself.
@@ -249,9 +249,7 @@ def _readable_on(color: np.ndarray) -> str:
 
 def _frequency_ticks(params: SpectrogramParams) -> tuple[list[float], list[str]]:
     """Returns where round frequencies lie among the bands, which are equally spaced in mel."""
-    import librosa
-
     frequencies = [f for f in (0, 500, 1_000, 2_000, 4_000, 8_000) if f < params.sample_rate / 2]
-    top = librosa.hz_to_mel(params.sample_rate / 2)
-    places = [params.num_mels * librosa.hz_to_mel(f) / top for f in frequencies]
+    top = hz_to_mel(params.sample_rate / 2)
+    places = (params.num_mels * hz_to_mel(frequencies) / top).tolist()
     return places, [f"{f:,}" for f in frequencies]

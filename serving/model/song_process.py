@@ -71,10 +71,10 @@ class SongDecoder(ContainedProcess):
 
 def main() -> None:
     """Answers until stdin ends."""
-    from common import spectrogram
+    from common import audio_features
 
     info = ModelInfo.from_json(sys.argv[1])
-    spectrogram.mel_filter_bank(info.signal)
+    audio_features.load_banks(info.signal, info.inputs)
 
     def answer(bounds: dict[str, Any], data: bytes) -> tuple[dict[str, Any], list[bytes]]:
         song = load_song(data, info, **bounds)

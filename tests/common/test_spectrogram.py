@@ -32,6 +32,27 @@ def assert_equal_pictures(ours: np.ndarray, theirs: np.ndarray):
     assert (off <= 1).mean() >= 0.999, f"{(off > 1).sum()} pixels, up to {off.max()} levels off"
 
 
+@pytest.mark.parametrize("sample_rate", [8_000, 16_000, 22_050, 44_100, 48_000])
+@pytest.mark.parametrize(
+    ("fft_size", "num_mels"), [(512, 16), (2048, 102), (2048, 128), (4096, 64)]
+)
+def test_the_filters_are_librosas_to_the_bit(sample_rate, fft_size, num_mels):
+    ours = spectrogram.mel_filter_bank(
+        SpectrogramParams(
+            sample_rate=sample_rate, fft_size=fft_size, hop=fft_size // 4, num_mels=num_mels
+        )
+    )
+    theirs = librosa.filters.mel(sr=sample_rate, n_fft=fft_size, n_mels=num_mels, dtype=np.float64)
+    assert ours.dtype == theirs.dtype
+    assert (ours == theirs).all()
+
+
+def test_frequencies_on_the_mel_scale_and_back():
+    hz = np.geomspace(1, 24_000, 1_000)
+    assert (spectrogram.hz_to_mel(hz) == librosa.hz_to_mel(hz)).all()
+    np.testing.assert_allclose(spectrogram.mel_to_hz(spectrogram.hz_to_mel(hz)), hz, rtol=1e-12)
+
+
 def check_dataset(dataset_dir, audio_dir) -> int:
     info = dataset_reader.load_dataset_info(str(dataset_dir))
     count = 0
