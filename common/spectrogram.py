@@ -104,7 +104,9 @@ def mel_filter_bank(params: SpectrogramParams) -> NDArray[np.float64]:
     ramps = np.subtract.outer(edges, np.fft.rfftfreq(params.fft_size, d=1 / params.sample_rate))
     widths = np.diff(edges)[:, np.newaxis]
     triangles = np.minimum(-ramps[:-2] / widths[:-1], ramps[2:] / widths[1:])
-    bank = np.maximum(0, triangles) * (2 / (edges[2:] - edges[:-2]))[:, np.newaxis]
+    bank: NDArray[np.float64] = (
+        np.maximum(0, triangles) * (2 / (edges[2:] - edges[:-2]))[:, np.newaxis]
+    )
     bank.flags.writeable = False
     return bank
 
