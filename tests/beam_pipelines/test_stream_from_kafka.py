@@ -254,7 +254,7 @@ def test_kills_of_a_stream_on_flink_at_random(tmp_path, broker, name, flink, lib
     # A track that is rejected or has no audio would be tried again.
     bad = {*library.rejected, *library.missing_audio}
     good = [line for at, line in enumerate(lines) if songs[at % len(songs)].track_id not in bad]
-    lines += [rng.choice(good) for _ in range(10)] + [b"no json"] * 5
+    lines += [rng.choice(good) for _ in range(10)] + [b"no json"] * 5 + [b"x" * 1_000_000]
     rng.shuffle(lines)
     broker.make_topic(name, partitions=3)
     uri = f"kafka://{broker.address}/{name}"
@@ -284,9 +284,10 @@ def test_kills_of_a_stream_on_flink_at_random(tmp_path, broker, name, flink, lib
         running.end()
     there = known.load(str(tmp_path / "dataset"), uri=uri)
     counts = counts_of(there.manifests)
-    settled = ("tracks", "merged", "duplicates", "malformed")
+    settled = ("tracks", "merged", "duplicates", "malformed", "too_long")
     assert counts["announced"] == len(lines) == sum(counts[name] for name in settled)
-    assert (counts["malformed"], there.waiting) == (5, [])
+    assert (counts["malformed"], counts["too_long"], there.waiting) == (5, 1, [])
+    assert any(manifest.late for manifest in there.manifests)
     assert_no_gap(there.manifests, {str(p): end for p, end in enumerate(committed(broker, name))})
     (tmp_path / "music").symlink_to(library.audio_dir)
     made = compaction.compact(str(tmp_path / "dataset"))
@@ -295,26 +296,37 @@ def test_kills_of_a_stream_on_flink_at_random(tmp_path, broker, name, flink, lib
 
 
 @pytest.mark.integration
-def test_a_stream_on_prism_outlasts_its_broker(tmp_path, broker, name, prism, made_up):
-    """It goes away and comes back, and meanwhile audio comes later than what announces it."""
+def test_a_stream_on_prism_outlasts_a_kill_and_its_broker(tmp_path, broker, name, prism, made_up):
+    """The command is killed, then the broker is away, and audio comes after what announces it.
+
+    The first announcement is hours newer than the others, one is a duplicate, one has a megabyte.
+    """
+    away = float(os.environ.get("SOAK_STREAM_AWAY", 2))
     late = (made_up / "7.mp3").rename(tmp_path / "7.mp3")
     broker.make_topic(name, partitions=3)
-    lines = lines_of(*(announced(track, at=track % 2 * 300) for track in range(20)), b"no json")
+    times = [14_400, *(track % 2 * 300 for track in range(1, 20))]
+    lines = lines_of(*(announced(track, at=at) for track, at in enumerate(times)), b"no json")
     lines += [lines[3], b"x" * 1_000_000]
     uri = f"kafka://{broker.address}/{name}"
-    how = [f"--source={uri}", f"--audio_dir={made_up}", "--poll=1s"]
+    how = [f"--source={uri}", f"--audio_dir={made_up}", "--poll=1s", *prism]
     dataset = tmp_path / "dataset"
-    with streaming(dataset, *how, *prism, made_up=True) as running:
-        broker.send(name, ((at % 3, line) for at, line in enumerate(lines[:11])))
+    with streaming(dataset, *how, made_up=True) as running:
+        broker.send(name, [(0, lines[0])])
+        running.wait_for(lambda made: counts_of(made)["announced"] == 1)
+        broker.send(name, ((at % 3, line) for at, line in enumerate(lines[1:11])))
         running.wait_for(lambda made: counts_of(made)["announced"] == 11)
+        assert running.below("--job_port")  # Prism
+        running.kill()
+    with streaming(dataset, *how, made_up=True) as running:
         broker.kill()
+        time.sleep(away)
         late.rename(made_up / "7.mp3")
-        time.sleep(2)
         broker.start()
         broker.send(name, ((at % 3, line) for at, line in enumerate(lines[11:])))
         running.wait_for(lambda made: counts_of(made)["announced"] == len(lines))
         made = running.wait_for(lambda made: counts_of(made)["tracks"] == 20)
         running.end()
+    assert sum(manifest.late for manifest in made) == 19
     ends = dict(zip("012", committed(broker, name), strict=True))
     counts = {"announced": 23, "tracks": 20, "too_long": 1, "malformed": 1, "undecodable": 1}
     assert counts_of(made) - Counter(counts) in (Counter(merged=1), Counter(duplicates=1))

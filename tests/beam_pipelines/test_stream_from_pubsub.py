@@ -115,7 +115,7 @@ def test_it_becomes_what_a_folder_does(tmp_path, fake, name, monkeypatch, killed
 
 @pytest.mark.integration
 def test_a_stream_on_prism_becomes_what_a_folder_does(tmp_path, fake, name, prism):
-    """Each message is acknowledged after its manifest."""
+    """Each message is acknowledged after its manifest, and the command is killed in between."""
     uri = fake.subscribe(name)
     lines = lines_of(*(announced(track, at=track % 2 * 300) for track in range(10)), b"no json")
     fake.publish(name, *lines[:6], lines[1])
@@ -123,7 +123,9 @@ def test_a_stream_on_prism_becomes_what_a_folder_does(tmp_path, fake, name, pris
     env = {"PUBSUB_EMULATOR_HOST": fake.address}
     with streaming(tmp_path / "dataset", *how, *prism, made_up=True, env=env) as running:
         running.wait_for(lambda made: counts_of(made)["tracks"] == 6)
-        fake.publish(name, *lines[6:])
+        running.kill()
+    fake.publish(name, *lines[6:])
+    with streaming(tmp_path / "dataset", *how, *prism, made_up=True, env=env) as running:
         running.wait_for(lambda made: counts_of(made)["tracks"] == 10)
         running.end()
     assert fake.deliverable(name) == []
