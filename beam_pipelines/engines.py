@@ -37,15 +37,20 @@ from common.errors import UserFacingError, one_line, user_error_in
 # the default of 300 s a job that takes longer fails.
 _TIMEOUT, _YEARS = "--job_server_timeout", 10 * 365 * 86_400
 
-# What engines say of a job that a person has cancelled, on Flink and Dataflow; and of one of their
-# processes that has gone: a worker, a task manager, a silent task manager.
-_CANCELLED = ("JobCancellationException", "State: CANCELLED")
-_LOST = (
-    "CANCELLED: client cancelled",
-    "RemoteTransportException",
-    "Heartbeat of TaskManager",
-    "is no longer reachable",
-)
+# What Flink and Dataflow say of a job that has ended, and what that is.
+_CANCELLED = "the job was cancelled"
+_LOST = "a worker of the engine has ended, perhaps for want of memory"
+_ENDS = {
+    "JobCancellationException": _CANCELLED,
+    "State: CANCELLED": _CANCELLED,
+    "CANCELLED: client cancelled": _LOST,
+    "RemoteTransportException": _LOST,
+    "Heartbeat of TaskManager": _LOST,
+    "is no longer reachable": _LOST,
+    "NoResourceAvailableException": "the cluster has fewer free slots than --parallelism asks for",
+    "java.net.ConnectException": "nothing answers where --flink_master says that the cluster is, "
+    "or --environment_config that its workers are",
+}
 
 _SETUP_FILE = pathlib.Path(__file__).resolve().parent.parent / "setup.py"
 
@@ -131,12 +136,9 @@ def input_error_in(error: Exception) -> UserFacingError | None:
         return UserFacingError("the engine does not answer any more; the same command goes on")
     if user_error_in(error) is not None:
         return None
-    if any(words in str(error) for words in _CANCELLED):
-        return UserFacingError("the job was cancelled; the same command goes on")
-    if any(words in str(error) for words in _LOST):
-        return UserFacingError(
-            "a worker of the engine has ended, perhaps for want of memory; the same command goes on"
-        )
+    for said, line in _ENDS.items():
+        if said in str(error):
+            return UserFacingError(f"{line}; the same command goes on")
     return None
 
 

@@ -114,6 +114,16 @@ def test_a_job_on_prism_may_take_longer_than_a_request():
             "was lost.",
             "a worker of the engine has ended",
         ),
+        (
+            "Pipeline job_1 failed in state FAILED: java.net.ConnectException: "
+            "java.net.ConnectException: finishConnect(..) failed: Connection refused",
+            "nothing answers where --flink_master says",
+        ),
+        (
+            "Pipeline job_1 failed in state FAILED: org.apache.flink.runtime.jobmanager.scheduler."
+            "NoResourceAvailableException: Could not acquire the minimum required resources.",
+            "the cluster has fewer free slots than --parallelism",
+        ),
         (  # and Dataflow
             "Dataflow pipeline failed. State: CANCELLED, Error:\nNone",
             "the job was cancelled",
