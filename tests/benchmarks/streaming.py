@@ -74,13 +74,15 @@ class Topic:
         path.rename(path.with_suffix(".jsonl"))
 
 
-def announcement(track: int, path: str, at: float) -> str:
+def announcement(track: int, song: pathlib.Path, at: float) -> str:
+    """Returns the line of a song in one of the folders of an audio_dir."""
+    path = f"{song.parent.name}/{song.name}"
     values = {"track_id": track, "path": path, "listens": 37 * track % 9_000}
     return json.dumps(values | {"announced_at": generations.text_of(int(at))})
 
 
-def flags_of(topic: Topic, audio_dir: pathlib.Path, *, window: int) -> list[str]:
-    where = [f"--source={topic.folder}", f"--audio_dir={audio_dir}"]
+def flags_of(topic: Topic, songs: list[pathlib.Path], *, window: int) -> list[str]:
+    where = [f"--source={topic.folder}", f"--audio_dir={songs[0].parents[1]}"]
     return [*where, f"--window={window}s", "--poll=1s"]
 
 
@@ -93,17 +95,17 @@ def seconds_until(running: Streaming, tracks: int) -> float:
 
 def latency(folder: pathlib.Path, songs: list[pathlib.Path], flags: list[str]) -> float:
     topic = Topic(folder)
-    flags = [*flags_of(topic, songs[0].parent, window=_WINDOW), *flags]
+    flags = [*flags_of(topic, songs, window=_WINDOW), *flags]
     found = []
     with streaming(folder / "dataset", *flags) as running:
-        topic.announce(announcement(0, songs[0].name, time.time() - 3_600))
+        topic.announce(announcement(0, songs[0], time.time() - 3_600))
         seconds_until(running, 1)  # it is up
         begin = (time.time() // _WINDOW + 1) * _WINDOW
         for number in range(_WINDOWS):
             time.sleep(max(0.0, begin + number * _WINDOW - time.time()))
             now = time.time()
             tracks = range(1 + _SONGS_A_WINDOW * number, 1 + _SONGS_A_WINDOW * (number + 1))
-            topic.announce(*(announcement(t, songs[t % len(songs)].name, now) for t in tracks))
+            topic.announce(*(announcement(t, songs[t % len(songs)], now) for t in tracks))
             found.append(now)
         made = running.wait_for(lambda made: len(made) > _WINDOWS)
     times = []
@@ -121,17 +123,15 @@ def speed(folder: pathlib.Path, songs: list[pathlib.Path], flags: list[str]) -> 
     for count in (small, large):
         dataset_job.write_catalogue(folder / f"{count}.csv", songs, count)
     ratios = []
-    with streaming(
-        folder / "dataset", *flags_of(topic, songs[0].parent, window=300), *flags
-    ) as running:
-        topic.announce(announcement(0, songs[0].name, time.time() - 3_600))
+    with streaming(folder / "dataset", *flags_of(topic, songs, window=300), *flags) as running:
+        topic.announce(announcement(0, songs[0], time.time() - 3_600))
         seconds_until(running, 1)
         tracks = 1
         for number in range(_ROUNDS):
             stream_seconds, job_seconds = [], []
             for count in (small, large):
                 lines = [
-                    announcement(t, songs[t % len(songs)].name, time.time() - 3_600)
+                    announcement(t, songs[t % len(songs)], time.time() - 3_600)
                     for t in range(tracks, tracks + count)
                 ]
                 tracks += count
@@ -164,18 +164,19 @@ def speed(folder: pathlib.Path, songs: list[pathlib.Path], flags: list[str]) -> 
 
 def memory(folder: pathlib.Path, flags: list[str]) -> float:
     topic = Topic(folder)
-    music = folder / "music"
-    music.mkdir()
-    for track in range(_STEPS * _NEW):
-        (music / f"{track}.mp3").write_bytes(b"song %d" % track)
-    flags = [*flags_of(topic, music, window=1), *flags]
+    music = folder / "music/tiny"
+    music.mkdir(parents=True)
+    songs = [music / f"{track}.mp3" for track in range(_STEPS * _NEW)]
+    for track, song in enumerate(songs):
+        song.write_bytes(b"song %d" % track)
+    flags = [*flags_of(topic, songs, window=1), *flags]
     sizes: list[float] = []
     begin = time.time() - 86_400
     with streaming(folder / "dataset", *flags, made_up=True) as running:
         for step in range(_STEPS):
             at = begin + step
             first = step * _NEW
-            lines = [announcement(t, f"{t}.mp3", at) for t in range(first, first + _NEW)]
+            lines = [announcement(t, songs[t], at) for t in range(first, first + _NEW)]
             lines += [lines[t % _NEW] for t in range(_REPEATED)] + ["no json"] * _MALFORMED
             topic.announce(*lines)
             seconds_until(running, first + _NEW)
