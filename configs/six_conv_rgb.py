@@ -12,9 +12,10 @@ def get_config() -> ConfigDict:
     # How many of the poster's six blocks, and whether the picture goes through a colormap.
     config.network = ConfigDict(dict(convolutions=6, color="rgb"))
     # The poster does not say how its weights began, nor whether its pictures were standardised.
-    # With these values, Keras' defaults, untrained logits hardly differ between clips, and the
-    # first steps on real music leave most units dead; `he` and True (by the dataset's statistics)
-    # start with logits that do differ.
+    # With these values, Keras' defaults, untrained logits hardly differ between clips, and on real
+    # music six layers answer the most frequent class for some 30 epochs; with `he` and True (by the
+    # dataset's statistics) for 12. After 100 epochs neither is ahead, and the latter's first steps
+    # are wilder, so they are left as they are.
     config.network.initializer = "glorot"
     config.network.standardize = False
 

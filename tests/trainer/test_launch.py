@@ -205,7 +205,7 @@ def test_sigterm_while_a_worker_waits_for_others(dataset_dir, tmp_path):
     )
     assert process.stdout.readline() == "waiting for 2 workers\n"
     process.send_signal(signal.SIGTERM)
-    output, errors = process.communicate(timeout=10)
+    output, errors = process.communicate(timeout=60)
     assert process.returncode == 75, errors
     assert "stopped as asked, before a step was done" in output
     assert errors == ""
