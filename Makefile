@@ -45,8 +45,8 @@ test-integration: .venv/installed
 # The counts that the integration tests try a few of, in full.
 soak: .venv/installed
 	SOAK_KILLS=20 SOAK_STREAM_KILLS=20 SOAK_STREAM_AWAY=60 SOAK_DAMAGED=1000 \
-	    SOAK_TRAINING_KILLS=10 SOAK_GROUP_KILLS=5 SOAK_FOLLOW_KILLS=10 SOAK_STORIES=100 SOAK_STORY_STEPS=10 SOAK_SECONDS=60 \
-	    SOAK_DAMAGED_UPLOADS=500 \
+	    SOAK_TRAINING_KILLS=10 SOAK_GROUP_KILLS=5 SOAK_FOLLOW_KILLS=10 SOAK_STORIES=100 \
+	    SOAK_STORY_STEPS=10 SOAK_SECONDS=60 SOAK_DAMAGED_UPLOADS=500 \
 	    $(BIN)/python -m pytest -m integration \
 	    tests/beam_pipelines/test_rerun.py tests/beam_pipelines/test_disturbances.py \
 	    tests/beam_pipelines/test_damage.py tests/beam_pipelines/test_stream_from_kafka.py \
