@@ -14,6 +14,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from common import tensorflow_environment
 from serving.web.limits import Limits
 
 _HEAD_SECONDS = 10.0
@@ -28,6 +29,11 @@ _SMALL_PIECES, _BYTES_PER_PIECE = 256, 512
 _READ_SECONDS = 1.0
 # So many may do this at once; the others are reset.
 _MOST_TURNED_AWAY = 64
+
+# After so many connections at once, of which an eighth is left, what they needed is given back to
+# the system: some 150 kB each, which the process would keep for ever.
+_MANY, _FEW = 64, 8
+_SECONDS_TO_FREE = 1.0
 
 
 def _refusal(head: bytes, code: bytes, message: bytes) -> bytes:
@@ -102,6 +108,7 @@ def protocol(limits: Limits) -> type[H11Protocol]:
     request_seconds = limits.upload_seconds + limits.answer_seconds
     served: collections.Counter[str] = collections.Counter()  # the connections of each address
     turned_away: set[H11Protocol] = set()  # those that are no longer served, and still open
+    most = 0  # at once, since memory was given back
 
     class BoundedProtocol(H11Protocol):
         def __init__(self, *args: Any, **kwargs: Any):
@@ -110,9 +117,11 @@ def protocol(limits: Limits) -> type[H11Protocol]:
             self._clock: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            nonlocal most
             super().connection_made(transport)
             self._address = self.client[0] if self.client else ""
             served[self._address] += 1
+            most = max(most, served.total() + len(turned_away))
             share = max(1, limits.connections // 2)
             if served.total() > limits.connections or served[self._address] > share:
                 self._turn_away(_FULL)
@@ -155,6 +164,14 @@ def protocol(limits: Limits) -> type[H11Protocol]:
             self._leave()
             turned_away.discard(self)
             super().connection_lost(exc)
+            self._give_memory_back()
+
+        def _give_memory_back(self) -> None:
+            nonlocal most
+            if most >= _MANY and served.total() + len(turned_away) <= most // _FEW:
+                most = 0
+                give_back = tensorflow_environment.return_freed_memory
+                self.loop.call_later(_SECONDS_TO_FREE, self.loop.run_in_executor, None, give_back)
 
         def _turn_away(self, answer: bytes) -> None:
             """Answers in place of the app, and ends when that can have been read."""

@@ -9,6 +9,7 @@ import time
 import pytest
 import uvicorn
 
+from common import tensorflow_environment
 from serving.web import connections
 from serving.web.limits import Limits
 
@@ -197,3 +198,22 @@ def test_a_head_in_pieces_and_pipelined_requests_are_still_read(port):
     for parts in (pieces, [request * 3 + last]):
         answers = raw(port, *parts)
         assert answers.count(b"HTTP/1.1 200 ") == answers.count(b"HTTP/1.1 ") >= 2
+
+
+def test_memory_is_given_back_when_many_connections_have_gone(monkeypatch):
+    """How much that is, test_load sees."""
+    given_back = threading.Semaphore(0)
+    monkeypatch.setattr(tensorflow_environment, "return_freed_memory", given_back.release)
+    with serving(connections=400) as port:
+
+        def come_and_go(number):
+            with contextlib.ExitStack() as stack:
+                for _ in range(number):
+                    connection = socket.create_connection(("127.0.0.1", port), timeout=20)
+                    stack.enter_context(connection)
+                assert ask(port)[0] == 200  # those before it have been taken
+
+        come_and_go(20)
+        come_and_go(150)
+        assert given_back.acquire(timeout=60)
+        assert not given_back.acquire(timeout=0.1)
