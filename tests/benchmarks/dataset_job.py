@@ -47,21 +47,23 @@ def write_catalogue(path: pathlib.Path, songs: list[pathlib.Path], count: int) -
         writer.writerows([i, songs[i % len(songs)], 37 * i % 9_000] for i in range(count))
 
 
+def job_command(
+    catalog: pathlib.Path, songs: list[pathlib.Path], output: pathlib.Path
+) -> list[str]:
+    return [
+        sys.executable,
+        "-m",
+        "beam_pipelines.build_dataset",
+        "--config=configs/dataset_artist.py",
+        f"--tracks_csv={catalog}",
+        f"--audio_dir={songs[0].parent}",
+        f"--output_dir={output}",
+    ]
+
+
 def job_seconds(catalog: pathlib.Path, songs: list[pathlib.Path], output: pathlib.Path) -> float:
     started = time.perf_counter()
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "beam_pipelines.build_dataset",
-            "--config=configs/dataset_artist.py",
-            f"--tracks_csv={catalog}",
-            f"--audio_dir={songs[0].parent}",
-            f"--output_dir={output}",
-        ],
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
+    subprocess.run(job_command(catalog, songs, output), check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - started
 
 

@@ -1,7 +1,7 @@
 """The benchmarks: ratios of two things measured side by side in one run, and limits.
 
 python -m tests.benchmarks.run [NAME …], of job, long_songs, audio_features, scale, million_rows,
-    training, growing, streaming, step_costs, following, serving
+    training, growing, streaming, step_costs, processor_time, following, serving
 
 Prints a table and writes build/bench.json: {name: {value, bar, better, holds}}. Of those that are
 named, or of all; named ones replace their own entries in it and leave the others.
@@ -28,6 +28,7 @@ BENCHMARKS = {
     "growing": "growing",
     "streaming": "streaming",
     "step_costs": "step_costs",
+    "processor_time": "processor_time",
     "following": "following",
     "serving": "serving",
 }
