@@ -23,6 +23,14 @@ from tests.benchmarks.bar import Bar
 from tests.support.paths import FMA_SAMPLE
 
 SMALL, LARGE, ROUNDS = 100, 500, 3
+# The environment of what is compared with the job: a worker for each core is all its parallelism,
+# and each keeps the memory of one clip for the next, as the job's decoders do by themselves.
+AS_A_DECODER = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "NUMBA_NUM_THREADS": "1",
+    **contained_process.KEEPS_MEMORY,
+}
 
 BARS = {
     "job / own pool": Bar(bar=1.10, better="lower"),
@@ -103,10 +111,7 @@ def pool_seconds(function, songs: list[pathlib.Path], count: int) -> float:
 def measure() -> dict[str, float]:
     """The figures of all rounds; prints each as it comes."""
     seconds = {(name, n): [] for name in ("job", "own", "librosa") for n in (SMALL, LARGE)}
-    # A worker for each core is the parallelism of all three, and each keeps the memory of one clip
-    # for the next, as the job's decoders do by themselves.
-    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-    os.environ |= contained_process.KEEPS_MEMORY
+    os.environ |= AS_A_DECODER
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         songs = clips(folder)

@@ -17,7 +17,6 @@ from collections.abc import Callable
 
 from matplotlib.figure import Figure
 
-from common import contained_process
 from tests.benchmarks import dataset_job
 from tests.benchmarks import serving as server
 from tests.benchmarks.bar import Bar
@@ -83,9 +82,7 @@ def milliseconds(work: Callable[[], object], count: int) -> float:
 
 def cost_of_songs(paths: list[str]) -> tuple[float, float]:
     """CPU-milliseconds to decode a song and to make its record, in a process as the job's."""
-    # As the job's decoders are started.
-    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-    os.environ |= contained_process.KEEPS_MEMORY
+    os.environ |= dataset_job.AS_A_DECODER
     with concurrent.futures.ProcessPoolExecutor(
         1, mp_context=multiprocessing.get_context("spawn")
     ) as pool:
@@ -152,7 +149,6 @@ def of_training(folder: pathlib.Path) -> Parts:
     from configs import six_conv_rgb
     from tests.benchmarks import training
     from tests.benchmarks.made_dataset import make_dataset
-    from trainer.data import reader
     from trainer.run import devices, loop
     from trainer.train_config import TrainConfig
 
@@ -162,17 +158,6 @@ def of_training(folder: pathlib.Path) -> Parts:
     directory, size = str(folder / "dataset"), config.batch_size
     files = [f"{directory}/{shard.file}" for shard in info.splits["train"].shards]
     count = info.splits["train"].num_examples
-
-    def ours() -> tf.data.Dataset:
-        return reader.batches(
-            info,
-            directory,
-            "train",
-            batch_size=size,
-            names=("label",),
-            shuffle_buffer=1_000,
-            seed=1,
-        )
 
     def whole_pass(batches: tf.data.Dataset) -> object:
         return batches.reduce(tf.constant(0, tf.int64), lambda number, _: number + 1).numpy()
@@ -193,7 +178,8 @@ def of_training(folder: pathlib.Path) -> Parts:
         for _ in range(_ROUNDS)
     )
     read = statistics.median(
-        milliseconds(lambda: whole_pass(ours()), count) for _ in range(_ROUNDS)
+        milliseconds(lambda: whole_pass(training.shuffled(info, directory, size)), count)
+        for _ in range(_ROUNDS)
     )
     in_memory, streamed = [], []
     for _ in range(_ROUNDS):
