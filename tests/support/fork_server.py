@@ -11,6 +11,7 @@ bytes, one of them is a process of its own (`run_module(fresh=True)`).
 """
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -160,6 +161,9 @@ def _import(name: str) -> None:
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
+    # A collection would write to, and so copy, each page of what was imported.
+    gc.collect()
+    gc.freeze()
 
 
 def _reap(flags: int) -> None:
