@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from common import audio_features, dataset_info, labels, records
 from common.catalogue import Track
 from common.dataset_config import DatasetConfig
-from common.inputs import ARTIST_MEAN, ARTIST_TRACKS, Inputs, number_feature
+from common.inputs import Inputs, number_feature
 
 
 def record_of(
@@ -58,10 +58,11 @@ def values_of(track: Track, inputs: Inputs) -> dict[str, records.Value]:
             values[number_feature(name)] = float(number)
     if not math.isnan(track.popularity):
         values[dataset_info.POPULARITY] = float(track.popularity)
-    if inputs.artist_history and track.artist_tracks >= 0:
-        values[ARTIST_TRACKS] = track.artist_tracks
-        if not math.isnan(track.artist_mean_log_listens):
-            values[ARTIST_MEAN] = track.artist_mean_log_listens
+    for num_tracks, mean in inputs.histories.values():
+        if getattr(track, num_tracks) >= 0:
+            values[num_tracks] = getattr(track, num_tracks)
+            if not math.isnan(getattr(track, mean)):
+                values[mean] = getattr(track, mean)
     # What every record has comes last, so that it has the value of its own column.
     return values | {
         "listens": track.listens,

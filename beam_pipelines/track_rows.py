@@ -1,7 +1,7 @@
 """The rows of the catalogue with all that is known of their tracks before any audio is read.
 
 A row is (split, shuffle key, track as `Track.packed`). What needs other rows goes through a
-shuffle by track id, artist or date, so no worker holds the catalogue.
+shuffle by track id, artist, album or date, so no worker holds the catalogue.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,11 +12,11 @@ from apache_beam.metrics import Metrics
 from apache_beam.pvalue import AsSingleton
 
 from beam_pipelines import splits_and_shards
-from common import artist_history, catalogue, files, hashing, popularity
+from common import catalogue, files, hashing, other_tracks, popularity
 from common.catalogue import Columns, Track
 from common.dataset_config import DatasetConfig
 from common.errors import UserFacingError
-from common.inputs import Inputs
+from common.inputs import HISTORIES, Inputs
 
 Row = tuple[str, int, tuple[Any, ...]]
 
@@ -87,8 +87,8 @@ def track_rows(
         rows = with_listens_per_year(rows)
     if config.popularity == "rank_among_contemporaries":
         rows = with_ranks(rows)
-    if config.inputs.artist_history:
-        rows = with_histories(rows)
+    for history in config.inputs.histories:
+        rows = with_histories(rows, history)
     return rows
 
 
@@ -218,55 +218,68 @@ def _with_ranks(quarter: int, found: dict[str, Iterable[tuple[Any, ...]]]) -> It
         yield split, shuffle_key, tuple(track._replace(popularity=ranks.of(track.listens)))
 
 
-def with_histories(rows: beam.PCollection) -> beam.PCollection:
-    """Returns the rows with what their artists' other tracks in the training split say."""
-    by_artist = rows | "by artist" >> beam.WithKeys(lambda row: Track(*row[2]).artist_id)
-    known = by_artist | "artist is known" >> beam.Filter(lambda keyed: keyed[0] >= 0)
+def with_histories(rows: beam.PCollection, history: str) -> beam.PCollection:
+    """Returns the rows with what other tracks in the training split say.
+
+    Args:
+        rows: of the catalogue.
+        history: a key of `inputs.HISTORIES`, which says which others: the artist's or, of these,
+            the album's.
+    """
+    keyed = rows | f"key of {history}" >> beam.WithKeys(_key_of, history)
+    known = keyed | f"has {history}" >> beam.Filter(lambda pair: pair[0] is not None)
     unknown = (
-        by_artist
-        | "artist is unknown" >> beam.Filter(lambda keyed: keyed[0] < 0)
-        | "without artist" >> beam.Values()
+        keyed
+        | f"has no {history}" >> beam.Filter(lambda pair: pair[0] is None)
+        | f"rows without {history}" >> beam.Values()
     )
     totals = (
         known
-        | "tracks of artist" >> beam.Map(_adds_to_artist)
-        | "add up artist" >> beam.CombinePerKey(_add_up)
+        | f"own of {history}" >> beam.MapTuple(_keyed_own)
+        | f"add up {history}" >> beam.CombinePerKey(_add_up)
     )
     with_history = (
         {"rows": known, "totals": totals}
-        | "join artists" >> beam.CoGroupByKey()
-        | "history" >> beam.FlatMapTuple(_with_history)
+        | f"join {history}" >> beam.CoGroupByKey()
+        | f"rows with {history}" >> beam.FlatMap(_with_history, history)
     )
-    return (with_history, unknown) | "all artists" >> beam.Flatten()
+    return (with_history, unknown) | f"all of {history}" >> beam.Flatten()
 
 
-def _own(row: Row) -> artist_history.Tracks:
-    """Returns what a row adds to its artist's tracks in the training split."""
+def _key_of(row: Row, history: str) -> tuple[int, ...] | None:
+    """Returns whose tracks count for a row, None where that is not known."""
+    track = Track(*row[2])
+    return other_tracks.key_of(history, artist_id=track.artist_id, album_id=track.album_id)
+
+
+def _own(row: Row) -> other_tracks.Tracks:
+    """Returns what a row adds to the tracks in the training split."""
     split, _, values = row
     if split != "train":
-        return artist_history.Tracks()
-    return artist_history.track_of(Track(*values).listens)
+        return other_tracks.Tracks()
+    return other_tracks.track_of(Track(*values).listens)
 
 
-def _adds_to_artist(keyed: tuple[int, Row]) -> tuple[int, tuple[int, int]]:
-    artist, row = keyed
+def _keyed_own(key: tuple[int, ...], row: Row) -> tuple[tuple[int, ...], tuple[int, int]]:
     own = _own(row)
-    return artist, (own.num_tracks, own.log_listens)
+    return key, (own.num_tracks, own.log_listens)
 
 
 def _add_up(parts: Iterable[tuple[int, int]]) -> tuple[int, int]:
-    total = artist_history.Tracks()
+    total = other_tracks.Tracks()
     for part in parts:
-        total += artist_history.Tracks(*part)
+        total += other_tracks.Tracks(*part)
     return total.num_tracks, total.log_listens
 
 
-def _with_history(artist: int, found: dict[str, Iterable[tuple[Any, ...]]]) -> Iterator[Row]:
+def _with_history(
+    joined: tuple[tuple[int, ...], dict[str, Iterable[tuple[Any, ...]]]], history: str
+) -> Iterator[Row]:
+    _, found = joined
     (total,) = found["totals"]
+    num_tracks, mean = HISTORIES[history]
     for row in found["rows"]:
         split, shuffle_key, values = row
-        others = artist_history.Tracks(*total).without(_own(row))
-        track = Track(*values)._replace(
-            artist_tracks=others.num_tracks, artist_mean_log_listens=others.mean_log_listens
-        )
-        yield split, shuffle_key, tuple(track)
+        others = other_tracks.Tracks(*total).without(_own(row))
+        told: dict[str, Any] = {num_tracks: others.num_tracks, mean: others.mean_log_listens}
+        yield split, shuffle_key, tuple(Track(*values)._replace(**told))

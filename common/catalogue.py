@@ -41,7 +41,7 @@ _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 # A table's header has at most so many lines, as FMA's echonest.csv.
 _MOST_HEADER_LINES = 4
 
-# Of an artist's id and a date.
+# Of an artist's or album's id and a date.
 UNKNOWN = -1
 
 # FMA's longest cells (biographies) pass the csv module's default of 128 KiB.
@@ -53,11 +53,20 @@ _FMA_COLUMNS = {
     "genre": ("track", "genre_top"),
     "date_created": ("track", "date_created"),
     "artist_id": ("artist", "id"),
+    "album_id": ("album", "id"),
     "subset": ("set", "subset"),
     "split": ("set", "split"),
 }
 _PLAIN_COLUMNS = ("track_id", "path", "listens")
-_PLAIN_OPTIONAL_COLUMNS = ("artist_id", "artist", "genre", "date_created", "counted_at")
+_PLAIN_OPTIONAL_COLUMNS = (
+    "artist_id",
+    "artist",
+    "album_id",
+    "album",
+    "genre",
+    "date_created",
+    "counted_at",
+)
 # FMA's own, and ISO 8601 as programs write it.
 _DATES = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z")
 _FMA_SPLITS = dict(zip(("training", "validation", "test"), SPLITS, strict=True))
@@ -79,6 +88,9 @@ class Track(NamedTuple):
         artist_tracks: how many other tracks of the artist are in the training split, −1 where the
             artist is unknown or nobody asks.
         artist_mean_log_listens: the mean of ln(1 + listens) over them, NaN where there are none.
+        album_id: of the catalogue, or a hash of the album's name; −1 where unknown or nobody asks.
+        artist_album_tracks, artist_album_mean_log_listens: the same two of the artist's tracks on
+            the album.
         counted_at: when the listens were counted, in seconds since 1970 UTC; −1 where unknown.
         popularity: what the config makes of the listens; NaN if that is the listens themselves.
     """
@@ -95,6 +107,9 @@ class Track(NamedTuple):
     texts: tuple[str, ...] = ()
     artist_tracks: int = UNKNOWN
     artist_mean_log_listens: float = math.nan
+    album_id: int = UNKNOWN
+    artist_album_tracks: int = UNKNOWN
+    artist_album_mean_log_listens: float = math.nan
     counted_at: int = UNKNOWN
     popularity: float = math.nan
 
@@ -170,13 +185,14 @@ def read_tracks(
             track_id=track_id,
             path=row.path() if row.has("path") else clip_path(track_id),
             listens=listens,
-            artist_id=row.artist_id(),
+            artist_id=row.id_of("artist"),
             genre=row.text("genre"),
             date_created=row.seconds_since_1970("date_created"),
             split=_FMA_SPLITS[row.one_of("split", _FMA_SPLITS)] if row.has("split") else "",
             categories=tuple(row.category(name) for name in inputs.categories),
             numbers=tuple(row.number(name) for name in inputs.numbers),
             texts=tuple(row.longer_text(name) for name in inputs.texts),
+            album_id=row.id_of("album") if inputs.album_history else UNKNOWN,
             counted_at=row.seconds_since_1970("counted_at"),
         )
     # Spreadsheets leave it away; FMA's has it, and a cut in the last cell shows by nothing else.
@@ -378,9 +394,9 @@ def _read_header(rows: Iterator[tuple[int, list[str]]], name: str, inputs: Input
     pairs = list(zip(first, second, strict=True))
     labels = {field: f"({group}, {column})" for field, (group, column) in _FMA_COLUMNS.items()}
     for field, pair in _FMA_COLUMNS.items():
-        if pair not in pairs:
+        if pair not in pairs and (field != "album_id" or inputs.album_history):
             raise UserFacingError(f"{name}: there is no column {labels[field]}")
-    places = {field: pairs.index(pair) for field, pair in _FMA_COLUMNS.items()}
+    places = {field: pairs.index(pair) for field, pair in _FMA_COLUMNS.items() if pair in pairs}
     header = _Header(places, labels | {"track_id": "track_id"}, len(first))
     _add_inputs(header, list(pairs), name, inputs)
     return header
@@ -463,11 +479,15 @@ class _Row:
             raise self.error("path", "names no file")
         return path
 
-    def artist_id(self) -> int:
-        if self.text("artist_id"):
-            return self.whole_number("artist_id")
-        artist = self.text("artist")
-        return stable_hash(artist, salt="artist") if artist else UNKNOWN
+    def id_of(self, kind: str) -> int:
+        """Returns the id of the artist or album; FMA writes −1 where there is none."""
+        field = f"{kind}_id"
+        if self.text(field) == str(UNKNOWN):
+            return UNKNOWN
+        if self.text(field):
+            return self.whole_number(field)
+        name = self.text(kind)
+        return stable_hash(name, salt=kind) if name else UNKNOWN
 
     def category(self, name: str) -> str:
         """Returns a category of the inputs, empty where it is unknown."""

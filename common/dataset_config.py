@@ -111,6 +111,7 @@ class DatasetConfig:
     def to_dict(self) -> dict[str, Any]:
         """Returns the same as plain JSON values."""
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        values["inputs"] = self.inputs.to_dict()
         if self.inputs == Inputs():
             del values["inputs"]
         if self.popularity == "listens":

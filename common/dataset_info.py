@@ -13,7 +13,7 @@ from common.config import misfit
 from common.corrections import Corrections
 from common.dataset_config import SPLITS, DatasetConfig
 from common.errors import UserFacingError, require
-from common.inputs import ARTIST_TRACKS, InputStatistics
+from common.inputs import InputStatistics
 
 # What the label was cut from, where that is not the listens.
 POPULARITY = "popularity"
@@ -280,8 +280,7 @@ def features(config: DatasetConfig) -> dict[str, dict[str, Any]]:
     }
     if config.popularity != "listens":
         optional[POPULARITY] = "float32"
-    if inputs.artist_history:
-        optional[ARTIST_TRACKS] = "int64"
+    optional |= {num_tracks: "int64" for num_tracks, _ in inputs.histories.values()}
     heard: dict[str, tuple[int, ...]] = {"spectrogram": config.spectrogram.shape}
     if inputs.chroma:
         heard["chroma"] = chroma.shape(config.spectrogram)

@@ -15,7 +15,13 @@ from common.errors import UserFacingError, require
 # The names of what every record has of a kind.
 STANDING_CATEGORY = "genre"
 STANDING_NUMBER = "date_created"
-ARTIST_TRACKS, ARTIST_MEAN = "artist_tracks", "artist_mean_log_listens"
+
+# {input: the features of the record that hold it}: how many other tracks of the artist, or of the
+# artist on the same album, are in the training split, and the mean of ln(1 + listens) over them.
+HISTORIES = {
+    "artist_history": ("artist_tracks", "artist_mean_log_listens"),
+    "album_history": ("artist_album_tracks", "artist_album_mean_log_listens"),
+}
 
 # Of a number's quantiles at 0, 1/32, … 1.
 NUM_QUANTILES = 33
@@ -40,6 +46,8 @@ class Inputs:
         texts: names of columns of words, such as `title`.
         artist_history: how many other tracks of the artist are in the training split, and the mean
             of ln(1 + listens) over them: `artist_tracks` and `artist_mean_log_listens`.
+        album_history: the same of those that are also on the track's own album:
+            `artist_album_tracks` and `artist_album_mean_log_listens`.
         chroma: the strength of the twelve pitch classes over time.
         tempo: the mean autocorrelation of the onset strength.
     """
@@ -48,6 +56,7 @@ class Inputs:
     numbers: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
     artist_history: bool = False
+    album_history: bool = False
     chroma: bool = False
     tempo: bool = False
 
@@ -62,7 +71,7 @@ class Inputs:
                 _check_name(name, kind)
             twice = sorted({name for name in names if names.count(name) > 1})
             require(not twice, f"config.inputs.{kind}: {', '.join(twice)} stands there twice")
-        for flag in ("artist_history", "chroma", "tempo"):
+        for flag in (*HISTORIES, "chroma", "tempo"):
             value = getattr(self, flag)
             require(
                 isinstance(value, bool), f"config.inputs.{flag}: {value!r} is not True or False"
@@ -76,14 +85,20 @@ class Inputs:
             UserFacingError: a key or a value is not possible, or a column is known only afterwards.
         """
         require(isinstance(values, dict), f"{name}: {values!r} is not a set of inputs")
-        return config_of(cls, cls().to_dict() | values, name=name)
+        return config_of(cls, dataclasses.asdict(cls()) | values, name=name)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the same as plain JSON values."""
+        """Returns the same as plain JSON values; `album_history`, which came later, if it is."""
         return {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in dataclasses.asdict(self).items()
+            if value or key != "album_history"
         }
+
+    @property
+    def histories(self) -> dict[str, tuple[str, str]]:
+        """Returns {input: features of the record} of the histories, in order."""
+        return {name: features for name, features in HISTORIES.items() if getattr(self, name)}
 
     @property
     def category_features(self) -> dict[str, str]:
@@ -92,10 +107,9 @@ class Inputs:
 
     @property
     def number_features(self) -> dict[str, str]:
-        """Returns {name: feature of the record} of all numbers, the artist's history last."""
-        history = (ARTIST_TRACKS, ARTIST_MEAN) if self.artist_history else ()
+        """Returns {name: feature of the record} of all numbers, the histories' last."""
         columns = {name: number_feature(name) for name in self.numbers}
-        return columns | {name: name for name in history}
+        return columns | {name: name for history in self.histories.values() for name in history}
 
     @property
     def text_features(self) -> dict[str, str]:
@@ -116,8 +130,9 @@ def _check_name(name: str, kind: str) -> None:
             f"config.inputs.{kind}: {name!r} is not a name of small letters, digits and _, at most "
             "64 of them"
         )
-    if kind == "numbers" and name in (ARTIST_TRACKS, ARTIST_MEAN):
-        raise UserFacingError(f"config.inputs.{kind}: {name} is what artist_history gives")
+    for history, features in HISTORIES.items():
+        if kind == "numbers" and name in features:
+            raise UserFacingError(f"config.inputs.{kind}: {name} is what {history} gives")
 
 
 def category_feature(name: str) -> str:
@@ -170,7 +185,7 @@ class InputStatistics:
 
     Attributes:
         spectrogram: of the pictures.
-        numbers: {name: statistics}, the artist's history among them.
+        numbers: {name: statistics}, those of the histories among them.
         categories: {name: values}, the most frequent first, without the empty one.
         texts: {name: tokens}, the most frequent first.
     """

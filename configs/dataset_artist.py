@@ -41,13 +41,15 @@ def get_config() -> ConfigDict:
     config.silence_dbfs = -80.0
 
     # What a record carries beside the picture: columns of the catalogue or of --features_csv, the
-    # artist's other tracks in the training split, what is heard of harmony and rhythm.
+    # artist's other tracks in the training split and those of them on the same album, what is heard
+    # of harmony and rhythm.
     config.inputs = ConfigDict(
         dict(
             categories=(),  # such as ("genre", "location", "license")
             numbers=(),  # such as ("date_created", "duration", "acousticness")
             texts=(),  # such as ("title", "tags")
             artist_history=False,
+            album_history=False,
             chroma=False,
             tempo=False,
         )

@@ -34,6 +34,7 @@ def get_config() -> ConfigDict:
     )
     config.inputs.texts = ("title", "tags")
     config.inputs.artist_history = True
+    config.inputs.album_history = True
     config.inputs.chroma = True
     config.inputs.tempo = True
     return config

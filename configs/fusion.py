@@ -22,7 +22,9 @@ def get_config() -> ConfigDict:
     # they are not; alone it counts for all.
     config.network.picture_weight = (0.15, 0.35)
     # Inputs are left out of so many training examples, so that none is relied on alone: most often
-    # those that name few artists. The artist's history need not be: where there is none, dense
+    # those that name few artists. The histories need not be: where there are none, dense
     # layers answer that never see any.
-    config.input_dropout = ConfigDict(dict(genre=0.1, artist_history=0.0, location=0.7, others=0.3))
+    config.input_dropout = ConfigDict(
+        dict(genre=0.1, artist_history=0.0, album_history=0.0, location=0.7, others=0.3)
+    )
     return config

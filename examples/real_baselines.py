@@ -5,6 +5,7 @@ a network that was asked the same.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,12 +14,13 @@ from numpy.typing import NDArray
 
 from common import dataset_reader
 from common.dataset_info import DatasetInfo
+from common.inputs import HISTORIES
 from trainer.evaluation.boosting import boosted
 
 # Of the metadata: what the fusion network takes too.
-INPUTS = ("genre", "date_created", "date_released", "artist_history")
-_NUMBERS = ("date_created", "number/date_released", "artist_tracks", "artist_mean_log_listens")
-_DATES = _NUMBERS[:2]
+INPUTS = ("genre", "date_created", "date_released", *HISTORIES)
+_DATES = ("date_created", "number/date_released")
+_NUMBERS = (*_DATES, *itertools.chain(*HISTORIES.values()))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,8 @@ class Split:
         levels: uint8 [records, height, width].
         label, listens, artist_id, track_id: int64 [records].
         genre: str [records].
-        numbers: float [records, 4] of the dates and the artist's other tracks, NaN where unknown.
+        numbers: float [records, 6] of the dates and the artist's and the album's other tracks, NaN
+            where unknown.
         vggish: float [records, 128], all zeros where there are none.
     """
 

@@ -5,13 +5,14 @@ python -m examples.real_pictures --pictures=fma_pictures --output_dir=dataset --
 `--pictures` is an .npz file, or a folder of such, with the keys `levels`, `track_id`, `listens`,
 `genre`, `artist`, `title`, `location`, `date_created`, `date_released`, `echonest` and
 `echonest_names`. The dataset's config says how this project's job would make a picture; these were
-made by others and compare only with one another.
+made by others and compare only with one another. They name no album: what an artist released on one
+day is taken for one.
 """
 
 import dataclasses
 import hashlib
 import pathlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,19 +22,20 @@ from numpy.typing import NDArray
 
 from beam_pipelines import clip_record, splits_and_shards
 from common import (
-    artist_history,
     command,
     dataset_info,
     files,
     hashing,
     input_statistics,
     labels,
+    other_tracks,
     records,
 )
 from common.catalogue import UNKNOWN, Track
 from common.dataset_config import SPLITS, DatasetConfig
 from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError, require
+from common.inputs import HISTORIES
 from configs import dataset_artist
 
 _KEYS = {
@@ -143,6 +145,7 @@ def _track(columns: dict[str, NDArray[Any]], row: int) -> Track:
             *columns["echonest"][row].tolist(),
         ),
         texts=(values["title"], values["location"]),
+        album_id=values["date_released"],
     )
 
 
@@ -154,6 +157,7 @@ def config_of(pictures: Pictures, *, split_by: str, salt: str) -> DatasetConfig:
         "numbers": ("date_created", "date_released", *pictures.numbers),
         "texts": ("title", "location"),
         "artist_history": True,
+        "album_history": True,
     }
     config = DatasetConfig.from_dict(
         values | {"split_by": split_by, "salt": salt, "inputs": inputs}
@@ -174,23 +178,30 @@ def split_of(track: Track, config: DatasetConfig) -> str:
 
 
 def with_histories(tracks: list[Track], splits: list[str]) -> list[Track]:
-    """The tracks with what their artists' other tracks in the training split say."""
-    totals: dict[int, artist_history.Tracks] = {}
-    own = [
-        artist_history.track_of(track.listens) if split == "train" else artist_history.Tracks()
-        for track, split in zip(tracks, splits, strict=True)
-    ]
-    for track, its in zip(tracks, own, strict=True):
-        totals[track.artist_id] = totals.get(track.artist_id, artist_history.Tracks()) + its
-    found = []
-    for track, its in zip(tracks, own, strict=True):
-        if track.artist_id >= 0:
-            others = totals[track.artist_id].without(its)
-            track = track._replace(
-                artist_tracks=others.num_tracks, artist_mean_log_listens=others.mean_log_listens
-            )
-        found.append(track)
-    return found
+    """The tracks with what others in the training split say: their artists', their albums'."""
+    tracks = list(tracks)
+    for history, (num_tracks, mean) in HISTORIES.items():
+        keys = [
+            other_tracks.key_of(history, artist_id=track.artist_id, album_id=track.album_id)
+            for track in tracks
+        ]
+        own = [
+            other_tracks.track_of(track.listens) if split == "train" else other_tracks.Tracks()
+            for track, split in zip(tracks, splits, strict=True)
+        ]
+        totals: defaultdict[tuple[int, ...] | None, other_tracks.Tracks]
+        totals = defaultdict(other_tracks.Tracks)
+        for key, its in zip(keys, own, strict=True):
+            totals[key] += its
+        for row, (key, its) in enumerate(zip(keys, own, strict=True)):
+            if key is not None:
+                others = totals[key].without(its)
+                values: dict[str, Any] = {
+                    num_tracks: others.num_tracks,
+                    mean: others.mean_log_listens,
+                }
+                tracks[row] = tracks[row]._replace(**values)
+    return tracks
 
 
 def write_dataset(pictures: Pictures, config: DatasetConfig, output_dir: str) -> DatasetInfo:

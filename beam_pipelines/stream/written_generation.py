@@ -39,9 +39,9 @@ def config_of(first: DatasetInfo) -> DatasetConfig:
                 f"config.{field}: {value} needs all tracks at once, so such a dataset can't grow; "
                 f"{' or '.join(possible)} can"
             )
-    if config.inputs.artist_history:
+    for history in config.inputs.histories:
         raise UserFacingError(
-            "config.inputs.artist_history: needs all tracks at once, so such a dataset can't grow"
+            f"config.inputs.{history}: needs all tracks at once, so such a dataset can't grow"
         )
     return dataclasses.replace(config, thresholds=first.thresholds, quantiles=())
 

@@ -18,6 +18,7 @@ FLAGS = (
     "--config.inputs.numbers=('date_created','energy')",
     "--config.inputs.texts=('lyrics',)",
     "--config.inputs.artist_history=True",
+    "--config.inputs.album_history=True",
     "--config.inputs.chroma=True",
     "--config.inputs.tempo=True",
     "--config.split_by=track",

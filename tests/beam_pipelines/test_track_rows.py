@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from collections import Counter
 
 import apache_beam as beam
 import numpy as np
@@ -13,6 +14,7 @@ from beam_pipelines.track_rows import track_rows
 from common.catalogue import Track
 from common.dataset_config import DatasetConfig
 from common.errors import UserFacingError
+from common.inputs import HISTORIES
 from configs import dataset_artist
 
 DAY = 24 * 3600
@@ -63,6 +65,8 @@ def made_tracks(seed=0) -> list[dict]:
             "path": f"{number}.mp3",
             "listens": int(rng.integers(0, 9_000)),
             "artist": rng.choice(["", *(f"Artist {n}" for n in range(20))]),
+            # Some by several artists.
+            "album": rng.choice(["", *(f"Album {n}" for n in range(8))]),
             "date_created": f"20{rng.integers(10, 14)}-{rng.integers(1, 13):02}-11",
             "mood": rng.choice(["calm", "wild", ""]),
         }
@@ -100,31 +104,38 @@ def test_a_mistake_in_a_table_ends_the_job_in_one_line(tmp_path):
 
 
 @pytest.mark.parametrize("split_by", ["track", "artist", "date"])
-def test_histories_are_of_the_artists_other_tracks_in_the_training_split(tmp_path, split_by):
+def test_histories_are_of_other_tracks_in_the_training_split(tmp_path, split_by):
     tracks = made_tracks()
-    rows = rows_of(tmp_path, tracks, split_by=split_by, inputs={"artist_history": True})
+    inputs = dict.fromkeys(HISTORIES, True)
+    rows = rows_of(tmp_path, tracks, split_by=split_by, inputs=inputs)
+    seen = Counter()
     for track in tracks:
         _, found = rows[track["track_id"]]
-        if not track["artist"]:
-            assert found.artist_tracks == -1
-            assert math.isnan(found.artist_mean_log_listens)
-            continue
-        others = [
-            math.log(1 + other["listens"])
-            for other in tracks
-            if other["artist"] == track["artist"]
-            and other is not track
-            and rows[other["track_id"]][0] == "train"
-        ]
-        assert found.artist_tracks == len(others)
-        wanted = np.mean(others) if others else math.nan
-        assert found.artist_mean_log_listens == pytest.approx(wanted, rel=1e-8, nan_ok=True)
+        for same in (["artist"], ["artist", "album"]):
+            num_tracks = getattr(found, f"{'_'.join(same)}_tracks")
+            mean = getattr(found, f"{'_'.join(same)}_mean_log_listens")
+            if not all(track[name] for name in same):
+                assert num_tracks == -1
+                assert math.isnan(mean)
+                continue
+            others = [
+                math.log(1 + other["listens"])
+                for other in tracks
+                if all(other[name] == track[name] for name in same)
+                and other is not track
+                and rows[other["track_id"]][0] == "train"
+            ]
+            assert num_tracks == len(others)
+            wanted = np.mean(others) if others else math.nan
+            assert mean == pytest.approx(wanted, rel=1e-8, nan_ok=True)
+            seen[same[-1], bool(others)] += 1
+    assert seen["artist", True] and seen["album", True] and seen["album", False]
 
 
 @pytest.mark.parametrize("split_by", ["track", "artist", "date"])
 def test_no_listens_of_validation_or_test_and_not_its_own_reach_a_row(tmp_path, split_by):
     tracks = made_tracks()
-    inputs = {"artist_history": True, "numbers": ["date_created"], "categories": ["mood"]}
+    inputs = {"numbers": ["date_created"], "categories": ["mood"]} | dict.fromkeys(HISTORIES, True)
     before = rows_of(tmp_path, tracks, split_by=split_by, inputs=inputs)
     own = next(t for t in tracks if t["artist"] and before[t["track_id"]][0] == "train")
     changed = [

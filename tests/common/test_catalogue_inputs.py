@@ -90,6 +90,25 @@ def test_columns_of_a_plain_catalogue():
     assert found == {"mood", "genre", "release_date"}
 
 
+def test_albums_are_read_where_their_history_is_an_input():
+    inputs = Inputs(album_history=True)
+    with pytest.raises(UserFacingError, match=r"tracks.csv: there is no column \(album, id\)"):
+        read(FMA, inputs)
+    fma = FMA.replace("date_released,listens", "date_released,id").replace("6073,A", "58,A")
+    first, second = read(fma.replace("3,,6073", "3,,-1"), inputs)
+    assert (first.album_id, second.album_id) == (58, -1)
+    assert read(fma, Inputs())[0].album_id == -1
+
+    text = (
+        "track_id,path,listens,album\n1,a.mp3,5,Food\n2,b.mp3,5,Food\n3,c.mp3,5,Drink\n4,d.mp3,5,\n"
+    )
+    first, second, third, fourth = read(text, inputs)
+    assert first.album_id == second.album_id != third.album_id >= 0
+    assert fourth.album_id == -1
+    (track,) = read("track_id,path,listens,album,album_id\n1,a.mp3,5,Food,7\n", inputs)
+    assert track.album_id == 7
+
+
 def test_tables_of_fma():
     inputs = Inputs(numbers=("chroma_cens_kurtosis_02", "mfcc_mean_01", "duration"))
     table = read_table(FEATURES, inputs)

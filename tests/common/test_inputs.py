@@ -53,6 +53,7 @@ def test_what_is_known_beforehand_is_taken(name):
         ({"numbers": ["Bit rate"]}, "numbers: 'Bit rate' is not a name"),
         ({"numbers": ["x" * 65]}, "is not a name"),
         ({"numbers": ["artist_tracks"]}, "is what artist_history gives"),
+        ({"numbers": ["artist_album_tracks"]}, "is what album_history gives"),
         ({"texts": ["track_id"]}, "names a track"),
         ({"chroma": 1}, "chroma: 1 is not True or False"),
         ({"lyrics": ()}, "lyrics: unknown"),
@@ -70,9 +71,11 @@ def test_values_come_back():
     assert Inputs.from_dict(json.loads(json.dumps(given.to_dict()))) == given
     assert given.category_features == {"genre": "genre", "place": "category/place"}
     assert given.number_features == {"date_created": "date_created"}
-    assert list(Inputs(artist_history=True).number_features) == [
+    assert list(Inputs(artist_history=True, album_history=True).number_features) == [
         "artist_tracks",
         "artist_mean_log_listens",
+        "artist_album_tracks",
+        "artist_album_mean_log_listens",
     ]
 
 
@@ -85,6 +88,9 @@ def test_a_config_without_further_inputs_reads_as_it_did_before_there_were_any()
     assert "inputs" not in config.to_dict()
     assert DatasetConfig.from_dict(config.to_dict()) == config
     more = dataset_config(numbers=("duration",))
+    assert "album_history" not in more.to_dict()["inputs"]  # which came later than the others
+    of_album = dataset_config(album_history=True)
+    assert DatasetConfig.from_dict(of_album.to_dict()) == of_album
     assert DatasetConfig.from_dict(more.to_dict()) == more
     assert dataset_info.fingerprint(more, {}) != dataset_info.fingerprint(config, {})
 

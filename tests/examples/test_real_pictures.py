@@ -1,5 +1,6 @@
 """Pictures that others made as a dataset: what its records hold, and what does not reach them."""
 
+import itertools
 import math
 
 import numpy as np
@@ -7,12 +8,14 @@ import pytest
 
 from common import dataset_reader
 from common.errors import UserFacingError
+from common.inputs import HISTORIES
 from examples import real_pictures
 from trainer.data import damaged_records
 
 COUNT = 120
 LABEL_FEATURES = {"listens", "label"}
-HISTORY = {"artist_tracks", "artist_mean_log_listens"}
+HISTORY = set(itertools.chain(*HISTORIES.values()))
+MEANS = {mean for _, mean in HISTORIES.values()}
 
 
 def made_arrays(seed: int = 0) -> dict[str, np.ndarray]:
@@ -30,7 +33,7 @@ def made_arrays(seed: int = 0) -> dict[str, np.ndarray]:
         "title": rng.choice(["Love me", "The love of Ça", ""], COUNT),
         "location": rng.choice(["Brooklyn, NY", ""], COUNT),
         "date_created": np.where(rng.random(COUNT) < 0.5, created, -1),
-        "date_released": created,
+        "date_released": rng.choice([1_100_000_000, 1_150_000_000], COUNT),
         "echonest": echonest,
         "echonest_names": np.array(["energy", "tempo"]),
     }
@@ -68,22 +71,24 @@ def test_records_hold_what_the_file_says(tmp_path):
         for place, name in enumerate(["energy", "tempo"]):
             wanted = arrays["echonest"][row, place]
             assert values.get(f"number/{name}", math.nan) == pytest.approx(wanted, nan_ok=True)
-        artist = arrays["artist"][row]
+        artist, released = arrays["artist"][row], arrays["date_released"][row]
         if not artist:
             assert values["artist_id"] == -1
             assert not values.keys() & HISTORY
             continue
-        others = [
-            math.log(1 + arrays["listens"][other])
-            for other in range(COUNT)
-            if other != row
-            and arrays["artist"][other] == artist
-            and examples[int(arrays["track_id"][other])][0] == "train"
-        ]
-        assert values["artist_tracks"] == len(others)
-        mean = np.mean(others) if others else math.nan
-        stored = values.get("artist_mean_log_listens", math.nan)
-        assert stored == pytest.approx(mean, rel=1e-6, nan_ok=True)
+        for name, is_another in (
+            ("artist", arrays["artist"] == artist),
+            ("artist_album", (arrays["artist"] == artist) & (arrays["date_released"] == released)),
+        ):
+            others = [
+                math.log(1 + arrays["listens"][other])
+                for other in np.flatnonzero(is_another)
+                if other != row and examples[int(arrays["track_id"][other])][0] == "train"
+            ]
+            assert values[f"{name}_tracks"] == len(others)
+            mean = np.mean(others) if others else math.nan
+            stored = values.get(f"{name}_mean_log_listens", math.nan)
+            assert stored == pytest.approx(mean, rel=1e-6, nan_ok=True)
 
 
 def test_a_record_that_leaves_out_what_is_unknown_is_whole(tmp_path):
@@ -100,8 +105,8 @@ def test_a_new_artist_has_no_history(tmp_path):
     unseen = [v for split, v in examples.values() if split != "train" and v["artist_id"] >= 0]
     assert unseen
     for values in unseen:
-        assert values["artist_tracks"] == 0
-        assert "artist_mean_log_listens" not in values
+        assert values["artist_tracks"] == values.get("artist_album_tracks", 0) == 0
+        assert not values.keys() & MEANS
 
 
 def test_statistics_are_of_the_training_split_alone(tmp_path):
@@ -119,6 +124,8 @@ def test_statistics_are_of_the_training_split_alone(tmp_path):
         "tempo",
         "artist_tracks",
         "artist_mean_log_listens",
+        "artist_album_tracks",
+        "artist_album_mean_log_listens",
     ]
     for name, feature in info.config.inputs.number_features.items():
         known = [v[feature] for v in train if v.get(feature, -1) != -1]
@@ -152,7 +159,7 @@ def test_no_listens_of_validation_or_test_and_not_its_own_reach_a_record(tmp_pat
         assert before[track_id][0] == after[track_id][0]
         first, second = before[track_id][1], after[track_id][1]
         its_artists_other = arrays["artist"][row] == arrays["artist"][own] and row != own
-        left_out = LABEL_FEATURES | ({"artist_mean_log_listens"} if its_artists_other else set())
+        left_out = LABEL_FEATURES | (MEANS if its_artists_other else set())
         assert {k: v for k, v in first.items() if k not in left_out} == {
             k: v for k, v in second.items() if k not in left_out
         }

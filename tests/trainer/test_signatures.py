@@ -23,6 +23,7 @@ INPUTS = Inputs(
     numbers=("date_created", "tempo"),
     texts=("title",),
     artist_history=True,
+    album_history=True,
     chroma=True,
     tempo=True,
 )
@@ -34,6 +35,8 @@ OPTIONAL = {
     "number_tempo",
     "artist_tracks",
     "artist_mean_log_listens",
+    "artist_album_tracks",
+    "artist_album_mean_log_listens",
 }
 
 
@@ -48,6 +51,8 @@ def make_record(rng) -> dict:
         "text/title": [None, b"Blue sky", b"Rain"][rng.integers(3)],
         "artist_tracks": [None, 2][rng.integers(2)],
         "artist_mean_log_listens": float(rng.uniform(3, 9)),
+        "artist_album_tracks": [None, 1][rng.integers(2)],
+        "artist_album_mean_log_listens": float(rng.uniform(3, 9)),
         "chroma": rng.integers(0, 256, (12, 159), np.uint8),
         "tempo": rng.integers(0, 256, 384, np.uint8),
     }
@@ -57,7 +62,7 @@ def make_record(rng) -> dict:
 def fused(tmp_path_factory):
     """The export of a network of random weights, and the records that it was made for."""
     folder = tmp_path_factory.mktemp("fused")
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(1)
     rows = {name: [make_record(rng) for _ in range(12)] for name in ("train", "validation", "test")}
     info = write_dataset(folder / "dataset", inputs=INPUTS, splits=rows)
     config = TrainConfig.from_dict(fusion.get_config().to_dict())

@@ -4,6 +4,7 @@ Trees on columns of values are what a network on the same columns has to beat (L
 "Why do tree-based models still outperform deep learning on typical tabular data?", 2022).
 """
 
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,18 +21,14 @@ MAX_VALUES = 254
 
 
 def inputs_without_sound(inputs: Inputs) -> Inputs:
-    """The categories, numbers and artist's history that a network takes.
+    """The categories, numbers and histories that a network takes.
 
     Of a network that takes none of them it is what every record has: genre and date of creation.
     Texts are left out, which trees would take as a column for each word.
     """
-    if not (inputs.categories or inputs.numbers or inputs.artist_history):
+    if not (inputs.categories or inputs.numbers or inputs.histories):
         return Inputs(categories=("genre",), numbers=("date_created",))
-    return Inputs(
-        categories=inputs.categories,
-        numbers=inputs.numbers,
-        artist_history=inputs.artist_history,
-    )
+    return dataclasses.replace(inputs, texts=(), chroma=False, tempo=False)
 
 
 def predict(

@@ -9,17 +9,19 @@ up to a constant (where the genre is not known: without it). Both parts are trai
 the picture is not left unheard because the rest is easier to learn, and a picture alone is answered
 as by the network for pictures alone: the weight is 1 where nothing is known.
 
-The artist's other tracks say more than all else, and of a new artist there are none. So there are
-two sets of dense layers: one for tracks of which they are known, and one that never sees them.
+The artist's other tracks, and among them the album's, say more than all else, and of a new artist
+there are none. So there are two sets of dense layers: one for tracks of which they are known, and
+one that never sees them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from common.inputs import HISTORIES
 from trainer.model.joint_head import JointHead, Seeds
 from trainer.network_config import FusionConfig
 
@@ -63,8 +65,8 @@ class Combine(keras.layers.Layer):
     Args:
         class_shares: of the training split.
         picture_weight: see `FusionConfig`.
-        genre, history: which places of the metadata are theirs, None where they are no inputs; of
-            each the first place says that it is known.
+        genre, history: which places of the metadata are theirs, None where they are no inputs; the
+            first of the genre's says that it is known, and any of the history's.
     """
 
     def __init__(
@@ -97,13 +99,19 @@ class Combine(keras.layers.Layer):
         weight = tf.fill(tf.shape(metadata[:, :1]), without)
         of_metadata = _mean(values["member"])
         if self._history is not None:
-            known = metadata[:, self._history][:, :1] > 0
+            known = tf.reduce_any(metadata[:, self._history] != 0, axis=1, keepdims=True)
             weight = tf.where(known, with_history, weight)
             of_metadata = tf.where(known, of_metadata, _mean(values["newcomer"]))
         of_metadata = tf.nn.log_softmax(of_metadata)
         together = tf.nn.log_softmax(of_metadata + weight * evidence)
         anything = tf.reduce_any(metadata != 0, axis=1, keepdims=True)
         return tf.where(anything, together, values["of_picture"])
+
+
+def history_in(stretches: Mapping[str, slice]) -> slice | None:
+    """Which of the encoder's stretches tell of other tracks, as one: they are side by side."""
+    found = [places for name, places in stretches.items() if name in HISTORIES]
+    return slice(found[0].start, found[-1].stop) if found else None
 
 
 def _mean(answers: list[tf.Tensor]) -> tf.Tensor:

@@ -18,8 +18,7 @@ import tensorflow as tf
 from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError
 from common.inputs import (
-    ARTIST_MEAN,
-    ARTIST_TRACKS,
+    HISTORIES,
     Inputs,
     InputStatistics,
     NumberStatistics,
@@ -32,8 +31,7 @@ from trainer.network_config import FusionConfig, NetworkConfig
 # Of the most frequent ones, so that a column of names does not become a list of them all.
 MAX_VALUES = 256
 MAX_TOKENS = 1024
-ARTIST_HISTORY = "artist_history"
-# How many tracks the mean over all artists counts for beside an artist's own.
+# How many tracks the mean over all artists or albums counts for beside those of one.
 _PRIOR_TRACKS = 0.5
 # Every second of the quantiles is an edge.
 _QUANTILE_STEP = 2
@@ -72,14 +70,15 @@ class InputEncoder(tf.Module):
         numbers = [number_feature(name) for name in inputs.numbers]
         widths = {feature: 1 + len(values) for feature, values in vocabularies.items()}
         widths |= {feature: max(1, len(edges[feature])) for feature in numbers}
-        if inputs.artist_history:
-            tracks, mean = (max(1, len(edges[name])) for name in (ARTIST_TRACKS, ARTIST_MEAN))
-            widths[ARTIST_HISTORY] = tracks + 2 * mean + 1
+        for history, features in inputs.histories.items():
+            tracks, mean = (max(1, len(edges[feature])) for feature in features)
+            widths[history] = tracks + 2 * mean + 1
         widths |= {feature: 1 + len(words) for feature, words in tokens.items()}
         self._inputs = inputs
-        self._mean_log_listens = 0.0
-        if inputs.artist_history:
-            self._mean_log_listens = statistics.numbers[ARTIST_MEAN].mean
+        self._overall = {
+            history: statistics.numbers[mean].mean
+            for history, (_, mean) in inputs.histories.items()
+        }
         self._words = tokens
         self._vocabularies = vocabularies
         self._numbers = numbers
@@ -96,7 +95,7 @@ class InputEncoder(tf.Module):
     def stretches(self) -> dict[str, slice]:
         """{input: which of the vector's places are its}, in order.
 
-        An input has the name of its feature in the record, and the artist's history is one.
+        An input has the name of its feature in the record, and each history is one.
         """
         ends = np.cumsum([0, *self._widths.values()]).tolist()
         return {
@@ -108,9 +107,9 @@ class InputEncoder(tf.Module):
     def known(self) -> dict[str, list[Any]]:
         """{input: the values, edges or words that its places stand for}, plain values."""
         edges: dict[str, list[Any]] = {name: self._edges[name].tolist() for name in self._numbers}
-        if self._inputs.artist_history:
-            of_artist = [self._edges[name].tolist() for name in (ARTIST_TRACKS, ARTIST_MEAN)]
-            edges[ARTIST_HISTORY] = [*of_artist, self._mean_log_listens]
+        for history, features in self._inputs.histories.items():
+            of_others = [self._edges[feature].tolist() for feature in features]
+            edges[history] = [*of_others, self._overall[history]]
         words = {name: list(values) for name, values in self._words.items()}
         return {**self._vocabularies, **edges, **words}
 
@@ -165,28 +164,28 @@ class InputEncoder(tf.Module):
             parts.append(one_of(values[name], vocabulary))
         for name in self._numbers:
             parts.append(piecewise_linear(values[name], self._edges[name]))
-        if self._inputs.artist_history:
-            parts.append(self._history(values[ARTIST_TRACKS], values[ARTIST_MEAN]))
+        for history, (tracks, mean) in self._inputs.histories.items():
+            parts.append(self._history(history, values[tracks], values[mean]))
         for name, table in self._tables.items():
             parts.append(words_in(values[name], table, self._widths[name] - 1))
         return tf.ensure_shape(tf.concat(parts, axis=1), [None, self.size])
 
-    def _history(self, tracks: tf.Tensor, mean: tf.Tensor) -> tf.Tensor:
-        """The artist's other tracks; their mean also drawn towards that of all where they are few.
+    def _history(self, history: str, tracks: tf.Tensor, mean: tf.Tensor) -> tf.Tensor:
+        """Other tracks; their mean also drawn towards that of all where they are few.
 
-        An artist of whom training has no other track is unknown.
+        An artist or album of which training has no other track is unknown.
         """
         known = tf.math.is_finite(tracks) & tf.math.is_finite(mean) & (tracks > 0)
         unknown = tf.fill(tf.shape(mean), np.float32("nan"))
         count = tf.where(known, tracks, 1.0)
-        overall = np.float32(self._mean_log_listens)
+        overall = np.float32(self._overall[history])
         drawn = (count * tf.where(known, mean, 0.0) + _PRIOR_TRACKS * overall) / (
             count + _PRIOR_TRACKS
         )
-        edges = self._edges[ARTIST_MEAN]
+        tracks_edges, edges = (self._edges[feature] for feature in HISTORIES[history])
         return tf.concat(
             [
-                piecewise_linear(tf.where(known, tracks, unknown), self._edges[ARTIST_TRACKS]),
+                piecewise_linear(tf.where(known, tracks, unknown), tracks_edges),
                 piecewise_linear(tf.where(known, mean, unknown), edges),
                 piecewise_linear(tf.where(known, drawn, unknown), edges),
                 tf.where(known, drawn - overall, 0.0)[:, tf.newaxis],
@@ -211,7 +210,7 @@ def inputs_of(config: NetworkConfig, info: DatasetInfo) -> Inputs:
         "numbers": (there.numbers, number_feature),
         "texts": (there.texts, text_feature),
     }
-    flags = [flag for flag in (ARTIST_HISTORY, "chroma", "tempo") if getattr(there, flag)]
+    flags = [flag for flag in (*HISTORIES, "chroma", "tempo") if getattr(there, flag)]
     possible = [feature(name) for names, feature in kinds.values() for name in names] + flags
     plain = {name for names, _ in kinds.values() for name in names}
     for name in config.inputs:

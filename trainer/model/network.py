@@ -13,7 +13,7 @@ from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError
 from common.inputs import STANDING_CATEGORY, Inputs
 from trainer.model import fusion, poster
-from trainer.model.input_encoder import ARTIST_HISTORY, encoder_of, inputs_of
+from trainer.model.input_encoder import encoder_of, inputs_of
 from trainer.model.joint_head import MAX_GENRES, Seeds
 from trainer.model.short_chunk import AudioTowers, MeanAnswer, PictureAnswer
 from trainer.network_config import FusionConfig, NetworkConfig, PosterConfig, ShortChunkConfig
@@ -207,7 +207,7 @@ def _build_towers(
     if "metadata" in beside:
         assert isinstance(config, FusionConfig) and encoder is not None
         metadata, stretches = beside["metadata"], encoder.stretches
-        genre, history = stretches.get(STANDING_CATEGORY), stretches.get(ARTIST_HISTORY)
+        genre, history = stretches.get(STANDING_CATEGORY), fusion.history_in(stretches)
         seen = {"member": metadata}
         if history is not None:
             seen["newcomer"] = fusion.Without(history, name="without_history")(metadata)

@@ -50,7 +50,7 @@ def measure(
 
     Returns:
         {input: importance}, empty for a network of the picture alone; None if it was asked to stop.
-        An input has the name of its feature in the record, and the artist's history is one.
+        An input has the name of its feature in the record, and each history is one.
     """
     inputs = input_encoder.inputs_of(config.network, info)
     if inputs == Inputs():

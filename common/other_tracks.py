@@ -1,7 +1,7 @@
-"""What is known of a track by its artist's other tracks in the training split.
+"""What is known of a track by other tracks in the training split: its artist's, its album's.
 
-Sums of whole numbers: they are the same in any order, and a track is taken out of its artist's
-without a trace.
+Sums of whole numbers: they are the same in any order, and a track is taken out of its artist's or
+album's without a trace.
 """
 
 import math
@@ -36,3 +36,20 @@ class Tracks(NamedTuple):
 def track_of(listens: int) -> Tracks:
     """One track of so many listens."""
     return Tracks(1, round(math.log1p(listens) * _UNIT))
+
+
+def key_of(history: str, *, artist_id: int, album_id: int) -> tuple[int, ...] | None:
+    """Returns whose other tracks a history is of: tracks of one key are one another's.
+
+    An album's are those of the same artist: of a new artist nothing is known, whoever else is on a
+    sampler.
+
+    Args:
+        history: a key of `inputs.HISTORIES`.
+        artist_id, album_id: of the track, below 0 where unknown.
+
+    Returns:
+        None where artist or album is not known.
+    """
+    key = (artist_id, album_id) if history == "album_history" else (artist_id,)
+    return None if min(key) < 0 else key
