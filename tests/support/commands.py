@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-from tests.support import fork_server
+from tests.support import fork_client, fork_server
 from tests.support.paths import ROOT
 
 # Flags of the dataset job for one process instead of one for each core: half the CPU-seconds where
@@ -16,20 +16,37 @@ IN_MEMORY = ("--direct_running_mode=in_memory", "--direct_num_workers=1")
 def run_module(*arguments, env=None, timeout=300, fresh=False):
     """Runs `python -m …` as a person would; its CompletedProcess with text.
 
-    Without an environment of its own it is forked from a process that has imported TensorFlow or
-    Beam, where there is one; `fresh` has it start from nothing.
+    It is forked from a process that has imported TensorFlow or Beam, where there is one; `fresh`
+    has it start from nothing.
     """
     module, *flags = map(str, arguments)
-    if env is None and not fresh and fork_server.has(module):
-        return fork_server.run(module, *flags, timeout=timeout)
+    env = os.environ | (env or {})
+    if not fresh and fork_client.serves(module):
+        result = fork_server.run(module, *flags, timeout=timeout, env=env)
+        if result is not None:
+            return result
     return subprocess.run(
         [sys.executable, "-m", module, *flags],
         cwd=ROOT,
-        env=os.environ | (env or {}),
+        env=env,
         capture_output=True,
         text=True,
         timeout=timeout,
         check=False,
+    )
+
+
+def start_module(*arguments, env=None, stderr=subprocess.STDOUT) -> subprocess.Popen:
+    """Starts `python -m …` beside the test, forked where it can be; a Popen with text.
+
+    Its pid, signals and exit code are the command's; `kill` waits for all that ends with it.
+    """
+    return fork_server.Started(
+        ["-m", *map(str, arguments)],
+        env=os.environ | (env or {}),
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
     )
 
 

@@ -6,6 +6,9 @@ each command it forks a process that goes on as `python -m` does: as `__main__`,
 environment, streams, exit code and clearing away of its own. Importing starts no threads that a
 command needs, and no runtime of TensorFlow; what libraries draw at random is drawn anew.
 
+What such a command starts by `sys.executable`, it starts by `fork_client.python`, so its workers are
+forked too. A process beside each command waits for its end, and kills it when who asked is gone.
+
 All commands of a server have one seed for Python's `hash`: where two runs must write the same
 bytes, one of them is a process of its own (`run_module(fresh=True)`).
 """
@@ -17,6 +20,7 @@ import json
 import os
 import runpy
 import select
+import shlex
 import shutil
 import signal
 import socket
@@ -24,9 +28,11 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
+from tests.support import fork_client
 from tests.support.paths import ROOT
 
 # What commands import: the heavy of it, and no module that defines flags.
@@ -34,9 +40,10 @@ _IMPORTED = {
     "beam": ["beam_pipelines.pipeline", "beam_pipelines.engines", "beam_pipelines.card.summary"],
     "tensorflow": ["trainer.run.session", "serving.model.verification"],
 }
-_SERVER_OF = {"beam_pipelines": "beam", "trainer": "tensorflow", "serving": "tensorflow"}
-# Names the folder of the sockets to the processes that pytest starts.
-_FOLDER = "FORK_SERVERS"
+# What Python and the linker read of the environment before the first import.
+_READ_BEFORE = ("PYTHON", "LD_")
+# Names a folder to a command and to those that it starts, in which each has a file while it lives.
+_LIVING = "FORK_LIVING"
 
 
 # ------------------------------------------------------------------ where commands are asked for
@@ -62,23 +69,30 @@ def started() -> Iterator[None]:
                         start_new_session=True,  # Ctrl-C is for this process
                     )
                 )
-        os.environ[_FOLDER] = folder
+        launcher = os.path.join(folder, "python")
+        with open(launcher, "w") as file:
+            command = shlex.join([sys.executable, "-I", "-S", fork_client.__file__])
+            file.write(f'#!/bin/sh\nexec {command} "$@"\n')
+        os.chmod(launcher, 0o700)
+        os.environ[fork_client.FOLDER] = folder
         yield
     finally:
-        os.environ.pop(_FOLDER, None)
+        os.environ.pop(fork_client.FOLDER, None)
         for server in servers:
             server.stdin.close()
             server.wait()
         shutil.rmtree(folder)
 
 
-def has(module: str) -> bool:
-    """Returns whether there is a server for a command."""
-    return _FOLDER in os.environ and module.partition(".")[0] in _SERVER_OF
+def run(
+    module: str, *arguments: str, timeout: float, env: Mapping[str, str]
+) -> "subprocess.CompletedProcess[str] | None":
+    """Runs `python -m` with the arguments, as subprocess.run does with its output captured.
 
-
-def run(module: str, *arguments: str, timeout: float) -> "subprocess.CompletedProcess[str]":
-    """Runs `python -m` with the arguments, as subprocess.run does with its output captured."""
+    Returns:
+        None where the command has to be a process of its own, since its environment changes what is
+        imported.
+    """
     streams = [os.pipe(), os.pipe()]
     texts = ["", ""]
 
@@ -90,30 +104,51 @@ def run(module: str, *arguments: str, timeout: float) -> "subprocess.CompletedPr
     for reader in readers:
         reader.start()
     writing = [stream[1] for stream in streams]
-    request = {"module": module, "arguments": arguments, "environment": dict(os.environ)}
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(os.path.join(os.environ[_FOLDER], _SERVER_OF[module.partition(".")[0]]))
+    try:
+        with open(os.devnull) as nothing:
+            forked = fork_client.Forked(
+                module, arguments, streams=[nothing.fileno(), *writing], environment=env
+            )
+    finally:
+        for number in writing:
+            os.close(number)
+    with contextlib.closing(forked):
+        if forked.pid is None:
+            return None
         try:
-            socket.send_fds(connection, [b"\n"], writing)
-            connection.sendall(json.dumps(request).encode())
-            connection.shutdown(socket.SHUT_WR)
-        finally:
-            for number in writing:
-                os.close(number)
-        with connection.makefile() as answers:
-            pid = int(answers.readline())
-            connection.settimeout(timeout)
-            try:
-                code = int(answers.readline())
-            except BaseException as error:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-                if isinstance(error, TimeoutError):
-                    raise subprocess.TimeoutExpired([module, *arguments], timeout) from None
-                raise
+            code = forked.wait(timeout)
+        except TimeoutError:
+            raise subprocess.TimeoutExpired([module, *arguments], timeout) from None
     for reader in readers:
         reader.join(timeout)
     return subprocess.CompletedProcess([module, *arguments], code, *texts)
+
+
+class Started(subprocess.Popen):
+    """A command that runs beside the test, forked; started as Popen starts `python` (`-m` …)."""
+
+    def __init__(self, arguments: Sequence[str], *, env: Mapping[str, str], **streams):
+        self._living = tempfile.mkdtemp(dir=os.environ[fork_client.FOLDER])
+        super().__init__(
+            [fork_client.python(), *arguments],
+            cwd=ROOT,
+            env={**env, _LIVING: self._living},
+            **streams,
+        )
+
+    def pids(self) -> list[int]:
+        """Returns the pids of what was forked: the command's, then of those that it started."""
+        notes = [(os.stat(entry).st_mtime_ns, int(entry.name)) for entry in self._notes()]
+        return [pid for _, pid in sorted(notes)]
+
+    def kill(self) -> None:
+        """Kills it, and returns when it has gone, and with it what ends with it."""
+        super().kill()
+        while self._notes():
+            time.sleep(0.005)
+
+    def _notes(self) -> list[os.DirEntry]:
+        return list(os.scandir(self._living))
 
 
 # --------------------------------------------------------------------------------- the processes
@@ -125,28 +160,59 @@ def main(name: str, listening: socket.socket) -> list[str]:
     Returns:
         in a process that was forked for a command, and there alone, its module and arguments.
     """
+    before = _read_before(os.environ)
     while listening in select.select([listening, sys.stdin], [], [])[0]:
         connection, _ = listening.accept()
         with connection:
-            _, streams, *_ = socket.recv_fds(connection, 1, 2)
+            _, streams, *_ = socket.recv_fds(connection, 1, 3)
             with connection.makefile() as file:
-                request = json.load(file)
-            _import(name)
-            if _fork() == 0:
-                child = _fork()
-                if child == 0:
-                    _become(streams, request["environment"])
-                    return [request["module"], *request["arguments"]]
-                for stream in streams:
-                    os.close(stream)
-                connection.sendall(f"{child}\n".encode())
-                _, status = os.waitpid(child, 0)
-                connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
-                os._exit(0)
+                line = file.readline()
+            if not line:  # who asks was killed meanwhile
+                continue
+            request = json.loads(line)
+            if _read_before(request["environment"]) != before:
+                connection.sendall(b"0\n")
+            else:
+                _import(name)
+                if _fork() == 0:
+                    child = _fork()
+                    if child == 0:
+                        _become(streams, request["environment"], request["ignored"])
+                        return [request["module"], *request["arguments"]]
+                    for stream in streams:
+                        os.close(stream)
+                    _wait(child, connection, request["environment"].get(_LIVING))
         for stream in streams:
             os.close(stream)
         _reap(os.WNOHANG)
     _reap(0)
+    os._exit(0)
+
+
+def _read_before(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name.startswith(_READ_BEFORE)}
+
+
+def _wait(child: int, connection: socket.socket, living: str | None) -> None:
+    """Tells who asked for a process its pid and then its exit code, and ends this one."""
+    note = os.path.join(living, str(child)) if living else None
+    if note:
+        with open(note, "w"):
+            pass
+
+    def kill_it_where_nobody_waits() -> None:
+        with contextlib.suppress(ProcessLookupError):
+            if not connection.recv(1):
+                os.kill(child, signal.SIGKILL)
+
+    threading.Thread(target=kill_it_where_nobody_waits, daemon=True).start()
+    with contextlib.suppress(BrokenPipeError):
+        connection.sendall(f"{child}\n".encode())
+    _, status = os.waitpid(child, 0)
+    if note:
+        os.unlink(note)
+    with contextlib.suppress(BrokenPipeError):
+        connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
     os._exit(0)
 
 
@@ -178,15 +244,18 @@ def _fork() -> int:
         return os.fork()
 
 
-def _become(streams: list[int], environment: dict[str, str]) -> None:
+def _become(streams: list[int], environment: dict[str, str], ignored: Sequence[int]) -> None:
     """Makes this process what a shell would have started."""
-    with open(os.devnull) as nothing:
-        os.dup2(nothing.fileno(), 0)
-    for number, stream in enumerate(streams, start=1):
+    os.setsid()
+    for number in fork_client.SIGNALS:
+        default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, signal.SIG_IGN if number in ignored else default)
+    for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
     os.environ.clear()
     os.environ.update(environment)
+    sys.executable = fork_client.python()
     if "numpy" in sys.modules:  # Python's own does so by itself
         sys.modules["numpy"].random.seed()
 

@@ -1,17 +1,17 @@
 """Stopped anywhere and started again, a training ends in the same bits as one never stopped."""
 
 import os
+import pathlib
 import random
+import re
+import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 
-from tests.support.commands import run_module
-from tests.support.paths import ROOT
+from tests.support.commands import run_module, start_module
 
 KILLS = int(os.environ.get("SOAK_TRAINING_KILLS", "1"))
 GROUP_KILLS = int(os.environ.get("SOAK_GROUP_KILLS", "1"))
@@ -33,30 +33,17 @@ FLAGS = [
     "--config.precision=mixed_bfloat16",
 ]
 ONE = ["trainer.train", *FLAGS, "--strategy=one_device"]
-MIRRORED = ["trainer.train", *FLAGS, "--strategy=mirrored"]
-GROUP = ["trainer.launch", "--workers=2", "--max_restarts=0", "--", *FLAGS]
-
-# Runs trainer.train on two logical CPUs, which no flag of it makes.
-TWO_DEVICES = """
-import runpy, sys
-import tensorflow as tf
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-)
-sys.argv.pop(0)
-runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-"""
+MIRRORED = ["tests.support.training_on_two_devices", *FLAGS, "--strategy=mirrored"]
+GROUP = ["trainer.launch", "--workers=2", "--max_restarts=1", "--", *FLAGS]
 
 
-def command_of(arguments, dataset_dir, model_dir, *more):
-    start = ["-c", TWO_DEVICES] if "--strategy=mirrored" in arguments else ["-m"]
-    folders = [f"--dataset_dir={dataset_dir}", f"--model_dir={model_dir}"]
-    return [sys.executable, *start, *arguments, *folders, *more]
+def command_of(arguments, dataset_dir, model_dir, *more) -> list[str]:
+    return [*arguments, f"--dataset_dir={dataset_dir}", f"--model_dir={model_dir}", *more]
 
 
-def finish(command) -> str:
+def finish(command, *, fresh=False) -> str:
     """Runs a training to its end; what it printed."""
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    result = run_module(*command, fresh=fresh)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 
@@ -77,45 +64,58 @@ def assert_same(ours: dict, expected: dict) -> None:
     assert [name for name in expected if ours[name] != expected[name]] == []
 
 
-def kill_at_random(command, draw: random.Random, *, steps: tuple[float, float]) -> bool:
-    """Starts a training and kills all its processes in the first seconds of its steps.
+def start(command, *, until: str):
+    """Starts a training and waits for a line of it."""
+    process = start_module(*command)
+    read_until(until, process)
+    return process
+
+
+def read_until(text: str, process) -> str:
+    """What a process prints up to a line that has the text."""
+    printed = ""
+    while text not in (line := process.stdout.readline()):
+        assert line, printed
+        printed += line
+    return printed + line
+
+
+def kill_at_random(command, model_dir, draw: random.Random) -> bool:
+    """Resumes a training and kills all its processes in one of its first steps.
 
     Returns:
         whether it was killed, and had not ended before.
     """
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    while "network: " not in process.stdout.readline():
-        pass
-    time.sleep(draw.uniform(*steps))
+    process = start(command, until="resumed after epoch")
+    number = newest(model_dir) + draw.randrange(6)
+    while newest(model_dir) < number and process.poll() is None:
+        time.sleep(0.02)
+    time.sleep(draw.uniform(0.0, 0.5))
     ended = process.poll() is not None
-    workers = children(process.pid)
-    process.kill()  # with it its workers go
-    process.stdout.close()
-    process.wait()
-    while any(os.path.exists(f"/proc/{worker}/root") for worker in workers):
-        time.sleep(0.1)
+    process.kill()
+    process.communicate()
     return not ended
 
 
-def children(pid: int) -> list[int]:
-    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout.split()
-    return [int(child) for child in found]
+def newest(model_dir: pathlib.Path) -> int:
+    """The number of the newest checkpoint, 0 before the first."""
+    paths = (model_dir / "checkpoints").glob("ckpt-*.npz")
+    return max((int(path.stem.removeprefix("ckpt-")) for path in paths), default=0)
 
 
 @pytest.fixture(scope="module")
 def whole(dataset_dir, tmp_path_factory):
-    """What a training that was never stopped ends in, by how it is run."""
-    outcomes = {}
+    """The folder of a training that was never stopped, by how it is run."""
+    folders = {}
 
     def of(arguments, epochs):
         key = (*arguments, epochs)
-        if key not in outcomes:
-            model_dir = tmp_path_factory.mktemp("whole") / "model"
-            finish(command_of(arguments, dataset_dir, model_dir, f"--config.epochs={epochs}"))
-            outcomes[key] = outcome(model_dir)
-        return outcomes[key]
+        if key not in folders:
+            folders[key] = tmp_path_factory.mktemp("whole") / "model"
+            command = command_of(arguments, dataset_dir, folders[key], f"--config.epochs={epochs}")
+            # So that those that must be the same differ in Python's hash.
+            finish(command, fresh=True)
+        return folders[key]
 
     return of
 
@@ -126,72 +126,47 @@ def whole(dataset_dir, tmp_path_factory):
     [(ONE, KILLS), (MIRRORED, 1), (GROUP, GROUP_KILLS)],
     ids=["one device", "two devices", "two workers"],
 )
-def test_killed_at_random_moments(arguments, kills, dataset_dir, tmp_path, whole):
+def test_stopped_and_killed_at_random_moments(arguments, kills, dataset_dir, tmp_path, whole):
+    """By SIGTERM once, which checkpoints, and of a group a worker before: all start again."""
     epochs = 4 * kills
     model_dir = tmp_path / "model"
     command = command_of(arguments, dataset_dir, model_dir, f"--config.epochs={epochs}")
-    draw = random.Random(kills)
-    killed = sum(kill_at_random(command, draw, steps=(2.0, 8.0)) for _ in range(kills))
-    assert killed >= (kills + 1) // 2
-    there = list((model_dir / "checkpoints").glob("ckpt-*"))
-    assert ("resumed after" in finish(command)) == bool(there)
-    assert_same(outcome(model_dir), whole(arguments, epochs))
 
-
-@pytest.mark.integration
-@pytest.mark.parametrize("arguments", [ONE, GROUP], ids=["one device", "two workers"])
-def test_sigterm_checkpoints(arguments, dataset_dir, tmp_path, whole):
-    model_dir = tmp_path / "model"
-    command = command_of(
-        arguments, dataset_dir, model_dir, "--config.epochs=4", "--config.checkpoint_seconds=1000"
-    )
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    while "epoch 1/4" not in process.stdout.readline():
-        pass
+    process = start([*command, "--config.checkpoint_seconds=1000"], until=f"epoch 1/{epochs}")
+    if arguments is GROUP:
+        os.kill(process.pids()[-1], signal.SIGKILL)
+        printed = read_until(f"epoch 2/{epochs}", process)
+        assert re.search(r"worker [01] died \(-9\); all start again, 0 restarts left", printed)
     time.sleep(0.3)
     process.send_signal(signal.SIGTERM)
-    rest = process.stdout.read()
-    assert process.wait(60) == 75, rest
+    rest = process.communicate()[0]
+    assert process.returncode == 75, rest
     assert "the same command goes on" in rest
+
+    draw = random.Random(kills)
+    killed = sum(kill_at_random(command, model_dir, draw) for _ in range(kills))
+    assert killed >= (kills + 1) // 2
     assert "resumed after epoch" in finish(command)
-    assert_same(outcome(model_dir), whole(arguments, 4))
+    assert_same(outcome(model_dir), outcome(whole(arguments, epochs)))
 
 
 @pytest.mark.integration
-def test_a_group_starts_again_when_a_worker_dies(dataset_dir, tmp_path, whole):
-    model_dir = tmp_path / "model"
-    arguments = [a if a != "--max_restarts=0" else "--max_restarts=1" for a in GROUP]
-    command = command_of(arguments, dataset_dir, model_dir, "--config.epochs=4")
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    while "epoch 1/4" not in process.stdout.readline():
-        pass
-    os.kill(children(process.pid)[1], signal.SIGKILL)
-    rest = process.stdout.read()
-    assert process.wait(60) == 0, rest
-    assert "worker 1 died (-9); all start again, 0 restarts left" in rest
-    assert_same(outcome(model_dir), whole(GROUP, 4))
-
-
-@pytest.mark.integration
-def test_a_damaged_checkpoint(dataset_dir, tmp_path):
+def test_a_damaged_checkpoint(dataset_dir, tmp_path, whole):
     """The one before is taken, saying so; with every one damaged nothing is trained anew."""
-    arguments = [*ONE, f"--dataset_dir={dataset_dir}", f"--model_dir={tmp_path / 'model'}"]
-    assert run_module(*arguments, "--config.epochs=2").returncode == 0
-    folder = tmp_path / "model" / "checkpoints"
+    model_dir = tmp_path / "model"
+    shutil.copytree(whole(ONE, 4 * KILLS), model_dir)
+    command = command_of(ONE, dataset_dir, model_dir, f"--config.epochs={4 * KILLS}")
+    expected = outcome(model_dir)
+    folder = model_dir / "checkpoints"
     last = max(folder.glob("*.npz"), key=lambda path: int(path.stem[5:]))
-    expected = outcome(tmp_path / "model")
     good = last.read_bytes()
     last.write_bytes(good[: len(good) // 2])
-    result = run_module(*arguments, "--config.epochs=2")
+    result = run_module(*command)
     assert result.returncode == 0, result.stderr
     assert f"{last}: the checkpoint is damaged; trying the one before" in result.stderr
-    assert_same(outcome(tmp_path / "model"), expected)
+    assert_same(outcome(model_dir), expected)
     for path in folder.iterdir():
         path.write_bytes(b"PK")
-    result = run_module(*arguments, "--config.epochs=2")
+    result = run_module(*command)
     assert result.returncode == 1
     assert "every checkpoint is damaged" in result.stderr
