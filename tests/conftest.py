@@ -39,17 +39,26 @@ def pytest_sessionstart(session):
     )
 
 
-# Files with few integration tests, which take minutes.
-SLOW = ("test_reproduce", "test_follow", "test_stream_to_answers", "test_hostile")
+# Files whose integration tests take longest, from the longest on.
+SLOW = (
+    "test_demo",
+    "test_resume",
+    "test_documentation",
+    "test_follow",
+    "test_hostile",
+    "test_reproduce",
+    "test_stream_to_answers",
+    "test_sweep",
+    "test_training_in_buckets",
+)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
     """Puts the files of the longest tests first, so that all processes end at about the same time.
 
-    They are those with tests in a copy of the checkout, then the slow ones, then those of a trained
-    model, then of the library. While one process trains the model, the others do files that do not
-    wait for it.
+    They are the slow ones, then those of a trained model, then of the library. While one process
+    trains the model, the others do files that do not wait for it.
     """
     files = {}
     for item in items:
@@ -63,8 +72,10 @@ def pytest_collection_modifyitems(items):
     order = [path for path in order if path not in with_model]
     order = [*with_model[:1], *order[:4], *with_model[1:], *order[4:]]
     integration = {item.path for item in items if item.get_closest_marker("integration")}
-    order.sort(key=lambda path: not (path in integration and path.stem in SLOW))
-    order.sort(key=lambda path: not tests_with("checkout", path))
+    slow = {name: place for place, name in enumerate(SLOW)}
+    order.sort(
+        key=lambda path: slow.get(path.stem, len(SLOW)) if path in integration else len(SLOW)
+    )
     items[:] = [item for path in order for item in files[path]]
 
 
@@ -79,11 +90,13 @@ def fma_sample():
 def shared(tmp_path_factory):
     """Makes a folder, which a function creates and fills, if no process of the tests has.
 
-    At the end it says which of these folders a test has changed.
+    Nor another session of them, where SHARED_FIXTURES names a folder for all. At the end it says
+    which of these folders a test has changed.
     """
     root = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         root = root.parent
+    root = pathlib.Path(os.environ.get("SHARED_FIXTURES", root))
     made = {}
 
     def make(name: str, fill: Callable[[pathlib.Path], None]) -> pathlib.Path:

@@ -56,7 +56,9 @@ def test_every_command_of_readme_and_docs(checkout):
     assert len(typed) >= 8
     few = ["--config.epochs=3"]  # instead of 100, of which each is like the one before
     outputs = {
-        command: run(shlex.split(command) + few * (" trainer.train " in command), checkout)
+        command: run(
+            shlex.split(command) + few * (" trainer.train " in command), checkout, forked=True
+        )
         for command in typed
     }
     last = next(output for command, output in outputs.items() if "serving.predict" in command)

@@ -145,7 +145,7 @@ def test_signals_at_random_moments(
     outcome.check()
     is_whole(tmp_path)
     if name == "job":
-        again = attack(module, arguments)
+        again = attack(module, arguments, fresh=False)
         again.check()
         assert again.code == 0
         assert files_of(tmp_path / "out") == files_of(small_dataset)
@@ -196,7 +196,7 @@ def test_calls_of_the_system_that_fail(
     assert code not in (0, errno.EINTR) or outcome.code == 0, outcome
     is_whole(tmp_path)
     if outcome.code != 0:
-        again = attack(module, arguments)
+        again = attack(module, arguments, fresh=False)
         again.check()
         assert again.code == 0, again
     assert not list(tmp_path.glob("model/export/.candidate-*"))
@@ -277,7 +277,7 @@ def test_a_full_disk(small_library, small_dataset, small_disk, name, options):
     assert "No space left on device" in outcome.errors
     is_whole(disk)
     subprocess.run(["mount", "-o", "remount,size=1g,nr_inodes=10k", str(disk)], check=True)
-    again = attack(module, arguments)
+    again = attack(module, arguments, fresh=False)
     again.check()
     assert again.code == 0, again
 
@@ -314,7 +314,7 @@ def test_a_worker_that_the_system_kills(small_library, small_dataset, tmp_path):
     outcome = attack(module, arguments, ready=kill_one, seconds=120)
     outcome.check()
     assert outcome.code == 1 and "a worker was killed" in outcome.errors, outcome
-    again = attack(module, arguments)
+    again = attack(module, arguments, fresh=False)
     again.check()
     assert again.code == 0
     assert files_of(tmp_path / "out") == files_of(small_dataset)

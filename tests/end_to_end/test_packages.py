@@ -87,20 +87,32 @@ def python_of(folder: pathlib.Path, extra: str) -> str:
     return python
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Where the environments lie, one after the other, so that what Python has compiled stays."""
+    return tmp_path_factory.mktemp("place")
+
+
 @pytest.mark.integration
 @pytest.mark.parametrize("extra", EXTRAS)
-def test_an_extra_installs_and_imports_alone(extra, tmp_path):
+def test_an_extra_installs_and_imports_alone(extra, place, tmp_path):
     module, without = EXTRAS[extra]
-    python = python_of(tmp_path / "environment", extra)
+    shutil.rmtree(place / "environment", ignore_errors=True)
+    python = python_of(place / "environment", extra)
 
     def run(code):
         return subprocess.run(
-            [python, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+            [python, "-c", code],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPYCACHEPREFIX": str(place / "compiled")},
+            capture_output=True,
+            text=True,
+            check=False,
         )
 
     result = run(f"import {module}; print({module}.__file__)")
     assert result.returncode == 0, result.stderr
-    assert pathlib.Path(result.stdout.strip()).is_relative_to(tmp_path / "environment")
+    assert pathlib.Path(result.stdout.strip()).is_relative_to(place / "environment")
     assert "ModuleNotFoundError" in run(f"import {without}").stderr
 
 

@@ -211,7 +211,7 @@ def test_decoders_that_are_killed_are_replaced(app, mp3):
     before = app.predict(mp3).json
 
     def decoders():
-        there = processes.descendants(app.process.pid)
+        there = processes.descendants(app.pid)
         return {pid for pid in there if "song_process" in processes.command_line(pid)}
 
     killed = decoders()
@@ -263,7 +263,7 @@ def test_nothing_of_an_upload_stays(app, mp3):
     """No file in the temporary folder, or open in the server, but those from before."""
 
     def files():
-        folder, there = f"/proc/{app.process.pid}/fd", []
+        folder, there = f"/proc/{app.pid}/fd", []
         for fd in os.listdir(folder):
             with contextlib.suppress(FileNotFoundError):  # a connection that has just ended
                 there.append(os.readlink(f"{folder}/{fd}"))
@@ -464,7 +464,7 @@ def test_a_newer_version_takes_over_without_a_failed_request(model_dir, mp3, tmp
 def test_a_signal_lets_songs_in_flight_end(model_dir, mp3, number):
     """Those of a terminal, Ctrl-C or its end, go to the decoders too."""
     with running_app(model_dir / "export") as app:
-        started, answers = processes.descendants(app.process.pid), []
+        started, answers = processes.descendants(app.pid), []
         threads = [
             threading.Thread(target=lambda: answers.append(app.predict(mp3))) for _ in range(8)
         ]
@@ -472,7 +472,7 @@ def test_a_signal_lets_songs_in_flight_end(model_dir, mp3, number):
             thread.start()
         while not app.metric('fma_stage_seconds_count{stage="decode"}'):
             pass
-        os.killpg(app.process.pid, number)
+        os.killpg(app.pid, number)
         for thread in threads:
             thread.join()
         assert [answer.status for answer in answers] == [200] * 8

@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 
+from tests.support import fork_client
 from tests.support.paths import ROOT
 
 # How long a command may take to end once it is told to, on a machine that has time for it.
@@ -62,6 +63,7 @@ def attack(
     limit: str = "",
     ready: Callable[[], bool] | None = None,
     seconds: float = 600.0,
+    fresh: bool = True,
 ) -> Outcome:
     """Runs `python -m module` to its end.
 
@@ -74,9 +76,11 @@ def attack(
         limit: a shell's command before it, such as `ulimit -n 64`.
         ready: waited for before the first signal.
         seconds: how long it may take where there is no signal.
+        fresh: whether it starts from nothing, or is forked from what has imported.
     """
     mark = uuid.uuid4().hex
-    command = [sys.executable, "-m", module, *map(str, arguments)]
+    python = sys.executable if fresh else fork_client.python()
+    command = [python, "-m", module, *map(str, arguments)]
     if limit:
         command = ["bash", "-c", f'{limit}; exec "$@"', "bash", *command]
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:

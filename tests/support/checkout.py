@@ -5,6 +5,7 @@ import pathlib
 import shutil
 import subprocess
 
+from tests.support import fork_client
 from tests.support.paths import ROOT
 
 
@@ -24,13 +25,20 @@ def make(folder: pathlib.Path) -> pathlib.Path:
     return folder
 
 
-def run(command: list[str], folder: pathlib.Path) -> str:
-    """The output of a command, which must succeed."""
-    path = f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
+def run(command: list[str], folder: pathlib.Path, *, forked: bool = False) -> str:
+    """The output of a command, which must succeed.
+
+    Where it is `forked`, its `python` is that of `fork_client`.
+    """
+    places = [str(ROOT / ".venv" / "bin"), os.environ["PATH"]]
+    copy = {}
+    if forked:
+        places.insert(0, os.path.dirname(fork_client.python()))
+        copy = {fork_client.COPY: str(folder)}
     result = subprocess.run(
         command,
         cwd=folder,
-        env=os.environ | {"PATH": path},
+        env=os.environ | {"PATH": os.pathsep.join(places)} | copy,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

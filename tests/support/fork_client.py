@@ -17,14 +17,19 @@ from collections.abc import Mapping, Sequence
 
 # By package, or by module.
 SERVER_OF = {
+    "apache_beam.runners.worker.sdk_worker_main": "beam",
     "beam_pipelines": "beam",
     "trainer": "tensorflow",
     "serving": "tensorflow",
     "tests.support.steps_of_a_worker": "tensorflow",
     "tests.support.training_on_two_devices": "tensorflow",
 }
+# These import little, and must; each is started by a command as a process of its own.
+_LIGHT = ("beam_pipelines.decoder_process", "serving.model.song_process")
 # Names the folder of the servers' sockets to the processes that pytest starts.
 FOLDER = "FORK_SERVERS"
+# Names a folder that has a copy of the code, where commands are forked too.
+COPY = "FORK_COPY"
 # What a person or a test sends to a command.
 SIGNALS = (
     signal.SIGINT,
@@ -43,6 +48,8 @@ def serves(module: str) -> bool:
 
 
 def _server_of(module: str) -> str | None:
+    if module in _LIGHT:
+        return None
     return SERVER_OF.get(module, SERVER_OF.get(module.partition(".")[0]))
 
 
@@ -58,6 +65,7 @@ class Forked:
         module, arguments: of the command.
         streams: its stdin, stdout and stderr.
         environment: its own.
+        folder: in which it runs.
         ignored: the signals that it ignores from its start.
 
     Attributes:
@@ -71,6 +79,7 @@ class Forked:
         *,
         streams: Sequence[int],
         environment: Mapping[str, str],
+        folder: str = ROOT,
         ignored: Sequence[int] = (),
     ):
         self._connection = socket.socket(socket.AF_UNIX)
@@ -80,6 +89,7 @@ class Forked:
             "module": module,
             "arguments": list(arguments),
             "environment": dict(environment),
+            "folder": folder,
             "ignored": list(ignored),
         }
         self._connection.sendall(json.dumps(request).encode() + b"\n")
@@ -99,7 +109,7 @@ class Forked:
 
 def main(arguments: Sequence[str]) -> None:
     module = arguments[1] if len(arguments) > 1 and arguments[0] == "-m" else ""
-    if serves(module) and os.getcwd() == ROOT:
+    if serves(module) and os.getcwd() in (ROOT, os.environ.get(COPY)):
         ignored = [number for number in SIGNALS if signal.getsignal(number) == signal.SIG_IGN]
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         forked = Forked(
@@ -107,6 +117,7 @@ def main(arguments: Sequence[str]) -> None:
             arguments[2:],
             streams=(0, 1, 2),
             environment=os.environ,
+            folder=os.getcwd(),
             ignored=ignored,
         )
         if forked.pid is not None:

@@ -6,8 +6,8 @@ each command it forks a process that goes on as `python -m` does: as `__main__`,
 environment, streams, exit code and clearing away of its own. Importing starts no threads that a
 command needs, and no runtime of TensorFlow; what libraries draw at random is drawn anew.
 
-What such a command starts by `sys.executable`, it starts by `fork_client.python`, so its workers are
-forked too. A process beside each command waits for its end, and kills it when who asked is gone.
+What such a command starts by `sys.executable`, it starts by `fork_client.python`, so its workers
+are forked too. A process beside each command waits for its end; it kills it when who asked is gone.
 
 All commands of a server have one seed for Python's `hash`: where two runs must write the same
 bytes, one of them is a process of its own (`run_module(fresh=True)`).
@@ -38,7 +38,11 @@ from tests.support.paths import ROOT
 # What commands import: the heavy of it, and no module that defines flags.
 _IMPORTED = {
     "beam": ["beam_pipelines.pipeline", "beam_pipelines.engines", "beam_pipelines.card.summary"],
-    "tensorflow": ["trainer.run.session", "serving.model.verification"],
+    "tensorflow": [
+        "trainer.run.session",
+        "serving.model.verification",
+        "serving.web.application",
+    ],
 }
 # What Python and the linker read of the environment before the first import.
 _READ_BEFORE = ("PYTHON", "LD_")
@@ -177,6 +181,7 @@ def main(name: str, listening: socket.socket) -> list[str]:
                 if _fork() == 0:
                     child = _fork()
                     if child == 0:
+                        os.chdir(request["folder"])
                         _become(streams, request["environment"], request["ignored"])
                         return [request["module"], *request["arguments"]]
                     for stream in streams:

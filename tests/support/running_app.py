@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -10,7 +11,7 @@ import urllib.parse
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from tests.support import processes
+from tests.support import fork_client, fork_server, processes
 from tests.support.paths import ROOT
 
 
@@ -33,6 +34,11 @@ class RunningApp:
         self.process, self.url, self.lines = process, url, lines
         self.port = urllib.parse.urlsplit(url).port
 
+    @property
+    def pid(self) -> int:
+        forked = isinstance(self.process, fork_server.Started)
+        return self.process.pids()[0] if forked else self.process.pid
+
     def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
         """One request over a connection of its own."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
@@ -54,23 +60,36 @@ class RunningApp:
 
     def memory(self) -> int:
         """Resident bytes of the server and of all that it started."""
-        pids = [self.process.pid, *processes.descendants(self.process.pid)]
+        pids = [self.pid, *processes.descendants(self.pid)]
         return sum(map(processes.resident, pids))
 
 
-def running_app(export_dir, *arguments: str):
-    """Starts `python -m serving.app` on a free port; see `started`."""
-    module = [sys.executable, "-m", "serving.app"]
-    return started([*module, f"--export_dir={export_dir}", "--port=0", *arguments], cwd=ROOT)
+def running_app(export_dir, *arguments: str, fresh: bool = False):
+    """Starts `python -m serving.app` on a free port; see `until_ended`.
+
+    It is forked as `run_module` does, unless it is to be `fresh`: to have the memory that it needs.
+    """
+    module = ["-m", "serving.app", f"--export_dir={export_dir}", "--port=0", *arguments]
+    if fresh or not fork_client.serves("serving.app"):
+        return started([sys.executable, *module], cwd=ROOT)
+    process = fork_server.Started(
+        module, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    return until_ended(process)
 
 
-@contextlib.contextmanager
-def started(command: list[str], *, cwd) -> Iterator[RunningApp]:
-    """Starts the app as a person would, and stops it as the system does."""
+def started(command: list[str], *, cwd):
+    """Starts the app as a person would; see `until_ended`."""
     process = subprocess.Popen(
         command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
     )  # fmt: skip
+    return until_ended(process)
+
+
+@contextlib.contextmanager
+def until_ended(process: subprocess.Popen) -> Iterator[RunningApp]:
+    """Waits until the app serves, and in the end stops it as the system does."""
     lines = []
     reading = threading.Thread(
         target=lambda: lines.extend(line.rstrip() for line in process.stdout), daemon=True

@@ -5,8 +5,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -14,9 +12,7 @@ import pytest
 from common import export_folder
 from common.errors import UserFacingError
 from tests.support import drifting
-from tests.support.commands import assert_refused, run_module
-from tests.support.paths import ROOT
-from tests.support.processes import descendants
+from tests.support.commands import assert_refused, run_module, start_module
 from trainer.continuous import override
 from trainer.evaluation.gate_report import Override
 
@@ -88,13 +84,7 @@ def test_what_makes_a_song_popular_changes(tmp_path):
 
 def watch_until(seen, folder):
     """Follows without --once until something is seen, and asks it to stop."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", *command(folder, "--poll=0.2", *EXACT)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    process = start_module(*command(folder, "--poll=0.2", *EXACT))
     while not seen() and process.poll() is None:
         time.sleep(0.05)
     process.terminate()
@@ -150,13 +140,7 @@ def test_kills_at_any_moment(followed, tmp_path):
     export, update = killed / "export", killed / "model/updates/000002"
     flags = ("--once", *EXACT, "--config.checkpoint_seconds=0")
     for moment in moments_of_kills():
-        process = subprocess.Popen(
-            [sys.executable, "-m", *command(killed, *flags)],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        process = start_module(*command(killed, *flags))
         while not list(killed.glob(MOMENTS[moment])) and process.poll() is None:
             time.sleep(0.01)
         time.sleep(draw.uniform(0, 0.3))
@@ -210,16 +194,10 @@ def test_two_workers_follow_as_one_device_does(watches, followed, tmp_path):
 
     _, *of_follow = command(group, "--poll=0.2" if watches else "--once", *flags, strategy="auto")
     launch = ["trainer.launch", "--workers=2", "--module=trainer.follow", "--", *of_follow]
-    process = subprocess.Popen(
-        [sys.executable, "-m", *launch],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    process = start_module(*launch)
     while not list(group.glob(MOMENTS["training"])) and process.poll() is None:
         time.sleep(0.02)
-    os.kill(max(descendants(process.pid)), signal.SIGKILL)
+    os.kill(process.pids()[-1], signal.SIGKILL)
     if watches:
         while not (group / "model/updates/000003/update.json").exists() and process.poll() is None:
             time.sleep(0.1)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 
@@ -13,7 +12,7 @@ from google.cloud.aiplatform_v1.types import CustomJobSpec
 from google.protobuf import json_format
 
 from tests.support import images
-from tests.support.commands import run_module
+from tests.support.commands import run_module, start_module
 from tests.support.paths import ROOT
 from trainer.launch import free_ports
 from trainer.run import cluster
@@ -132,15 +131,9 @@ def start_pools(dataset_dir, model_dir, *flags) -> list[subprocess.Popen]:
         arguments = [arg for arg in pool["containerSpec"]["args"] if "gs://" not in arg]
         folders = [f"--dataset_dir={dataset_dir}", f"--model_dir={model_dir}"]
         place = tf_config | {"task": {"type": kind, "index": 0}}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "trainer.train", *arguments, *folders, *flags],
-            cwd=ROOT,
-            env=os.environ | {"TF_CONFIG": json.dumps(place)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        processes.append(process)
+        env = {"TF_CONFIG": json.dumps(place)}
+        command = ("trainer.train", *arguments, *folders, *flags)
+        processes.append(start_module(*command, env=env, stderr=subprocess.PIPE))
     return processes
 
 
@@ -151,7 +144,7 @@ def test_a_chief_whose_worker_is_gone(dataset_dir, tmp_path):
     chief, worker = start_pools(*arguments)
     while "epoch 1/4" not in (line := chief.stdout.readline()):
         assert line, chief.stderr.read()
-    worker.send_signal(signal.SIGKILL)
+    worker.kill()
     _, errors = chief.communicate(timeout=120)
     worker.communicate()
     assert chief.returncode == EXIT_STOPPED, errors

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from common.errors import UserFacingError
-from tests.support import processes
+from tests.support import fork_client, processes
 from tests.support.commands import assert_refused, run_module
 from tests.support.paths import ROOT
 from trainer import launch
@@ -225,7 +225,7 @@ def test_two_workers_train_as_one_does(dataset_dir, tmp_path):
         folder.mkdir()
         group = launch.Group(
             [
-                sys.executable,
+                fork_client.python(),
                 "-m",
                 "tests.support.steps_of_a_worker",
                 str(dataset_dir),

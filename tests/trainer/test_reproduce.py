@@ -7,15 +7,12 @@ import re
 import shutil
 import signal
 import statistics
-import subprocess
-import sys
 
 import pytest
 
 from common import command, dataset_reader
 from common.errors import UserFacingError
-from tests.support.commands import assert_refused, run_module
-from tests.support.paths import ROOT
+from tests.support.commands import assert_refused, run_module, start_module
 from trainer import reproduce
 from trainer.experiments import results
 from trainer.train_config import TrainConfig
@@ -176,13 +173,7 @@ def test_the_four_networks(dataset_dir, tmp_path):
     """Stopped, then with one that fails, then to the end, then once more."""
     flags = [f"--dataset_dir={dataset_dir}", f"--output_dir={tmp_path}", "--parallel=2"]
     arguments = ["trainer.reproduce", *flags, "--", "--config.epochs=2"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", *arguments],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    process = start_module(*arguments)
     while "epoch 1/2" not in (line := process.stdout.readline()):
         assert line, "it ended before the first epoch"
     process.send_signal(signal.SIGTERM)

@@ -5,8 +5,6 @@ import json
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
 
 import optuna
 import pytest
@@ -14,8 +12,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from common import command
 from common.errors import UserFacingError
-from tests.support.commands import assert_refused, run_module
-from tests.support.paths import ROOT
+from tests.support.commands import assert_refused, run_module, start_module
 from trainer.experiments import results, search
 from trainer.train_config import TrainConfig
 
@@ -137,13 +134,7 @@ def test_the_same_sweep_has_the_same_trials(without_test, dataset_dir, tmp_path)
             f"--output_dir={folder}",
         ]
 
-    process = subprocess.Popen(
-        [sys.executable, "-m", *command_to(tmp_path / "stopped")],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    process = start_module(*command_to(tmp_path / "stopped"))
     while "[trial 3] epoch 1/2" not in (line := process.stdout.readline()):
         assert line, "it ended before the third trial"
     process.send_signal(signal.SIGTERM)

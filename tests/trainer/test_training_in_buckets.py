@@ -1,9 +1,6 @@
 """A training whose dataset, model folder and export are all on gs://."""
 
-import os
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,8 +10,7 @@ from google.cloud.storage import Client
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.support.bucket_server import BucketServer
-from tests.support.commands import assert_refused, run_module
-from tests.support.paths import ROOT
+from tests.support.commands import assert_refused, run_module, start_module
 
 pytestmark = pytest.mark.integration
 
@@ -64,14 +60,7 @@ def download(bucket, prefix, folder) -> set[str]:
 
 def run_and_stop(server) -> tuple[int, str]:
     """Starts the training and ends it by SIGTERM after its first epoch: (exit code, output)."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", *ARGUMENTS, *IN_BUCKET],
-        cwd=ROOT,
-        env=os.environ | server.env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    process = start_module(*ARGUMENTS, *IN_BUCKET, env=server.env)
     lines = []
     while not lines or not (lines[-1].startswith("epoch 1/3") or lines[-1] == ""):
         lines.append(process.stdout.readline())
