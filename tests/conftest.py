@@ -16,7 +16,7 @@ import pytest
 import xdist
 
 from examples import miniature_library as library_maker
-from tests.support import fork_server
+from tests.support import drifting, fork_server
 from tests.support.commands import build, run_module
 from tests.support.paths import FMA_SAMPLE
 
@@ -147,6 +147,15 @@ def dataset_dir(library, shared):
         assert result.returncode == 0, result.stderr
 
     return shared("dataset", fill)
+
+
+@pytest.fixture(scope="session")
+def small_dataset_dir(shared):
+    """A dataset of small pictures, for what does not depend on what is trained: seconds less each.
+
+    No job has made it, and no clip of it is there.
+    """
+    return shared("small-dataset", lambda path: drifting.write(path, seed=0, sizes=(40, 8, 12)))
 
 
 @pytest.fixture(scope="session")
