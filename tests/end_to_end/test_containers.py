@@ -181,7 +181,9 @@ exec setpriv --no-new-privs --bounding-set=-all --inh-caps=-all "$@"
 
 @pytest.mark.integration
 @pytest.mark.parametrize("image", ["serving", "trainer"])
-def test_an_image_writes_nowhere_but_into_tmp(image, library, dataset_dir, model_dir, tmp_path):
+def test_an_image_writes_nowhere_but_into_tmp(
+    image, library, small_dataset_dir, model_dir, tmp_path
+):
     """What is in it works where a single folder can be written, here in the place of /tmp."""
     if os.geteuid() != 0 or not (shutil.which("unshare") and shutil.which("setpriv")):
         pytest.skip("only root may make a file system read-only")
@@ -195,9 +197,9 @@ def test_an_image_writes_nowhere_but_into_tmp(image, library, dataset_dir, model
         "serving": ["serving.predict", f"--export_dir={model_dir / 'export'}", song],
         "trainer": [
             "trainer.train",
-            "--config=configs/six_conv_rgb.py",
+            "--config=configs/two_conv_mono.py",
             "--config.epochs=1",
-            f"--dataset_dir={dataset_dir}",
+            f"--dataset_dir={small_dataset_dir}",
             f"--model_dir={scratch / 'model'}",
         ],
     }[image]

@@ -90,7 +90,7 @@ sys.meta_path[:] = [f for f in sys.meta_path if "__editable__" not in f"{f} {f._
 
 
 @pytest.mark.integration
-def test_the_image_trains_and_exports(dataset_dir, tmp_path):
+def test_the_image_trains_and_exports(small_dataset_dir, tmp_path):
     """What is copied into it stands alone, to the verified export and the evaluation after it."""
     tree = images.copy_tree(ROOT / "trainer" / "Dockerfile", tmp_path / "project")
     (tree / "sitecustomize.py").write_text(NO_EDITABLE_INSTALL)
@@ -114,8 +114,9 @@ def test_the_image_trains_and_exports(dataset_dir, tmp_path):
         where.stderr
     )
     model_dir = tmp_path / "model"
-    flags = [f"--dataset_dir={dataset_dir}", f"--model_dir={model_dir}"]
-    result = run("-m", "trainer.train", CONTAINER["args"][0], *flags, "--config.epochs=1")
+    flags = [f"--dataset_dir={small_dataset_dir}", f"--model_dir={model_dir}"]
+    small = ["--config.epochs=1", "--config.network.convolutions=2"]
+    result = run("-m", "trainer.train", CONTAINER["args"][0], *flags, *small)
     assert result.returncode == 0, result.stderr
     assert f"exported: {model_dir / 'export' / '1'}" in result.stdout
     result = run("-m", "trainer.evaluate", *flags)
@@ -138,11 +139,12 @@ def start_pools(dataset_dir, model_dir, *flags) -> list[subprocess.Popen]:
 
 
 @pytest.mark.integration
-def test_a_chief_whose_worker_is_gone(dataset_dir, tmp_path):
+def test_a_chief_whose_worker_is_gone(small_dataset_dir, tmp_path):
     """It ends with the code that is tried again, and all go on together."""
-    arguments = dataset_dir, tmp_path / "model", "--config.epochs=4", "--config.batch_size=2"
+    small = ["--config.network.convolutions=2", "--config.epochs=50", "--config.batch_size=2"]
+    arguments = small_dataset_dir, tmp_path / "model", *small
     chief, worker = start_pools(*arguments)
-    while "epoch 1/4" not in (line := chief.stdout.readline()):
+    while "epoch  1/50" not in (line := chief.stdout.readline()):
         assert line, chief.stderr.read()
     worker.kill()
     _, errors = chief.communicate(timeout=120)

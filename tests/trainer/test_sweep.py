@@ -118,13 +118,16 @@ def test_refusals(without_test, tmp_path):
 
 
 @pytest.mark.integration
-def test_the_same_sweep_has_the_same_trials(without_test, dataset_dir, tmp_path):
+def test_the_same_sweep_has_the_same_trials(small_dataset_dir, tmp_path):
     """Those drawn by what the ones before reached, too; and the command it ends with trains."""
+    without_test = tmp_path / "without_test"
+    ignored = shutil.ignore_patterns("test.tfrecord-*")
+    shutil.copytree(small_dataset_dir, without_test, ignore=ignored)
 
     def command_to(folder):
         return [
             "trainer.sweep",
-            "--config=configs/six_conv_rgb.py",
+            "--config=configs/two_conv_mono.py",
             "--config.epochs=2",
             "--config.deterministic",
             "--batch_sizes=4,8",
@@ -157,7 +160,7 @@ def test_the_same_sweep_has_the_same_trials(without_test, dataset_dir, tmp_path)
     words = shlex.split(outputs["whole"].splitlines()[-1])
     assert words[:3] == ["python", "-m", "trainer.train"]
     words = [word for word in words[2:] if not word.startswith(("--dataset_dir", "--model_dir"))]
-    folders = [f"--dataset_dir={dataset_dir}", f"--model_dir={tmp_path / 'model'}"]
+    folders = [f"--dataset_dir={small_dataset_dir}", f"--model_dir={tmp_path / 'model'}"]
     result = run_module(*words, *folders)
     assert result.returncode == 0, result.stderr
     lines = (tmp_path / "model" / "metrics.jsonl").read_text().splitlines()
