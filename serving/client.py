@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, TypeVar
 import grpc
 import numpy as np
 
-from common import command, metadata, rejection
+from common import command, metadata, rejection, tensorflow_environment
 from common.errors import UserFacingError, require
 from common.model_info import ModelInfo
 from common.signatures import MAX_BATCH
@@ -242,7 +242,8 @@ class _Grpc:
     """TensorFlow Serving's PredictionService."""
 
     def __init__(self, target: str, *, model_name: str, version: int | str | None):
-        with command.kept_back_stderr():  # the protos import TensorFlow
+        # The protos import TensorFlow.
+        with command.kept_back_stderr(), tensorflow_environment.without_scikit_learn():
             import tensorflow as tf
             from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
         self._tf, self._predict_pb2 = tf, predict_pb2

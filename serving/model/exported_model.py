@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from common import command, export_folder, files, metadata
+from common import command, export_folder, files, metadata, tensorflow_environment
 from common.errors import UserFacingError, one_line
 
 
@@ -25,7 +25,7 @@ class ExportedModel:
         self.path = path
         self.name = path.rstrip("/").rpartition("/")[2]
         self.info = export_folder.load_info(path)
-        with command.kept_back_stderr():
+        with command.kept_back_stderr(), tensorflow_environment.without_scikit_learn():
             import tensorflow as tf  # here, since a mistake in a flag should not wait for it
         try:
             with command.kept_back_stderr():

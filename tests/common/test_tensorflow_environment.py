@@ -1,5 +1,6 @@
 """What TensorFlow is loaded with: oneDNN by processor, memory that stays between steps."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -62,6 +63,25 @@ def test_the_environment_overrides(package):
     assert run(code, TF_ENABLE_ONEDNN_OPTS="0") == "0"
     faster = tensorflow_environment.is_faster_with_onednn(tensorflow_environment.cpu_flags())
     assert run(code) == ("1" if faster else "None")
+
+
+def test_scikit_learn_is_there_again_when_tensorflow_is_loaded(monkeypatch):
+    monkeypatch.delitem(sys.modules, "sklearn", raising=False)
+    with tensorflow_environment.without_scikit_learn(), pytest.raises(ImportError):
+        importlib.import_module("sklearn")
+    there = importlib.import_module("sklearn")
+    with tensorflow_environment.without_scikit_learn():
+        assert importlib.import_module("sklearn") is there
+
+
+@pytest.mark.integration
+def test_a_model_is_loaded_without_scikit_learn(model_dir):
+    code = (
+        "import sys; from serving.model.exported_model import ExportedModel\n"
+        f"ExportedModel.newest({str(model_dir / 'export')!r})\n"
+        "print({'keras', 'sklearn'} & set(sys.modules))"
+    )
+    assert run(code) == "{'keras'}"
 
 
 @pytest.mark.parametrize("package", ["trainer", "serving"])
