@@ -54,7 +54,7 @@ def test_every_command_of_readme_and_docs(checkout):
     shutil.copy(max(library.audio_dir.rglob("*.mp3"), key=os.path.getsize), checkout / "song.mp3")
     typed = [line for line in commands("sh") if line.startswith("python ")]
     assert len(typed) >= 8
-    few = ["--config.epochs=1"]  # instead of 100, of which each is like the one before
+    few = ["--config.epochs=3"]  # instead of 100, of which each is like the one before
     outputs = {
         command: run(
             shlex.split(command) + few * (" trainer.train " in command), checkout, forked=True
