@@ -11,7 +11,7 @@ from common import dataset_reader
 from common.catalogue import clip_path
 from tests.common.test_chroma_and_tempo import chroma_by_librosa, tempo_by_librosa
 from tests.common.test_spectrogram import window_by_librosa
-from tests.support.commands import assert_refused, build, counted, read_csv
+from tests.support.commands import IN_MEMORY, assert_refused, build, counted, read_csv
 
 FLAGS = (
     "--config.inputs.categories=('genre','mood')",
@@ -141,5 +141,6 @@ def test_a_column_that_no_row_has_is_refused(library, tmp_path):
         tmp_path / "out",
         "--config.inputs.numbers=('energy',)",
         f"--features_csv={tmp_path / 'table.csv'}",
+        *IN_MEMORY,
     )
     assert_refused(result, "config.inputs.numbers: energy is unknown of all")

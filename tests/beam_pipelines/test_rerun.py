@@ -76,7 +76,14 @@ def test_kills_at_random_moments(dataset_dir, library, tmp_path):
 def test_a_run_goes_on_with_the_shards_that_are_done(dataset_dir, library, tmp_path):
     """A folder as a kill leaves it: two shards done, one without its note, one half-written."""
     out = tmp_path / "out"
-    result = build(library.tracks_csv, library.audio_dir, out, SPLIT, "--max_reject_fraction=0")
+    result = build(
+        library.tracks_csv,
+        library.audio_dir,
+        out,
+        SPLIT,
+        "--max_reject_fraction=0",
+        *IN_MEMORY,
+    )
     assert_refused(result, "tracks were rejected", "--max_reject_fraction=0", "rejected.jsonl")
     assert not (out / "dataset_info.json").exists()
     lines = [json.loads(line) for line in (out / "rejected.jsonl").read_text().splitlines()]
@@ -113,7 +120,7 @@ def test_an_interrupted_run_says_so_and_goes_on(dataset_dir, library, tmp_path):
         assert process.returncode == 130
         assert errors.strip() == "interrupted; the same command goes on"
     processes.wait_until_ended(started)
-    result = build(library.tracks_csv, library.audio_dir, out, SPLIT)
+    result = build(library.tracks_csv, library.audio_dir, out, SPLIT, *IN_MEMORY)
     assert result.returncode == 0, result.stderr
     assert files_of(out) == files_of(dataset_dir)
 
@@ -168,7 +175,7 @@ def test_retry_tries_only_what_was_rejected_or_missing(dataset_dir, library, tmp
         path = audio / f"{track_id:06d}"[:3] / f"{track_id:06d}.mp3"
         path.parent.mkdir(exist_ok=True)
         shutil.copy(good, path)
-    result = build(*arguments, "--retry_rejected")
+    result = build(*arguments, "--retry_rejected", *IN_MEMORY)
     assert result.returncode == 0, result.stderr
     assert counted(result.stdout, "tracks: decoded") == 3
     info = dataset_reader.load_dataset_info(str(out))
@@ -240,7 +247,7 @@ def test_a_shard_that_is_not_whole_is_made_again(dataset_dir, library, tmp_path,
         os.truncate(shard, shard.stat().st_size // 2)
     else:
         shard.unlink()
-    result = build(*arguments)
+    result = build(*arguments, *IN_MEMORY)
     assert result.returncode == 0, result.stderr
     assert counted(result.stdout, "tracks: decoded") == num_examples
     assert not finished or f"missing or cut, and made again: {shard.name}\n" in result.stdout
