@@ -6,6 +6,7 @@ one has a copy.
 
 import contextlib
 import fcntl
+import gc
 import json
 import os
 import pathlib
@@ -32,11 +33,18 @@ def pytest_sessionstart(session):
     """Has two replicas on a machine without GPUs; a strategy of one device takes the first."""
     if xdist.is_xdist_controller(session):  # which runs no test, and need not import TensorFlow
         return
+    gc.disable()
     import tensorflow as tf
 
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
     )
+
+
+def pytest_collection_finish():
+    """Leaves all that is imported out of the searches for garbage, which would go through it."""
+    gc.freeze()
+    gc.enable()
 
 
 # Files whose integration tests take longest, from the longest on.

@@ -23,6 +23,7 @@ SERVER_OF = {
     "serving": "tensorflow",
     "tests.support.steps_of_a_worker": "tensorflow",
     "tests.support.training_on_two_devices": "tensorflow",
+    "tests.trainer.test_augment": "tensorflow",
 }
 # These import little, and must; each is started by a command as a process of its own.
 _LIGHT = ("beam_pipelines.decoder_process", "serving.model.song_process")

@@ -1,7 +1,8 @@
 """The masks of SpecAugment: those of tensorflow-io, but drawn by seed, epoch and index alone."""
 
 import functools
-import subprocess
+import itertools
+import pathlib
 import sys
 import warnings
 import zlib
@@ -11,12 +12,13 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
+from common import dataset_reader
 from tests.benchmarks.made_dataset import make_dataset
-from tests.support.paths import ROOT
+from tests.support.commands import run_module
 from trainer.data import augment, reader
 from trainer.data.augment import Augmentation
 
-DRAWS = 6_000
+DRAWS = 2_000  # 50 and more of each mask
 SIZES = {"freq": 9, "time": 11}
 LIMIT = 4
 MASKS = Augmentation(freq_mask=20, time_mask=30)
@@ -123,17 +125,6 @@ def checksum(batches) -> int:
     return zlib.crc32(b"".join(batch["spectrogram"].tobytes() for batch in batches))
 
 
-IN_A_PROCESS = """
-import pathlib, sys
-import tensorflow as tf
-from common import dataset_reader
-from tests.trainer.test_augment import batches, checksum
-tf.random.set_seed(0)
-folder = pathlib.Path(sys.argv[1])
-print(checksum(batches((folder, dataset_reader.load_dataset_info(str(folder))))))
-"""
-
-
 def test_the_same_bytes_whatever_was_drawn_before(made):
     tf.random.set_seed(0)  # as a training does, whose shuffles depend on it
     first = checksum(batches(made))
@@ -142,29 +133,34 @@ def test_the_same_bytes_whatever_was_drawn_before(made):
     assert first != checksum(batches(made, masks=None))
     tf.random.normal([3])
     assert checksum(batches(made)) == first
-    fresh = subprocess.run(
-        [sys.executable, "-c", IN_A_PROCESS, str(made[0])],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert int(fresh.stdout) == first
+    another = run_module("tests.trainer.test_augment", made[0])  # whose hashes differ
+    assert int(another.stdout) == first
 
 
-@pytest.fixture(scope="module", params=[None, MASKS], ids=["plain", "masked"])
-def whole_pass(request, made):
-    """Masks, and the batches that one worker has of a pass with them."""
-    return request.param, batches(made, batch_size=8, masks=request.param)
+@pytest.fixture(scope="module")
+def whole_pass(made):
+    """The batches that one worker has of a pass with some masks; read once for each."""
+    return functools.cache(lambda masks: batches(made, batch_size=8, masks=masks))
 
 
-@pytest.mark.parametrize("first_step", [0, 1, 4, 7, 8])
-@pytest.mark.parametrize("of_workers", [[[0]], [[0], [1]], [[0, 1], [2, 3]]], ids=str)
-def test_steps_left_out_and_workers_change_no_batch(made, whole_pass, first_step, of_workers):
+WORKERS = ([[0]], [[0], [1]], [[0, 1], [2, 3]])
+
+
+@pytest.mark.parametrize(
+    ("masks", "of_workers", "first_step"),
+    [
+        *itertools.product([MASKS], WORKERS, [0, 1, 4, 7, 8]),
+        *itertools.product([None], WORKERS, [4]),
+    ],
+    ids=lambda value: "plain" if value is None else "masked" if value is MASKS else str(value),
+)
+def test_steps_left_out_and_workers_change_no_batch(
+    made, whole_pass, masks, of_workers, first_step
+):
     """Those of all workers, from any step on, are the rest of what one worker has of a pass."""
     num_replicas = sum(map(len, of_workers))
     size = 8 // num_replicas
-    masks, whole = whole_pass
+    whole = whole_pass(masks)
     assert len(whole) == 8 and whole[-1]["weight"].sum() == 4  # the last one has padding
     workers = [
         batches(
@@ -202,3 +198,9 @@ def test_masks_blank_bands_and_stretches_of_the_records(made):
         assert (bands.sum(axis=1) <= 20).all() and (stretches.sum(axis=1) <= 30).all()
         assert not (changed & ~(bands[:, :, None] | stretches[:, None, :])).any()
         assert len({row.tobytes() for row in bands}) > 1  # another one for each record
+
+
+if __name__ == "__main__":  # the batches of a dataset in a process of its own
+    tf.random.set_seed(0)
+    folder = pathlib.Path(sys.argv[1])
+    print(checksum(batches((folder, dataset_reader.load_dataset_info(str(folder))))))

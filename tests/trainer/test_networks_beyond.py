@@ -367,7 +367,14 @@ def test_gradient_boosting_on_what_each_network_takes(made):
 def test_popularity_in_key_and_pace_is_learnt_by_chroma_and_tempo_alone(heard, tmp_path):
     info = write_dataset(tmp_path / "dataset", inputs=HEARD, splits=heard)
     dataset = (str(tmp_path / "dataset"), info)
-    settings = dict(epochs=30, warmup_epochs=1.0, genre_loss=0.0, mixup=0.0, time_crop=24, weight_decay=0.0)
+    settings = dict(
+        epochs=30,
+        warmup_epochs=1.0,
+        genre_loss=0.0,
+        mixup=0.0,
+        time_crop=24,
+        weight_decay=0.0,
+    )
     trainer = trained(dataset, fusion, **settings)
     # Half of the clips are of the last class, and the pace alone tells two thirds.
     assert accuracy(trainer, dataset) > 0.8
