@@ -11,13 +11,19 @@ from configs import dataset_artist
 
 
 def make_dataset(
-    folder: pathlib.Path, *, num_shards: int, examples_a_shard: int, seed: int = 0
+    folder: pathlib.Path,
+    *,
+    num_shards: int,
+    examples_a_shard: int,
+    seed: int = 0,
+    config: DatasetConfig | None = None,
 ) -> DatasetInfo:
     """Writes a dataset whose training split has these shards, and the others one of 16 examples.
 
-    The same pictures come again in each shard, in another order.
+    The same pictures come again in each shard, in another order. Without a `config` it is
+    `dataset_artist`'s.
     """
-    config = DatasetConfig.from_dict(dataset_artist.get_config().to_dict())
+    config = config or DatasetConfig.from_dict(dataset_artist.get_config().to_dict())
     generator = np.random.default_rng(seed)
     pictures = generator.integers(0, 256, (examples_a_shard, *config.spectrogram.shape), np.uint8)
     folder.mkdir(parents=True)

@@ -13,8 +13,9 @@ import tensorflow as tf
 
 from common import dataset_reader
 from common.errors import UserFacingError
-from configs import six_conv_rgb
+from configs import two_conv_mono
 from tests.benchmarks.made_dataset import make_dataset
+from tests.support import drifting
 from tests.trainer.test_damaged_records import flip, frames
 from trainer.data import damaged_records, reader
 from trainer.evaluation.epochs import best_epoch
@@ -26,7 +27,7 @@ from trainer.train_config import TrainConfig
 
 # 60 clips are 15 steps in 8 calls.
 CONFIG = dataclasses.replace(
-    TrainConfig.from_dict(six_conv_rgb.get_config().to_dict()),
+    TrainConfig.from_dict(two_conv_mono.get_config().to_dict()),
     batch_size=4,
     steps_per_call=2,
     epochs=2,
@@ -36,8 +37,9 @@ CONFIG = dataclasses.replace(
 
 @pytest.fixture
 def made(tmp_path):
-    """A dataset of 60 clips in 3 shards."""
-    make_dataset(tmp_path / "dataset", num_shards=3, examples_a_shard=20)
+    """A dataset of 60 clips in 3 shards, of small pictures."""
+    config = drifting.CONFIG
+    make_dataset(tmp_path / "dataset", num_shards=3, examples_a_shard=20, config=config)
     return str(tmp_path / "dataset")
 
 

@@ -20,15 +20,15 @@ SPACE = search.Space(learning_rates=(1e-5, 1e-3), batch_sizes=(4, 8), dropouts=(
 
 
 @pytest.fixture(scope="module")
-def without_test(dataset_dir, tmp_path_factory):
-    """The dataset, whose test shards are gone."""
+def without_test(small_dataset_dir, tmp_path_factory):
+    """A dataset whose test shards are gone."""
     folder = tmp_path_factory.mktemp("without_test") / "dataset"
-    shutil.copytree(dataset_dir, folder, ignore=shutil.ignore_patterns("test.tfrecord-*"))
+    shutil.copytree(small_dataset_dir, folder, ignore=shutil.ignore_patterns("test.tfrecord-*"))
     return folder
 
 
 def sweep(dataset_dir, output_dir, *, num_trials, stop_asked=lambda: False, **changes):
-    path = results.config_path("six_conv_rgb")
+    path = results.config_path("two_conv_mono")
     config = TrainConfig.from_dict(command.config_file_values(path, ["--config.epochs=2"]))
     arguments = {"startup_trials": 3, "seed": 0, "strategy": "one_device"} | changes
     return search.run(
@@ -118,11 +118,8 @@ def test_refusals(without_test, tmp_path):
 
 
 @pytest.mark.integration
-def test_the_same_sweep_has_the_same_trials(small_dataset_dir, tmp_path):
+def test_the_same_sweep_has_the_same_trials(without_test, small_dataset_dir, tmp_path):
     """Those drawn by what the ones before reached, too; and the command it ends with trains."""
-    without_test = tmp_path / "without_test"
-    ignored = shutil.ignore_patterns("test.tfrecord-*")
-    shutil.copytree(small_dataset_dir, without_test, ignore=ignored)
 
     def command_to(folder):
         return [

@@ -13,6 +13,7 @@ from tensorboard.util.tensor_util import make_ndarray
 from common import dataset_reader
 from tests.support.commands import assert_refused, run_module
 from tests.support.paths import ROOT
+from tests.trainer.test_damaged_records import flip, frames
 from trainer.evaluation import report
 from trainer.evaluation.epochs import EpochMetrics, best_epoch
 from trainer.evaluation.predictions import Predictions
@@ -185,15 +186,18 @@ def test_the_best_weights_are_those_of_the_best_epoch(model_dir, dataset_dir):
     assert measured["log_loss"] != pytest.approx(losses[2 - best], rel=1e-4)
 
 
-def test_damaged_shards_are_named(dataset_dir, tmp_path):
+def test_damaged_shards_are_named(small_dataset_dir, tmp_path):
     broken = tmp_path / "broken"
-    shutil.copytree(dataset_dir, broken)
+    shutil.copytree(small_dataset_dir, broken)
+
+    def trained(*flags):
+        return train(broken, tmp_path / "model", *flags, config="two_conv_mono")
+
     (shard, *_) = sorted(broken.glob("train.tfrecord-*"))
-    data = bytearray(shard.read_bytes())
-    data[len(data) // 2] ^= 1
-    shard.write_bytes(data)
-    assert_refused(train(broken, tmp_path / "model"), shard, "record ", "--skip_damaged")
-    result = train(broken, tmp_path / "model", "--skip_damaged", "--config.epochs=1")
+    begin, end = frames(shard.read_bytes())[1]
+    flip(shard, (begin + end) // 2)
+    assert_refused(trained(), shard, "record ", "--skip_damaged")
+    result = trained("--skip_damaged", "--config.epochs=1")
     assert result.returncode == 0, result.stderr
     assert "damaged records: 1, left out" in result.stdout
     folders = [f"--model_dir={tmp_path / 'model'}", f"--dataset_dir={broken}"]
@@ -201,10 +205,10 @@ def test_damaged_shards_are_named(dataset_dir, tmp_path):
     assert result.returncode == 0, result.stderr
     assert "damaged records: 1, left out" in result.stdout
     shutil.rmtree(tmp_path / "model")
-    shard.write_bytes(data[:-10])
-    assert_refused(train(broken, tmp_path / "model"), shard, "bytes")
+    shard.write_bytes(shard.read_bytes()[:-10])
+    assert_refused(trained(), shard, "bytes")
     shard.unlink()
-    assert_refused(train(broken, tmp_path / "model"), shard, "missing")
+    assert_refused(trained(), shard, "missing")
 
 
 def test_the_trainer_imports_no_beam():
