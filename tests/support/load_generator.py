@@ -3,8 +3,9 @@ r"""Sends songs to the web app as many clients do, and tells what became of each
 python -m tests.support.load_generator --url=http://127.0.0.1:8080/ --rate=20 --seconds=60 a.mp3 …
 
 With --rate the requests start at their times, whether the ones before are answered or not, as
-strangers' do; with --workers so many clients each wait for an answer before they ask again. Prints
-a JSON line for each request: status (0 where the connection failed), seconds, Retry-After.
+strangers' do; with --workers so many clients each wait for an answer before they ask again, until
+--seconds are over or SIGTERM comes. Prints a JSON line for each request: status (0 where the
+connection failed), seconds, Retry-After.
 """
 
 import asyncio
@@ -12,6 +13,8 @@ import contextlib
 import itertools
 import json
 import pathlib
+import signal
+import threading
 import time
 import urllib.parse
 
@@ -40,6 +43,13 @@ _CHUNKED_HEAD = (
     b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: audio/mpeg\r\n"
     b"Transfer-Encoding: chunked\r\n\r\n"
 )
+
+
+_stopped = threading.Event()
+
+
+def goes_on(end: float) -> bool:
+    return time.perf_counter() < end and not _stopped.is_set()
 
 
 async def connect():
@@ -81,7 +91,7 @@ async def by_workers(songs) -> list[dict]:
     end, left, answers = time.perf_counter() + _SECONDS.value, itertools.count(), []
 
     async def work():
-        while time.perf_counter() < end and next(left) < _REQUESTS.value:
+        while goes_on(end) and next(left) < _REQUESTS.value:
             answers.append(await ask(next(songs)))
 
     await asyncio.gather(*(work() for _ in range(_WORKERS.value)))
@@ -93,11 +103,11 @@ async def slowly() -> list[dict]:
     end = time.perf_counter() + _SECONDS.value
 
     async def trickle(place):
-        while time.perf_counter() < end:
+        while goes_on(end):
             with contextlib.suppress(OSError):
                 _, writer = await connect()
                 writer.write(_HEAD.format(1_000_000).encode()[: None if place % 2 else 20])
-                while time.perf_counter() < end and not writer.is_closing():
+                while goes_on(end) and not writer.is_closing():
                     writer.write(b"x")
                     await writer.drain()
                     await asyncio.sleep(1)
@@ -112,11 +122,11 @@ async def in_pieces() -> list[dict]:
     end = time.perf_counter() + _SECONDS.value
 
     async def send():
-        while time.perf_counter() < end:
+        while goes_on(end):
             with contextlib.suppress(OSError):
                 _, writer = await connect()
                 writer.write(_CHUNKED_HEAD)
-                while time.perf_counter() < end and not writer.is_closing():
+                while goes_on(end) and not writer.is_closing():
                     writer.write(b"1\r\nx\r\n" * 2_000)
                     await writer.drain()
                     await asyncio.sleep(0.01)
@@ -127,6 +137,7 @@ async def in_pieces() -> list[dict]:
 
 
 def main(argv: list[str]) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: _stopped.set())
     songs = itertools.cycle([pathlib.Path(path).read_bytes() for path in argv[1:]] or [b""])
     if _SLOW.value or _PIECES.value:
         way = slowly() if _SLOW.value else in_pieces()
