@@ -53,11 +53,18 @@ SLOW = (
     "test_resume",
     "test_documentation",
     "test_follow",
+    "test_buckets",
     "test_hostile",
+    "test_stream_from_kafka",
+    "test_engines",
+    "test_training_in_buckets",
+    "test_stream_on_engines",
     "test_reproduce",
     "test_stream_to_answers",
     "test_sweep",
-    "test_training_in_buckets",
+    "test_rerun",
+    "test_packages",
+    "test_warm_start",
 )
 
 
