@@ -68,7 +68,8 @@ def test_parts_of_real_clips(fma_sample):
         assert assert_same(path.read_bytes(), choose) == song_parts.IN_DOUBT
     for path, mode in zip(paths[::3], itertools.cycle(made_songs.MODES), strict=False):
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-        song = made_songs.encoded(np.concatenate([samples] * 2), rate, bitrate_mode=mode)
+        song = np.concatenate([samples[: 15 * rate]] * 2)
+        song = made_songs.encoded(song, rate, bitrate_mode=mode)
         assert assert_same(song, choose) == song_parts.ALONE
 
 

@@ -3,14 +3,13 @@
 import collections
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 import soundfile
 
 from examples import miniature_library
-
-NUM_CLIPS = 16
 
 # Copied from the head of FMA's own tracks.csv.
 FMA_HEADER = """\
@@ -26,16 +25,9 @@ track/license track/listens track/lyricist track/number track/publisher track/ta
 """
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return miniature_library.make_library(
-        tmp_path_factory.mktemp("two"), num_clips=NUM_CLIPS, num_workers=2
-    )
-
-
-def read_tracks(made):
+def read_tracks(library):
     """The rows of tracks.csv: {track_id: {"group/name": cell}}."""
-    with made.tracks_csv.open(encoding="utf-8", newline="") as file:
+    with library.tracks_csv.open(encoding="utf-8", newline="") as file:
         groups, names, third, *rows = csv.reader(file)
     assert third == ["track_id", *[""] * len(FMA_HEADER.split())]
     columns = [f"{group}/{name}" for group, name in zip(groups, names, strict=True)]
@@ -43,8 +35,8 @@ def read_tracks(made):
     return {int(row[0]): dict(zip(columns, row, strict=True)) for row in rows}
 
 
-def clip_ids(made):
-    return sorted(int(path.stem) for path in made.audio_dir.glob("*/*.mp3"))
+def clip_ids(library):
+    return sorted(int(path.stem) for path in library.audio_dir.glob("*/*.mp3"))
 
 
 def all_bytes(folder):
@@ -52,8 +44,8 @@ def all_bytes(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
-def test_catalogue_has_fmas_format(made):
-    tracks = read_tracks(made)
+def test_catalogue_has_fmas_format(library):
+    tracks = read_tracks(library)
     assert list(tracks) == sorted(tracks)
     for cells in tracks.values():
         assert int(cells["track/listens"]) > 0
@@ -61,42 +53,43 @@ def test_catalogue_has_fmas_format(made):
         assert cells["track/date_created"][:2] == "20" and len(cells["track/date_created"]) == 19
         assert int(cells["artist/id"]) > 0 and cells["artist/name"]
         assert cells["set/split"] in ("training", "validation", "test")
-    text = made.tracks_csv.read_text(encoding="utf-8")
+    text = library.tracks_csv.read_text(encoding="utf-8")
     assert "</p>\n<p>" in text and '""' in text and not text.isascii()
     assert any("," in cells["artist/name"] for cells in tracks.values())
 
 
-def test_audio_is_where_fma_has_it(made):
-    tracks = read_tracks(made)
+def test_audio_is_where_fma_has_it(library):
+    tracks = read_tracks(library)
     small = {i for i, cells in tracks.items() if cells["set/subset"] == "small"}
-    assert small == tracks.keys() - set(made.outside_subset)
-    assert set(clip_ids(made)) == (small - set(made.missing_audio)) | set(
-        made.outside_subset_with_audio
+    assert small == tracks.keys() - set(library.outside_subset)
+    assert set(clip_ids(library)) == (small - set(library.missing_audio)) | set(
+        library.outside_subset_with_audio
     )
-    assert len(made.missing_audio) == 3 and len(made.outside_subset_with_audio) == 2
-    assert len(small) == made.num_examples + len(made.rejected) + len(made.missing_audio)
-    assert (made.audio_dir / "000" / "000002.mp3").exists()
-    assert len({path.parent for path in made.audio_dir.glob("*/*.mp3")}) >= 2
+    assert len(library.missing_audio) == 3 and len(library.outside_subset_with_audio) == 2
+    assert len(small) == library.num_examples + len(library.rejected) + len(library.missing_audio)
+    assert (library.audio_dir / "000" / "000002.mp3").exists()
+    assert len({path.parent for path in library.audio_dir.glob("*/*.mp3")}) >= 2
     without_genre = {i for i, cells in tracks.items() if not cells["track/genre_top"]}
-    assert without_genre and without_genre < set(made.outside_subset)
+    assert without_genre and without_genre < set(library.outside_subset)
 
 
-def test_good_clips_vary_in_encoding_and_last_30_s(made):
-    special = {*made.rejected, *made.truncated}
-    good = [i for i in clip_ids(made) if i not in special]
-    infos = [soundfile.info(miniature_library.audio_path(made.audio_dir, i)) for i in good]
+def test_good_clips_vary_in_encoding_and_last_30_s(library):
+    special = {*library.rejected, *library.truncated}
+    good = [i for i in clip_ids(library) if i not in special]
+    infos = [soundfile.info(miniature_library.audio_path(library.audio_dir, i)) for i in good]
     assert {info.format for info in infos} == {"MP3"}
     assert {info.samplerate for info in infos} == {44_100, 48_000}
     assert {info.channels for info in infos} == {1, 2}
     assert {round(info.duration, 2) for info in infos} == {29.98, 30.0}
-    sizes = [miniature_library.audio_path(made.audio_dir, i).stat().st_size for i in good]
+    sizes = [miniature_library.audio_path(library.audio_dir, i).stat().st_size for i in good]
     assert max(sizes) > 3 * min(sizes)
 
 
-def test_faults_are_as_declared(made):
-    assert sorted(made.rejected.values()) == ["empty_file", "silent", "too_short", "undecodable"]
+def test_faults_are_as_declared(library):
+    assert sorted(library.rejected.values()) == ["empty_file", "silent", "too_short", "undecodable"]
     path = {
-        kind: miniature_library.audio_path(made.audio_dir, i) for i, kind in made.rejected.items()
+        kind: miniature_library.audio_path(library.audio_dir, i)
+        for i, kind in library.rejected.items()
     }
     assert path["empty_file"].stat().st_size == 0
     assert path["undecodable"].stat().st_size > 1000
@@ -106,28 +99,39 @@ def test_faults_are_as_declared(made):
     assert 1.4 < len(samples) / rate < 1.6 and np.abs(samples).max() > 0.01
     samples, rate = soundfile.read(path["silent"])
     assert len(samples) / rate > 29 and np.abs(samples).max() < 1e-6
-    (truncated,) = made.truncated
-    samples, rate = soundfile.read(miniature_library.audio_path(made.audio_dir, truncated))
+    (truncated,) = library.truncated
+    samples, rate = soundfile.read(miniature_library.audio_path(library.audio_dir, truncated))
     assert 11 < len(samples) / rate < 13 and np.abs(samples).max() > 0.01
 
 
-def test_bytes_do_not_depend_on_workers_or_on_what_was_there(made, tmp_path):
-    miniature_library.make_library(tmp_path, num_clips=1, num_workers=1)
-    again = miniature_library.make_library(tmp_path, num_clips=NUM_CLIPS, num_workers=1)
-    assert all_bytes(tmp_path) == all_bytes(made.audio_dir.parent)
-    assert (again.rejected, again.truncated) == (made.rejected, made.truncated)
+def test_bytes_do_not_depend_on_workers_or_on_what_was_there(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    of_two = miniature_library.make_library(first, num_clips=4, num_workers=2)
+    shutil.copytree(first, second)
+    for path in (second / "fma_small").rglob("*.mp3"):
+        path.write_bytes(b"of a library of another seed")
+    (second / "fma_small" / "999.mp3").touch()
+    description = second / "library.json"
+    description.write_text(description.read_text().replace('"seed": 0', '"seed": 7'))
+    of_one = miniature_library.make_library(second, num_clips=4, num_workers=1)
+    assert all_bytes(second) == all_bytes(first)
+    assert (of_one.rejected, of_one.truncated) == (of_two.rejected, of_two.truncated)
 
 
-def test_a_finished_library_is_left_alone(made):
+def test_a_finished_libraryis_left_alone(library):
+    folder = library.audio_dir.parent
+
     def times():
-        return {path: path.stat().st_mtime_ns for path in made.audio_dir.parent.rglob("*")}
+        return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
     before = times()
-    assert miniature_library.make_library(made.audio_dir.parent, num_clips=NUM_CLIPS) == made
+    text = (folder / "library.json").read_text()
+    parameters = json.loads(text)["parameters"]
+    del parameters["version"]
+    assert miniature_library.make_library(folder, **parameters) == library
     assert times() == before
-    text = (made.audio_dir.parent / "library.json").read_text()
-    assert json.loads(text)["parameters"]["num_clips"] == NUM_CLIPS
-    assert str(made.audio_dir.parent) not in text
+    assert parameters == {"num_clips": 24, "seed": 1}
+    assert str(folder) not in text
 
 
 def test_never_replaces_somebody_elses_music(tmp_path):

@@ -27,16 +27,20 @@ Record = Mapping[str, Any]
 
 
 def write_dataset(
-    folder: pathlib.Path, *, inputs: Inputs, splits: Mapping[str, Sequence[Record]]
+    folder: pathlib.Path,
+    *,
+    inputs: Inputs,
+    splits: Mapping[str, Sequence[Record]],
+    config: DatasetConfig | None = None,
 ) -> DatasetInfo:
     """Writes each split as one shard.
 
     A record has `spectrogram` uint8 [height, width], `label`, and under their names in the record
-    what is known of the inputs; `None` leaves a feature out.
+    what is known of the inputs; `None` leaves a feature out. All but the inputs is as in a
+    `config`, which is `dataset_artist`'s unless given.
     """
-    config = dataclasses.replace(
-        DatasetConfig.from_dict(dataset_artist.get_config().to_dict()), inputs=inputs
-    )
+    config = config or DatasetConfig.from_dict(dataset_artist.get_config().to_dict())
+    config = dataclasses.replace(config, inputs=inputs)
     folder.mkdir(parents=True)
     track_id, made = 0, {}
     for name, records in splits.items():

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,7 +10,6 @@ from tensorboard.util.tensor_util import make_ndarray
 
 from common import dataset_reader
 from tests.support.commands import assert_refused, run_module
-from tests.support.paths import ROOT
 from tests.trainer.test_damaged_records import flip, frames
 from trainer.evaluation import report
 from trainer.evaluation.epochs import EpochMetrics, best_epoch
@@ -209,14 +206,6 @@ def test_damaged_shards_are_named(small_dataset_dir, tmp_path):
     assert_refused(trained(), shard, "bytes")
     shard.unlink()
     assert_refused(trained(), shard, "missing")
-
-
-def test_the_trainer_imports_no_beam():
-    code = "import sys, trainer.run.session, trainer.launch\nprint('apache_beam' in sys.modules)"
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert result.stdout.strip() == "False"
 
 
 @pytest.mark.integration
