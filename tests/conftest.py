@@ -66,6 +66,8 @@ SLOW = (
     "test_packages",
     "test_warm_start",
 )
+# Files that take long without the model and the library, from the longest on.
+ALONE = ("test_networks_beyond", "test_warm_start", "test_signatures", "test_gate", "test_session")
 
 
 @pytest.hookimpl(trylast=True)
@@ -73,7 +75,7 @@ def pytest_collection_modifyitems(items):
     """Puts the files of the longest tests first, so that all processes end at about the same time.
 
     They are the slow ones, then those of a trained model, then of the library. While one process
-    trains the model, the others do files that do not wait for it.
+    makes the library and trains the model, the others do files that do not wait for it.
     """
     files = {}
     for item in items:
@@ -85,7 +87,11 @@ def pytest_collection_modifyitems(items):
     order = sorted(files, key=lambda path: -tests_with("library", path))
     with_model = [path for path in order if tests_with("model_dir", path)]
     order = [path for path in order if path not in with_model]
-    order = [*with_model[:1], *order[:4], *with_model[1:], *order[4:]]
+    alone = sorted(
+        (path for path in order if path.stem in ALONE), key=lambda path: ALONE.index(path.stem)
+    )
+    order = [path for path in order if path not in alone]
+    order = [*with_model[:1], *alone, *order[:4], *with_model[1:], *order[4:]]
     integration = {item.path for item in items if item.get_closest_marker("integration")}
     slow = {name: place for place, name in enumerate(SLOW)}
     order.sort(
