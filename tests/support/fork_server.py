@@ -48,6 +48,8 @@ _IMPORTED = {
 _READ_BEFORE = ("PYTHON", "LD_")
 # Names a folder to a command and to those that it starts, in which each has a file while it lives.
 _LIVING = "FORK_LIVING"
+# Of what was killed, on a machine that others use too.
+_SECONDS_TO_DIE = 60.0
 
 
 # ------------------------------------------------------------------ where commands are asked for
@@ -148,7 +150,9 @@ class Started(subprocess.Popen):
     def kill(self) -> None:
         """Kills it, and returns when it has gone, and with it what ends with it."""
         super().kill()
-        while self._notes():
+        end = time.monotonic() + _SECONDS_TO_DIE
+        while left := self._notes():
+            assert time.monotonic() < end, f"still there: {[note.name for note in left]}"
             time.sleep(0.005)
 
     def _notes(self) -> list[os.DirEntry]:
