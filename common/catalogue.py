@@ -5,9 +5,9 @@ Beside a catalogue there may be tables of further columns by track id: FMA's `fe
 track_id.
 
 FMA's has three header lines (group, column, name of the index). A plain one has a line with
-`track_id,path,listens` and, where known, `artist_id,artist,genre,date_created`. Rows are counted
-as a spreadsheet counts them, so FMA's first track stands in row 4. Cells may hold newlines, so a
-row may be longer than a line.
+`track_id,path,listens` and, where known, `artist_id,artist,album_id,album,genre,date_created`. Rows
+are counted as a spreadsheet counts them, so FMA's first track stands in row 4. Cells may hold
+newlines, so a row may be longer than a line.
 """
 
 import array

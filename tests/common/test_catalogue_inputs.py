@@ -109,6 +109,12 @@ def test_albums_are_read_where_their_history_is_an_input():
     assert track.album_id == 7
 
 
+def test_an_id_of_minus_one_is_unknown_as_fma_writes_it():
+    text = "track_id,path,listens,artist_id,album_id\n1,a.mp3,5,-1,-1\n"
+    (track,) = read(text, Inputs(album_history=True))
+    assert (track.artist_id, track.album_id) == (-1, -1)
+
+
 def test_tables_of_fma():
     inputs = Inputs(numbers=("chroma_cens_kurtosis_02", "mfcc_mean_01", "duration"))
     table = read_table(FEATURES, inputs)
