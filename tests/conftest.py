@@ -10,6 +10,7 @@ import gc
 import json
 import os
 import pathlib
+import shlex
 import shutil
 from collections.abc import Callable
 
@@ -17,7 +18,7 @@ import pytest
 import xdist
 
 from examples import miniature_library as library_maker
-from tests.support import drifting, fork_server
+from tests.support import drifting, fork_client, fork_server
 from tests.support.commands import build, run_module
 from tests.support.paths import FMA_SAMPLE
 
@@ -27,6 +28,12 @@ def pytest_configure(config):
         stack = contextlib.ExitStack()
         stack.enter_context(fork_server.started())
         config.add_cleanup(stack.close)
+
+
+def pytest_xdist_setupnodes(specs):
+    """Has the processes of the tests forked as well: importing what all of them do takes 15 s."""
+    for spec in specs:
+        spec.python = shlex.quote(fork_client.python())
 
 
 def pytest_sessionstart(session):

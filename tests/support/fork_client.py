@@ -23,10 +23,13 @@ SERVER_OF = {
     "serving": "tensorflow",
     "tests.support.steps_of_a_worker": "tensorflow",
     "tests.support.training_on_two_devices": "tensorflow",
+    "tests.support.xdist_worker": "tests",
     "tests.trainer.test_augment": "tensorflow",
 }
 # These import little, and must; each is started by a command as a process of its own.
 _LIGHT = ("beam_pipelines.decoder_process", "serving.model.song_process")
+# By which execnet starts a worker of pytest-xdist.
+_WORKER = ("-u", "-c", "import sys;exec(eval(sys.stdin.readline()))")
 # Names the folder of the servers' sockets to the processes that pytest starts.
 FOLDER = "FORK_SERVERS"
 # Names a folder that has a copy of the code, where commands are forked too.
@@ -68,6 +71,7 @@ class Forked:
         environment: its own.
         folder: in which it runs.
         ignored: the signals that it ignores from its start.
+        executable: its `sys.executable`, by which it starts others; `python()` unless given.
 
     Attributes:
         pid: None where Python itself is to run it, since it would import something else.
@@ -82,6 +86,7 @@ class Forked:
         environment: Mapping[str, str],
         folder: str = ROOT,
         ignored: Sequence[int] = (),
+        executable: str | None = None,
     ):
         self._connection = socket.socket(socket.AF_UNIX)
         self._connection.connect(os.path.join(os.environ[FOLDER], str(_server_of(module))))
@@ -92,6 +97,7 @@ class Forked:
             "environment": dict(environment),
             "folder": folder,
             "ignored": list(ignored),
+            "executable": executable or python(),
         }
         self._connection.sendall(json.dumps(request).encode() + b"\n")
         self._answers = self._connection.makefile()
@@ -109,17 +115,23 @@ class Forked:
 
 
 def main(arguments: Sequence[str]) -> None:
-    module = arguments[1] if len(arguments) > 1 and arguments[0] == "-m" else ""
+    module, flags, executable = "", arguments[2:], None
+    if len(arguments) > 1 and arguments[0] == "-m":
+        module = arguments[1]
+    elif tuple(arguments) == _WORKER:
+        # Its tests start Python itself, where they do not ask for a command that is forked.
+        module, flags, executable = "tests.support.xdist_worker", [], sys.executable
     if serves(module) and os.getcwd() in (ROOT, os.environ.get(COPY)):
         ignored = [number for number in SIGNALS if signal.getsignal(number) == signal.SIG_IGN]
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         forked = Forked(
             module,
-            arguments[2:],
+            flags,
             streams=(0, 1, 2),
             environment=os.environ,
             folder=os.getcwd(),
             ignored=ignored,
+            executable=executable,
         )
         if forked.pid is not None:
             pid = forked.pid

@@ -6,6 +6,9 @@ each command it forks a process that goes on as `python -m` does: as `__main__`,
 environment, streams, exit code and clearing away of its own. Importing starts no threads that a
 command needs, and no runtime of TensorFlow; what libraries draw at random is drawn anew.
 
+The processes of pytest-xdist are forked as well, from a server that begins as a copy of another one
+and imports what the files of the tests do.
+
 What such a command starts by `sys.executable`, it starts by `fork_client.python`, so its workers
 are forked too. A process beside each command waits for its end; it kills it when who asked is gone.
 
@@ -31,6 +34,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from tests.support import fork_client
 from tests.support.paths import ROOT
@@ -43,7 +47,26 @@ _IMPORTED = {
         "serving.model.verification",
         "serving.web.application",
     ],
+    # What the files of the tests import beside that; every process of the tests loads all of them.
+    "tests": [
+        "beam_pipelines.pipeline",
+        "beam_pipelines.engines",
+        "beam_pipelines.card.summary",
+        "beam_pipelines.stream.kafka",
+        "google.cloud.aiplatform_v1.types",
+        "hypothesis.stateful",
+        "kubernetes_validate",
+        "markdown_it",
+        "nbclient",
+        "optuna",
+        "pytest",
+        "tensorboard.backend.event_processing.event_accumulator",
+        "tensorflow_serving.apis.prediction_log_pb2",
+        "uvicorn",
+    ],
 }
+# The server whose process one begins with as a copy, instead of importing the same again.
+_BEGINS_AS = {"tests": "tensorflow"}
 # What Python and the linker read of the environment before the first import.
 _READ_BEFORE = ("PYTHON", "LD_")
 # Names a folder to a command and to those that it starts, in which each has a file while it lives.
@@ -61,17 +84,23 @@ def started() -> Iterator[None]:
     folder = tempfile.mkdtemp(prefix="fork-")
     servers = []
     try:
-        for name in _IMPORTED:
-            with socket.socket(socket.AF_UNIX) as listening:
-                listening.bind(os.path.join(folder, name))
-                listening.listen(100)
+        for first in _IMPORTED:
+            if first in _BEGINS_AS:
+                continue
+            with contextlib.ExitStack() as ours:
+                numbers = {}
+                for name in (first, *(n for n, of in _BEGINS_AS.items() if of == first)):
+                    listening = ours.enter_context(socket.socket(socket.AF_UNIX))
+                    listening.bind(os.path.join(folder, name))
+                    listening.listen(100)
+                    numbers[name] = listening.fileno()
                 servers.append(
                     subprocess.Popen(
-                        [sys.executable, "-m", __name__, name, str(listening.fileno())],
+                        [sys.executable, "-m", __name__, json.dumps(numbers)],
                         cwd=ROOT,
                         stdin=subprocess.PIPE,  # when this process ends, so do they
                         stdout=subprocess.DEVNULL,
-                        pass_fds=[listening.fileno()],
+                        pass_fds=numbers.values(),
                         start_new_session=True,  # Ctrl-C is for this process
                     )
                 )
@@ -162,15 +191,28 @@ class Started(subprocess.Popen):
 # --------------------------------------------------------------------------------- the processes
 
 
-def main(name: str, listening: socket.socket) -> list[str]:
+def main(sockets: Mapping[str, socket.socket]) -> list[str]:
     """Serves until stdin ends.
+
+    Args:
+        sockets: that of its own name first, then those of servers that begin as its copies.
 
     Returns:
         in a process that was forked for a command, and there alone, its module and arguments.
     """
     before = _read_before(os.environ)
-    while listening in select.select([listening, sys.stdin], [], [])[0]:
-        connection, _ = listening.accept()
+    (name, own), *others = sockets.items()
+    waiting = dict(others)
+    while sys.stdin not in (asked := select.select([sys.stdin, own, *waiting.values()], [], [])[0]):
+        for other in [other for other in waiting if waiting[other] in asked]:
+            _import(name)
+            if _fork() == 0:
+                own.close()
+                return main({other: waiting[other]})
+            waiting.pop(other).close()
+        if own not in asked:
+            continue
+        connection, _ = own.accept()
         with connection:
             _, streams, *_ = socket.recv_fds(connection, 1, 3)
             with connection.makefile() as file:
@@ -186,7 +228,7 @@ def main(name: str, listening: socket.socket) -> list[str]:
                     child = _fork()
                     if child == 0:
                         os.chdir(request["folder"])
-                        _become(streams, request["environment"], request["ignored"])
+                        _become(streams, request)
                         return [request["module"], *request["arguments"]]
                     for stream in streams:
                         os.close(stream)
@@ -253,25 +295,30 @@ def _fork() -> int:
         return os.fork()
 
 
-def _become(streams: list[int], environment: dict[str, str], ignored: Sequence[int]) -> None:
+def _become(streams: list[int], request: Mapping[str, Any]) -> None:
     """Makes this process what a shell would have started."""
     os.setsid()
     for number in fork_client.SIGNALS:
         default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-        signal.signal(number, signal.SIG_IGN if number in ignored else default)
+        signal.signal(number, signal.SIG_IGN if number in request["ignored"] else default)
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
     os.environ.clear()
-    os.environ.update(environment)
-    sys.executable = fork_client.python()
+    os.environ.update(request["environment"])
+    sys.executable = request["executable"]
     if "numpy" in sys.modules:  # Python's own does so by itself
         sys.modules["numpy"].random.seed()
 
 
 if __name__ == "__main__":
-    name, number = sys.argv[1:]
-    with socket.socket(fileno=int(number)) as listening:
-        command = main(name, listening)
+    numbers = json.loads(sys.argv[1])
+    with contextlib.ExitStack() as listening:
+        command = main(
+            {
+                name: listening.enter_context(socket.socket(fileno=number))
+                for name, number in numbers.items()
+            }
+        )
     sys.argv = command
     runpy.run_module(command[0], run_name="__main__", alter_sys=True)

@@ -28,6 +28,11 @@ def test_it_ends_and_prints_as_python_does():
     assert forked[0] == 1 and "none: no such folder" in forked[2]
 
 
+def test_tests_start_python_itself():
+    """As well where pytest-xdist's processes, which run them, are forked."""
+    assert os.path.dirname(sys.executable) == os.path.join(sys.prefix, "bin")
+
+
 def test_what_no_server_has_imported_is_left_to_python():
     code = ("-c", "import sys; print(sys.executable, sys.argv)", "argument")
     expected = f"{sys.executable} ['-c', 'argument']\n"
