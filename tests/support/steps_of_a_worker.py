@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 
 from common import dataset_reader
-from configs import six_conv_rgb
+from configs import two_conv_mono
 from trainer.run import devices, loop
 from trainer.train_config import TrainConfig
 
@@ -19,7 +19,7 @@ NUM_STEPS = 20
 def main(dataset_dir: str, folder: str) -> None:
     strategy = devices.strategy_for("auto")
     info = dataset_reader.load_dataset_info(dataset_dir)
-    values = six_conv_rgb.get_config().to_dict()
+    values = two_conv_mono.get_config().to_dict()
     config = TrainConfig.from_dict(values | {"dropout": 0.0, "batch_size": 4, "steps_per_call": 1})
     trainer = loop.Trainer(config, info, strategy)
     predictions = trainer.predict(dataset_dir, "test")

@@ -141,10 +141,10 @@ def start_pools(dataset_dir, model_dir, *flags) -> list[subprocess.Popen]:
 @pytest.mark.integration
 def test_a_chief_whose_worker_is_gone(small_dataset_dir, tmp_path):
     """It ends with the code that is tried again, and all go on together."""
-    small = ["--config.network.convolutions=2", "--config.epochs=50", "--config.batch_size=2"]
+    small = ["--config.network.convolutions=2", "--config.epochs=12", "--config.batch_size=2"]
     arguments = small_dataset_dir, tmp_path / "model", *small
     chief, worker = start_pools(*arguments)
-    while "epoch  1/50" not in (line := chief.stdout.readline()):
+    while "epoch  1/12" not in (line := chief.stdout.readline()):
         assert line, chief.stderr.read()
     worker.kill()
     _, errors = chief.communicate(timeout=120)

@@ -217,7 +217,7 @@ def test_no_flags_for_the_workers():
 
 
 @pytest.mark.integration
-def test_two_workers_train_as_one_does(dataset_dir, tmp_path):
+def test_two_workers_train_as_one_does(small_dataset_dir, tmp_path):
     """The same global batches give the same steps, each example comes to one of the workers."""
     found = {}
     for size in (1, 2):
@@ -228,7 +228,7 @@ def test_two_workers_train_as_one_does(dataset_dir, tmp_path):
                 fork_client.python(),
                 "-m",
                 "tests.support.steps_of_a_worker",
-                str(dataset_dir),
+                str(small_dataset_dir),
                 str(folder),
             ],
             size,

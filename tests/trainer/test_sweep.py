@@ -128,15 +128,15 @@ def test_the_same_sweep_has_the_same_trials(without_test, small_dataset_dir, tmp
             "--config.epochs=2",
             "--config.deterministic",
             "--batch_sizes=4,8",
-            "--trials=4",
-            "--startup_trials=2",
+            "--trials=3",
+            "--startup_trials=1",
             f"--dataset_dir={without_test}",
             f"--output_dir={folder}",
         ]
 
     process = start_module(*command_to(tmp_path / "stopped"))
-    while "[trial 3] epoch 1/2" not in (line := process.stdout.readline()):
-        assert line, "it ended before the third trial"
+    while "[trial 2] epoch 1/2" not in (line := process.stdout.readline()):
+        assert line, "it ended before the second trial"
     process.send_signal(signal.SIGTERM)
     rest = process.stdout.read()
     assert process.wait(60) == 75, rest
@@ -145,7 +145,7 @@ def test_the_same_sweep_has_the_same_trials(without_test, small_dataset_dir, tmp
         result = run_module(*command_to(tmp_path / name), fresh=name == "whole")
         assert result.returncode == 0, result.stdout + result.stderr
         outputs[name] = result.stdout
-    assert "trial 2 of 4" not in outputs["stopped"]
+    assert "trial 1 of 3" not in outputs["stopped"]
 
     def without_times(name):
         return [{k: v for k, v in t.items() if k != "seconds"} for t in trials_of(tmp_path / name)]

@@ -317,34 +317,37 @@ def test_all_replicas_begin_with_the_same_weights(made, sources, tmp_path):
         assert (first.numpy() != expected[weight.path]).any() or not expected[weight.path].any()
 
 
+def warm(made, model_dir, source) -> list[str]:
+    """The flags of a training of an epoch that begins with the poster's weights."""
+    return [
+        "--config=configs/two_conv_mono.py",
+        "--config.epochs=1",
+        f"--dataset_dir={made[0]}",
+        f"--model_dir={model_dir}",
+        f"--init_from={source}",
+    ]
+
+
 @pytest.mark.integration
-def test_the_command_says_that_it_was_a_warm_start(dataset_dir, model_dir, tmp_path):
-    source = model_dir / "export/1"
-    flags = [f"--dataset_dir={dataset_dir}", f"--model_dir={tmp_path / 'model'}"]
-    train = ("trainer.train", "--config=configs/six_conv_rgb.py", "--config.epochs=1", *flags)
-    result = run_module(*train, f"--init_from={source}")
+def test_the_command_says_that_it_was_a_warm_start(made, sources, tmp_path):
+    _, source, _ = sources["poster"]
+    *train, init_from = warm(made, tmp_path / "model", source)
+    result = run_module("trainer.train", *train, init_from)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count(f"warm start from {source} (") == 2  # at the beginning and the end
     described = json.loads((tmp_path / "model/export/1" / export_folder.INFO_FILE).read_text())
     assert described["init_from"]["path"] == str(source)
     assert str(source) in (tmp_path / "model/report.html").read_text()
-    assert_refused(run_module(*train), "--init_from", "new weights")
-    result = run_module("trainer.evaluate", *flags)
+    assert_refused(run_module("trainer.train", *train), "--init_from", "new weights")
+    result = run_module("trainer.evaluate", *train[2:])
     assert result.returncode == 0, result.stderr
     assert f"warm start from {source} (" in result.stdout
 
 
 @pytest.mark.integration
-def test_two_workers_begin_with_the_same_weights(dataset_dir, model_dir, tmp_path):
-    result = run_module(
-        "trainer.launch",
-        "--workers=2",
-        "--",
-        "--config=configs/six_conv_rgb.py",
-        "--config.epochs=1",
-        f"--dataset_dir={dataset_dir}",
-        f"--model_dir={tmp_path / 'model'}",
-        f"--init_from={model_dir}",
-    )
+def test_two_workers_begin_with_the_same_weights(made, sources, tmp_path):
+    source, _, _ = sources["poster"]
+    flags = warm(made, tmp_path / "model", source)
+    result = run_module("trainer.launch", "--workers=2", "--", *flags)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert result.stdout.count(f"warm start from {model_dir} (") == 2
+    assert result.stdout.count(f"warm start from {source} (") == 2
