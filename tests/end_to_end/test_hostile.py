@@ -67,10 +67,10 @@ def small_dataset(undisturbed):
 
 
 @pytest.fixture(scope="module")
-def trained(small_dataset, tmp_path_factory):
+def trained(small_dataset_dir, tmp_path_factory):
     """A model's folder after its training."""
     folder = tmp_path_factory.mktemp("trained") / "model"
-    result = run_module("trainer.train", *training(small_dataset, folder))
+    result = run_module("trainer.train", *training(small_dataset_dir, folder))
     assert result.returncode == 0, result.stderr
     return folder
 
@@ -78,7 +78,6 @@ def trained(small_dataset, tmp_path_factory):
 def training(dataset, folder) -> list[str]:
     return [
         "--config=configs/two_conv_mono.py",
-        "--config.network.convolutions=4",  # a checkpoint of 65 MB, not of 340
         "--config.epochs=2",
         "--config.batch_size=4",
         f"--dataset_dir={dataset}",
@@ -86,16 +85,16 @@ def training(dataset, folder) -> list[str]:
     ]
 
 
-def commands(library, dataset, folder) -> dict[str, tuple[str, list[str]]]:
-    """What is attacked, by name."""
-    train = training(dataset, folder / "model")
+def commands(library, pictures, folder) -> dict[str, tuple[str, list[str]]]:
+    """What is attacked, by name; what trains does so on the dataset `pictures`."""
+    train = training(pictures, folder / "model")
     return {
         "job": job(library, folder / "out"),
         "trainer": ("trainer.train", train),
         "launch": ("trainer.launch", ["--workers=2", "--", *train]),
         "sweep": (
             "trainer.sweep",
-            [*training(dataset, "x")[:-1], f"--output_dir={folder}/sweep", "--trials=2"],
+            [*training(pictures, "x")[:-1], f"--output_dir={folder}/sweep", "--trials=2"],
         ),
         # Of a folder whose training has ended.
         "export": ("trainer.train", [*train, f"--export_dir={folder}/versions"]),
@@ -126,18 +125,27 @@ def scripts() -> list[tuple[str, float, list[int]]]:
     for number in range(SIGNALS):
         kinds = [[signal.SIGINT], [signal.SIGTERM], [signal.SIGHUP], [signal.SIGINT] * 2]
         signals = rng.choices(kinds, weights=[2, 1, 1, 1])[0]
-        found.append((list(SECONDS)[number % len(SECONDS)], rng.uniform(0.02, 1.1), signals))
+        moment = rng.uniform(0.02, 1.1 if IN_FULL else 0.6)  # of few none should come too late
+        found.append((list(SECONDS)[number % len(SECONDS)], moment, signals))
     return found
 
 
 @pytest.mark.parametrize(("name", "moment", "signals"), scripts())
 def test_signals_at_random_moments(
-    small_library, undisturbed, tmp_path, request, record_property, name, moment, signals
+    small_library,
+    small_dataset_dir,
+    undisturbed,
+    tmp_path,
+    request,
+    record_property,
+    name,
+    moment,
+    signals,
 ):
     small_dataset, job_seconds = undisturbed
     if name in ("export", "server"):
         shutil.copytree(request.getfixturevalue("trained"), tmp_path / "model")
-    module, arguments = commands(small_library, small_dataset, tmp_path)[name]
+    module, arguments = commands(small_library, small_dataset_dir, tmp_path)[name]
     first = moment * SECONDS[name] * job_seconds / SECONDS["job"]
     delays = [first, *(moment for _ in signals[1:])]
     outcome = attack(module, arguments, signals=list(zip(delays, signals, strict=True)))
@@ -176,9 +184,19 @@ def faults() -> list[tuple[str, str, int, int, int]]:
 
 @pytest.mark.parametrize(("name", "call", "code", "after", "times"), faults())
 def test_calls_of_the_system_that_fail(
-    small_library, small_dataset, shim, tmp_path, record_property, name, call, code, after, times
+    small_library,
+    small_dataset,
+    small_dataset_dir,
+    shim,
+    tmp_path,
+    record_property,
+    name,
+    call,
+    code,
+    after,
+    times,
 ):
-    module, arguments = commands(small_library, small_dataset, tmp_path)[name]
+    module, arguments = commands(small_library, small_dataset_dir, tmp_path)[name]
     if code == errno.EINTR:
         times = min(times, 5)  # who is always interrupted tries for ever
     env = {
@@ -206,13 +224,13 @@ def test_calls_of_the_system_that_fail(
 
 @pytest.mark.parametrize("name", list(SECONDS)[: -1 if IN_FULL else 1])
 def test_a_clock_that_is_set_back(
-    small_library, undisturbed, shim, tmp_path, request, record_property, name
+    small_library, small_dataset_dir, undisturbed, shim, tmp_path, request, record_property, name
 ):
     """By an hour, in the middle of the run."""
     small_dataset, job_seconds = undisturbed
     if name == "export":
         shutil.copytree(request.getfixturevalue("trained"), tmp_path / "model")
-    module, arguments = commands(small_library, small_dataset, tmp_path)[name]
+    module, arguments = commands(small_library, small_dataset_dir, tmp_path)[name]
     middle = time.time() + 0.5 * SECONDS[name] * job_seconds / SECONDS["job"]
     clock = {"FAULT_CLOCK_AT": str(int(middle)), "FAULT_CLOCK_BACK": "3600"}
     outcome = attack(module, arguments, env=clock | {"LD_PRELOAD": str(shim)})
@@ -235,8 +253,8 @@ def test_a_clock_that_is_set_back(
         *(("trainer", limit) for limit in (LIMITS if IN_FULL else LIMITS[:2])),
     ],
 )
-def test_limits_of_a_shell(small_library, small_dataset, tmp_path, name, limit):
-    module, arguments = commands(small_library, small_dataset, tmp_path)[name]
+def test_limits_of_a_shell(small_library, small_dataset_dir, tmp_path, name, limit):
+    module, arguments = commands(small_library, small_dataset_dir, tmp_path)[name]
     outcome = attack(module, arguments, limit=limit)
     outcome.check()
     is_whole(tmp_path)
@@ -268,9 +286,9 @@ def small_disk(tmp_path):
         *(("trainer", disk) for disk in (DISKS if IN_FULL else DISKS[:1])),
     ],
 )
-def test_a_full_disk(small_library, small_dataset, small_disk, name, options):
+def test_a_full_disk(small_library, small_dataset_dir, small_disk, name, options):
     disk = small_disk(options)
-    module, arguments = commands(small_library, small_dataset, disk)[name]
+    module, arguments = commands(small_library, small_dataset_dir, disk)[name]
     outcome = attack(module, arguments)
     outcome.check()
     assert outcome.code == 1
