@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from common.rejection import ClipError
@@ -107,7 +107,7 @@ class ContainedProcess:
         )
         for pipe in (self._process.stdin, self._process.stdout):
             _widen(pipe)
-        self._is_ready = False
+        self._is_ready, self._deadline = False, _Deadline(self._process)
         return self._process
 
     def ask(self, header: Any, data: bytes | bytearray) -> tuple[dict[str, Any], list[bytes]]:
@@ -125,16 +125,16 @@ class ContainedProcess:
         """
         with self._lock:
             process = self._make_ready()
-            deadline = _Deadline(process, self._timeout_seconds)
             try:
-                _send(process.stdin, json.dumps(header).encode(), data)
-                answer = json.loads(_receive(process.stdout))
-                parts = [_receive(process.stdout) for _ in range(answer["num_parts"])]
+                with self._deadline.in_seconds(self._timeout_seconds):
+                    _send(process.stdin, json.dumps(header).encode(), data)
+                    answer = json.loads(_receive(process.stdout))
+                    parts = [_receive(process.stdout) for _ in range(answer["num_parts"])]
             except (EOFError, BrokenPipeError):
                 code = self._end(process)
                 if code == -signal.SIGXCPU:
                     problem = "decoding took too much time of a processor"
-                elif deadline.has_passed:
+                elif self._deadline.has_passed:
                     problem = f"decoding took longer than {self._timeout_seconds:g} s"
                 else:
                     message = f"{len(data):,} bytes: the decoder crashed"
@@ -144,8 +144,6 @@ class ContainedProcess:
             except BaseException:  # interrupted: its answer would be taken for the next one's
                 self._end(process)
                 raise
-            finally:
-                deadline.cancel()
         if "bug" in answer:
             raise RuntimeError(answer["bug"])
         if "reason" in answer:
@@ -171,29 +169,30 @@ class ContainedProcess:
 
     def _make_ready(self) -> "subprocess.Popen[bytes]":
         """Waits for its first message: loading its libraries is not the file's time."""
+        if self._process is not None and self._deadline.has_passed:  # just as it had answered
+            self._end(self._process)
         process = self._process or self.start()
         if self._is_ready:
             return process
-        deadline = _Deadline(process, self._start_seconds)
         try:
-            _receive(process.stdout)
+            with self._deadline.in_seconds(self._start_seconds):
+                _receive(process.stdout)
             self._is_ready = True
             return process
         except EOFError:
             problem = f"did not start (exit code {self._end(process)})"
-            if deadline.has_passed:
+            if self._deadline.has_passed:
                 problem = f"did not start within {self._start_seconds:g} s"
             raise NotStartedError(f"the decoder process {problem}") from None
         except BaseException:
             self._end(process)
             raise
-        finally:
-            deadline.cancel()
 
     def _end(self, process: "subprocess.Popen[bytes]") -> int:
         """Ends the process; its exit code, which is its own if it had ended already."""
         process.kill()
         code = process.wait()
+        self._deadline.close()
         for pipe in filter(None, (process.stdin, process.stdout)):
             with contextlib.suppress(BrokenPipeError):  # what it has not read is still in stdin
                 pipe.close()
@@ -210,6 +209,7 @@ class ContainedProcess:
                 if self._process.stdin is not None:
                     self._process.stdin.close()
                 self._process.wait()
+                self._deadline.close()
                 self._process = None
 
 
@@ -222,25 +222,55 @@ def _widen(pipe: IO[bytes] | None) -> None:
 
 
 class _Deadline:
-    """Kills a process after so many seconds, unless it is cancelled before.
+    """Kills a process that takes longer for something than it may.
+
+    Its thread lives as long as the process: one that is started for each file is waited for until
+    it runs, which a busy machine takes milliseconds for.
 
     Attributes:
         has_passed: whether it has; a process that a busy machine looks at late has not been killed
             by somebody else.
     """
 
-    def __init__(self, process: "subprocess.Popen[bytes]", seconds: float):
+    def __init__(self, process: "subprocess.Popen[bytes]"):
         self.has_passed = False
         self._process = process
-        self._timer = threading.Timer(seconds, self._pass)
-        self._timer.start()
+        self._end = self._wakes_at = math.inf
+        self._is_over = False
+        self._changed = threading.Condition()
+        threading.Thread(target=self._run, daemon=True).start()
 
-    def _pass(self) -> None:
-        self.has_passed = True
-        self._process.kill()
+    @contextlib.contextmanager
+    def in_seconds(self, seconds: float) -> Iterator[None]:
+        """Kills the process unless the block ends before so many seconds have passed."""
+        self._put_at(time.monotonic() + seconds)
+        try:
+            yield
+        finally:
+            self._put_at(math.inf)
 
-    def cancel(self) -> None:
-        self._timer.cancel()
+    def close(self) -> None:
+        """Ends the thread."""
+        with self._changed:
+            self._is_over = True
+            self._changed.notify()
+
+    def _put_at(self, end: float) -> None:
+        with self._changed:
+            self._end = end
+            if end < self._wakes_at:  # else it will see that by itself
+                self._changed.notify()
+
+    def _run(self) -> None:
+        with self._changed:
+            while not self._is_over:
+                left = self._end - time.monotonic()
+                if left <= 0:
+                    self.has_passed = True
+                    self._process.kill()
+                    return
+                self._wakes_at = self._end
+                self._changed.wait(min(left, threading.TIMEOUT_MAX))
 
 
 def answer_requests(answer: Callable[[Any, bytes], tuple[dict[str, Any], list[bytes]]]) -> None:

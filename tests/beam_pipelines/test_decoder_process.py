@@ -126,6 +126,28 @@ def test_a_decoder_that_hangs_is_stopped(song):
     assert time.monotonic() - started < 10
 
 
+def test_each_song_has_the_whole_time(song):
+    """The time of a process that has rested since its last song begins anew."""
+    code = (
+        "import sys, time\n"
+        "from common.contained_process import _receive, _send\n"
+        "requests, answers = sys.stdin.buffer, sys.stdout.buffer\n"
+        "_send(answers, b'ready')\n"
+        "for seconds in (0, 0, 0, 60):\n"
+        "    _receive(requests), _receive(requests), time.sleep(seconds)\n"
+        '    _send(answers, b\'{"num_parts": 0, "audio_seconds": 1, "decode_ms": 1, \'\n'
+        '        b\'"picture_ms": 1, "how": "whole"}\')\n'
+    )
+    decoder = decoder_process.Decoder(
+        CONFIG, command=[sys.executable, "-c", code], timeout_seconds=2.0
+    )
+    for _ in range(3):
+        assert decode(decoder, song[:1_000]).records == []
+        time.sleep(1.2)
+    with pytest.raises(rejection.ClipError, match="longer than 2 s"):
+        decode(decoder, song[:1_000])
+
+
 def test_a_decoder_that_can_not_start_is_no_bad_clip(song):
     decoder = decoder_process.Decoder(CONFIG, command=[sys.executable, "-c", "1/0"])
     with pytest.raises(RuntimeError, match="did not start"):
