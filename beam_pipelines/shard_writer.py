@@ -5,6 +5,7 @@ tracks and notes what is in it, so that a run which comes to it again finds it d
 """
 
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -24,7 +25,7 @@ MAX_BYTES = 400_000_000
 # How long a disk may take to give it.
 READ_SECONDS = 120.0
 
-RecordsOf = Callable[[Track, tuple[float, ...]], list[bytes]]
+RecordsOf = Callable[[Track, tuple[float, ...], Track | None], list[bytes]]
 
 
 def _always() -> None:
@@ -37,8 +38,9 @@ class ShardWriter:
     Args:
         config: of the dataset.
         folder: of the shards.
-        records_of: returns the records of a track, given the thresholds of its class;
-            FileNotFoundError if it has no audio, or `rejection.ClipError`.
+        records_of: returns the records of a track, given the thresholds of its class and the
+            track that it is likely to be asked for next; FileNotFoundError if it has no audio, or
+            `rejection.ClipError`.
         attempt: as of `output_folder.Work`.
         before_naming: is called when a shard is written and has not got its name yet; if it
             raises, there is no shard.
@@ -86,9 +88,13 @@ class ShardWriter:
             num_shards=splits_and_shards.num_shards_of(name),
         )
         with files.atomic_file(self._folder, name) as file:
+            new_tracks = [track for track in tracks if track.track_id not in kept]
+            following = dict(itertools.pairwise(new_tracks))
             for track in tracks:
                 try:
-                    new = kept.get(track.track_id) or self._records_of(track, thresholds)
+                    new = kept.get(track.track_id) or self._records_of(
+                        track, thresholds, following.get(track)
+                    )
                 except FileNotFoundError:
                     missing_audio += 1
                     Metrics.counter("tracks", "without audio").inc()
@@ -173,14 +179,31 @@ class Songs:
         self._sample_rate = config.spectrogram.sample_rate
         # Whether they are so long that few bytes of each are wanted, as of the last one.
         self._are_long = False
+        # The song that is read ahead: its path, and what reads it.
+        self._ahead: tuple[str, files.Reading[Pieces]] | None = None
 
-    def records_of(self, track: Track, thresholds: tuple[float, ...]) -> list[bytes]:
-        """Returns the records of a track; FileNotFoundError or ClipError if it has none."""
+    def records_of(
+        self, track: Track, thresholds: tuple[float, ...], following: Track | None = None
+    ) -> list[bytes]:
+        """Returns the records of a track; FileNotFoundError or ClipError if it has none.
+
+        Args:
+            track: its row of the catalogue.
+            thresholds: of the classes.
+            following: the track that is asked for next, whose audio is read while this one's is
+                decoded.
+        """
         path = files.join(self._audio_dir, track.path)
+        reading, self._ahead = self._reading(path), None
+        pieces = self._read(path, reading)
+        if following is not None:
+            next_path = files.join(self._audio_dir, following.path)
+            self._ahead = next_path, self._begin_reading(next_path, self._wanted)
         try:
-            decoded = self._decoded(track, self._read(path, self._wanted), thresholds)
+            decoded = self._decoded(track, pieces, thresholds)
         except NotAtHand:  # what has been read is not what its first bytes promise
-            decoded = self._decoded(track, self._read(path, _all), thresholds)
+            pieces = self._read(path, self._begin_reading(path, _all))
+            decoded = self._decoded(track, pieces, thresholds)
         Metrics.counter("tracks", "decoded").inc()
         if decoded.how == song_parts.ALONE:
             Metrics.counter("tracks decoded", "in part").inc()
@@ -193,16 +216,23 @@ class Songs:
         found: list[bytes] = decoded.records
         return found
 
-    def _read(self, path: str, wanted: Callable[[Pieces], tuple[int, int] | None]) -> Pieces:
-        """Reads what is wanted of a file; FileNotFoundError or ClipError if it can't be read."""
+    def _reading(self, path: str) -> files.Reading[Pieces]:
+        """Returns the read of a song, which goes on already if it was the following one."""
+        if self._ahead is not None and self._ahead[0] == path:
+            return self._ahead[1]
+        return self._begin_reading(path, self._wanted)
+
+    def _begin_reading(
+        self, path: str, wanted: Callable[[Pieces], tuple[int, int] | None]
+    ) -> files.Reading[Pieces]:
+        return files.begin_reading(
+            path, wanted, at_most=MAX_BYTES, seconds=READ_SECONDS, is_long=self._are_long
+        )
+
+    def _read(self, path: str, reading: files.Reading[Pieces]) -> Pieces:
+        """Returns what was wanted of a file; FileNotFoundError or ClipError if it can't be read."""
         try:
-            pieces = files.read_pieces(
-                path,
-                wanted,
-                at_most=MAX_BYTES,
-                seconds=READ_SECONDS,
-                is_long=self._are_long,
-            )
+            pieces = reading.result()
         except FileNotFoundError:
             raise
         except OSError as error:

@@ -19,7 +19,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Generic, NamedTuple, TypeVar
 
 from common.errors import one_line
 from common.pieces import Pieces
@@ -110,7 +110,7 @@ def read_bytes(path: str, *, at_most: int | None = None, seconds: float | None =
     if not is_remote(path):
         if seconds is None:
             return _read_local(path, at_most)
-        return _within(seconds, functools.partial(_read_local, path, at_most), path)
+        return Reading(functools.partial(_read_local, path, at_most), path, seconds).result()
     whole = _Bounded(path, at_most)
     with _as_os_errors(path):
         # One request, and its checksum is compared.
@@ -118,15 +118,15 @@ def read_bytes(path: str, *, at_most: int | None = None, seconds: float | None =
     return whole.getvalue()
 
 
-def read_pieces(
+def begin_reading(
     path: str,
     wanted: Callable[[Pieces], tuple[int, int] | None],
     *,
     at_most: int,
     seconds: float,
     is_long: bool = True,
-) -> Pieces:
-    """Reads those bytes of a file that are wanted.
+) -> "Reading[Pieces]":
+    """Begins to read those bytes of a file that are wanted.
 
     Args:
         path: of the file.
@@ -137,11 +137,17 @@ def read_pieces(
         is_long: whether an object is likely to be one of which few bytes are wanted. Else it is
             read at once: a request more costs more than the bytes of a short one.
 
-    Raises:
-        OSError: as `read_bytes` does.
+    Returns:
+        What has them; its `result` raises OSError as `read_bytes` does.
     """
-    if not is_remote(path):
-        return _within(seconds, functools.partial(_local_pieces, path, wanted, at_most), path)
+    if is_remote(path):
+        return Reading(functools.partial(_remote_pieces, path, wanted, at_most, is_long), path)
+    return Reading(functools.partial(_local_pieces, path, wanted, at_most), path, seconds)
+
+
+def _remote_pieces(
+    path: str, wanted: Callable[[Pieces], tuple[int, int] | None], at_most: int, is_long: bool
+) -> Pieces:
     if not is_long:
         return Pieces.whole(read_bytes(path, at_most=at_most))
     with _as_os_errors(path):
@@ -227,25 +233,67 @@ def _open_local(path: str) -> io.BufferedReader:
     return file
 
 
-def _within(seconds: float, read: Callable[[], _T], path: str) -> _T:
-    """Returns what a read returns; a disk that does not answer keeps a thread, not the caller."""
-    answers: queue.SimpleQueue[_T | Exception] = queue.SimpleQueue()
+# What gives jobs to each thread that has none.
+_idle_threads: list[queue.SimpleQueue[Callable[[], None]]] = []
+os.register_at_fork(after_in_child=_idle_threads.clear)
 
-    def run() -> None:
-        try:
-            answers.put(read())
-        except Exception as error:
-            answers.put(error)
 
-    threading.Thread(target=run, daemon=True).start()
+def _in_a_thread(job: Callable[[], None]) -> None:
+    """Has a thread do a job that raises nothing.
+
+    It takes one that has nothing to do: a new one is waited for until it runs, which a busy machine
+    takes milliseconds for. Python's own pools wait for the last job before they let a process end.
+    """
     try:
-        answer = answers.get(timeout=seconds)
-    except queue.Empty:
-        problem = f"reading took longer than {seconds:g} s"
-        raise TimeoutError(errno.ETIMEDOUT, problem, path) from None
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
+        jobs = _idle_threads.pop()
+    except IndexError:
+        jobs = queue.SimpleQueue()
+        threading.Thread(target=_do_jobs, args=(jobs,), daemon=True).start()
+    jobs.put(job)
+
+
+def _do_jobs(jobs: "queue.SimpleQueue[Callable[[], None]]") -> None:
+    while True:
+        jobs.get()()
+        _idle_threads.append(jobs)
+
+
+class Reading(Generic[_T]):
+    """A read in another thread: a disk that does not answer keeps that, not the caller.
+
+    Args:
+        read: reads.
+        path: of what it reads.
+        seconds: how long `result` waits; as long as it takes unless given.
+    """
+
+    def __init__(self, read: Callable[[], _T], path: str, seconds: float | None = None):
+        self._path, self._seconds = path, seconds
+        self._answers: queue.SimpleQueue[_T | Exception] = queue.SimpleQueue()
+
+        def answer() -> None:
+            try:
+                self._answers.put(read())
+            except Exception as error:
+                self._answers.put(error)
+
+        _in_a_thread(answer)
+
+    def result(self) -> _T:
+        """Waits for what it has read, and returns it; may be called once.
+
+        Raises:
+            TimeoutError: it took longer.
+            Exception: what reading raised.
+        """
+        try:
+            answer = self._answers.get(timeout=self._seconds)
+        except queue.Empty:
+            problem = f"reading took longer than {self._seconds:g} s"
+            raise TimeoutError(errno.ETIMEDOUT, problem, self._path) from None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
 
 class _Bounded(io.BytesIO):

@@ -296,7 +296,9 @@ class _Copied:
     def __init__(self, merged: Iterator[_Records], held: _Held):
         self._merged, self._held = merged, held
 
-    def records_of(self, track: Track, thresholds: tuple[float, ...]) -> list[bytes]:
+    def records_of(
+        self, track: Track, thresholds: tuple[float, ...], _following: Track | None = None
+    ) -> list[bytes]:
         line = self._held.no_record.get(track.track_id)
         if line is not None and line.reason == known.NO_AUDIO:
             raise FileNotFoundError

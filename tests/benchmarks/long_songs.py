@@ -52,7 +52,9 @@ def measure() -> dict[str, float]:
         for what, data in songs.items():
             path = pathlib.Path(name, "song.mp3")
             path.write_bytes(data)
-            read[what] = files.read_pieces(str(path), wanted, at_most=10**9, seconds=60.0)
+            read[what] = files.begin_reading(
+                str(path), wanted, at_most=10**9, seconds=60.0
+            ).result()
     taken: dict[str, list[float]] = {what: [] for what in songs}
     for _ in range(ROUNDS):
         for what, pieces in read.items():

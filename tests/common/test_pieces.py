@@ -50,7 +50,7 @@ def folder(request, tmp_path):
 def test_what_is_wanted_of_a_song_is_read(folder, song):
     path, write = folder
     write("song.mp3", song)
-    pieces = files.read_pieces(f"{path}/song.mp3", wanted, **BOUNDS)
+    pieces = files.begin_reading(f"{path}/song.mp3", wanted, **BOUNDS).result()
     assert pieces.size == len(song) and pieces.num_bytes < len(song) / 2
     for start, part in pieces.parts.items():
         assert part == song[start : start + len(part)]
@@ -69,18 +69,19 @@ def test_all_of_it_is_read_where_that_is_wanted(folder, song):
         "empty.mp3": b"",
     }.items():
         write(name, data)
-        assert files.read_pieces(f"{path}/{name}", wanted, **BOUNDS).all() == data
+        assert files.begin_reading(f"{path}/{name}", wanted, **BOUNDS).result().all() == data
     with pytest.raises(FileNotFoundError):
-        files.read_pieces(f"{path}/none.mp3", wanted, **BOUNDS)
+        files.begin_reading(f"{path}/none.mp3", wanted, **BOUNDS).result()
     with pytest.raises(OSError, match="larger than"):
-        files.read_pieces(f"{path}/variable.mp3", wanted, at_most=100, seconds=60.0)
+        files.begin_reading(f"{path}/variable.mp3", wanted, at_most=100, seconds=60.0).result()
 
 
 def test_a_clip_in_a_bucket_costs_one_request(server, song):
     bucket = Client(project="project", credentials=AnonymousCredentials()).bucket("bucket")
     bucket.blob("clip.mp3").upload_from_string(song)
     server.reset()
-    assert files.read_pieces("gs://bucket/clip.mp3", wanted, **BOUNDS, is_long=False).is_whole
+    reading = files.begin_reading("gs://bucket/clip.mp3", wanted, **BOUNDS, is_long=False)
+    assert reading.result().is_whole
     assert (server.requests["read"], server.requests["look"]) == (1, 0)
 
 
@@ -92,7 +93,7 @@ def test_a_file_that_gets_shorter_is_read_as_it_is(tmp_path, song):
         os.truncate(path, 70_000)
         return wanted(pieces)
 
-    assert files.read_pieces(str(path), cut_off, **BOUNDS).all() == song[:70_000]
+    assert files.begin_reading(str(path), cut_off, **BOUNDS).result().all() == song[:70_000]
 
 
 def test_what_is_not_at_hand_is_named():
