@@ -51,7 +51,12 @@ def even_starts(length: int, *, num_samples: int, count: int) -> list[int]:
 
 def is_silent(window: Waveform, silence_dbfs: float) -> bool:
     """Returns whether the peak of a window lies below a level in dB of full scale."""
-    return float(np.abs(window).max()) < 10 ** (silence_dbfs / 20)
+    return peak_of(window) < 10 ** (silence_dbfs / 20)
+
+
+def peak_of(window: Waveform) -> float:
+    """Returns how far a window is from 0 at most."""
+    return max(float(window.max()), -float(window.min()))
 
 
 def check_length(length: int, *, sample_rate: int, min_seconds: float) -> float:
@@ -66,7 +71,7 @@ def audible(windows: list[Waveform], silence_dbfs: float) -> list[Waveform]:
     """Returns the windows that are not silent; ClipError `silent` if all of them are."""
     found = [window for window in windows if not is_silent(window, silence_dbfs)]
     if not found:
-        peak = max(float(np.abs(window).max()) for window in windows)
+        peak = max(peak_of(window) for window in windows)
         level = f"{20 * np.log10(peak):.0f} dBFS" if peak else "digital zero"
         raise ClipError("silent", f"the peak is {level}, below {silence_dbfs:g} dBFS")
     return found

@@ -21,6 +21,10 @@ _LOG_HZ = 1_000.0
 _LOG_MEL = _LOG_HZ / _HZ_PER_MEL
 _LOG_STEP = np.log(6.4) / 27
 
+# That are transformed together: few enough to stay in a core's cache, which takes a fifth less time
+# than all of a clip.
+_FRAMES_AT_ONCE = 32
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SpectrogramParams:
@@ -132,9 +136,13 @@ def frame_power(window: NDArray[np.float32], params: SpectrogramParams) -> NDArr
 
     padded = np.pad(window, params.fft_size // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, params.fft_size)[:: params.hop]
-    spectrum = scipy.fft.rfft(frames * hann_window(params.fft_size), axis=1)
-    power: NDArray[np.float32] = spectrum.real**2 + spectrum.imag**2
-    return power[: params.shape[1] * params.frames_per_column]
+    frames = frames[: params.shape[1] * params.frames_per_column]
+    power = np.empty((len(frames), 1 + params.fft_size // 2), np.float32)
+    for start in range(0, len(frames), _FRAMES_AT_ONCE):
+        part = slice(start, start + _FRAMES_AT_ONCE)
+        spectrum = scipy.fft.rfft(frames[part] * hann_window(params.fft_size), axis=1)
+        power[part] = spectrum.real**2 + spectrum.imag**2
+    return power
 
 
 def column_power(power: NDArray[np.float32], params: SpectrogramParams) -> NDArray[np.float32]:
