@@ -187,6 +187,33 @@ def small_dataset_dir(shared):
 
 
 @pytest.fixture(scope="session")
+def small_candidates(small_dataset_dir, shared):
+    """A folder of two candidates for that dataset, of other weights each, which nobody trained."""
+
+    def fill(folder):
+        from common import dataset_reader
+        from configs import two_conv_mono
+        from trainer.model import export, network
+        from trainer.train_config import TrainConfig
+
+        info = dataset_reader.load_dataset_info(str(small_dataset_dir))
+        config = TrainConfig.from_dict(two_conv_mono.get_config().to_dict())
+        for seed, name in enumerate((".candidate-first", ".candidate-second")):
+            weights = network.build(config.network, info, seed=seed).model.get_weights()
+            export.write_candidate(
+                weights,
+                config,
+                info,
+                None,
+                str(folder),
+                dataset_dir=str(small_dataset_dir),
+                name=name,
+            )
+
+    return shared("small-candidates", fill)
+
+
+@pytest.fixture(scope="session")
 def model_dir(dataset_dir, shared):
     """The six-layer network after two epochs on the dataset, evaluated and exported."""
 

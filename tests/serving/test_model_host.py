@@ -14,8 +14,8 @@ from tests.support import processes
 
 
 @pytest.fixture
-def export_dir(model_dir, tmp_path):
-    shutil.copytree(model_dir / "export", tmp_path / "export")
+def export_dir(small_candidates, tmp_path):
+    shutil.copytree(small_candidates / ".candidate-first", tmp_path / "export" / "1")
     return tmp_path / "export"
 
 

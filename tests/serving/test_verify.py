@@ -5,14 +5,10 @@ import hashlib
 import json
 import shutil
 
-import keras
 import pytest
 
 from common import dataset_reader, export_folder
 from tests.support.commands import assert_refused, run_module
-from trainer.model import export
-from trainer.model.poster import build_network
-from trainer.train_config import TrainConfig
 
 
 def verify(export_dir, dataset_dir, *arguments):
@@ -86,41 +82,21 @@ def trained_on(dataset_dir):
     return [example["track_id"] for _, example in examples]
 
 
-@pytest.fixture(scope="module")
-def untrained(dataset_dir, model_dir, tmp_path_factory):
-    """A folder with two candidates of networks that were never trained, and their names."""
-    folder = tmp_path_factory.mktemp("untrained")
-    info = dataset_reader.load_dataset_info(str(dataset_dir))
-    config = TrainConfig.from_dict(json.loads((model_dir / "training.json").read_text())["config"])
-    names = []
-    for seed in (1, 2):
-        keras.utils.set_random_seed(seed)
-        network = build_network(config.network, shape=(102, 159), num_classes=3, seed=seed)
-        weights = network.get_weights()
-        names.append(
-            export.write_candidate(
-                weights, config, info, None, str(folder), dataset_dir=str(dataset_dir)
-            )
-        )
-    return folder, names
-
-
 @pytest.fixture
-def candidates(untrained, tmp_path):
-    """The two in a folder of the test's own."""
-    folder, names = untrained
-    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-    return names
+def candidates(small_candidates, tmp_path):
+    """The two in a folder of the test's own; their names."""
+    shutil.copytree(small_candidates, tmp_path, dirs_exist_ok=True)
+    return sorted(path.name for path in small_candidates.iterdir())
 
 
-def test_a_candidate_with_other_weights_is_set_aside(candidates, dataset_dir, tmp_path):
+def test_a_candidate_with_other_weights_is_set_aside(candidates, small_dataset_dir, tmp_path):
     """It is served by nobody until it passes; what is wrong with it stays with it."""
     assert export_folder.versions(str(tmp_path)) == []
     first, second = candidates
     shutil.rmtree(tmp_path / first / "variables")
     shutil.copytree(tmp_path / second / "variables", tmp_path / first / "variables")
     aside = tmp_path / first.replace("candidate", "refused")
-    result = verify(tmp_path, dataset_dir, f"--candidate={first}")
+    result = verify(tmp_path, small_dataset_dir, f"--candidate={first}")
     assert_refused(result, "as the network before its export", aside)
     report = report_beside(aside)
     assert not report["passed"] and "as the network before its export" in report["problem"]
@@ -132,21 +108,21 @@ def report_beside(aside):
 
 
 def test_whatever_stops_the_verification_is_said_and_sets_the_candidate_aside(
-    candidates, dataset_dir, tmp_path
+    candidates, small_dataset_dir, tmp_path
 ):
     first, second = candidates
     (tmp_path / second / "variables" / "variables.index").write_bytes(b"")
     empty, bare = tmp_path / "empty", ".candidate-bare"
-    shutil.copytree(dataset_dir, empty)
+    shutil.copytree(small_dataset_dir, empty)
     values = json.loads((empty / "dataset_info.json").read_text())
     for split in values["splits"].values():
         split["num_examples"] = 0
     (empty / "dataset_info.json").write_text(json.dumps(values))
     (tmp_path / bare).mkdir()
     for candidate, dataset, problem in (
-        (second, dataset_dir, "not a whole export"),
+        (second, small_dataset_dir, "not a whole export"),
         (first, empty, "the dataset has no examples"),
-        (bare, dataset_dir, "no model_info.json"),
+        (bare, small_dataset_dir, "no model_info.json"),
     ):
         aside = tmp_path / candidate.replace("candidate", "refused")
         result = verify(tmp_path, dataset, f"--candidate={candidate}")
@@ -158,12 +134,12 @@ def test_whatever_stops_the_verification_is_said_and_sets_the_candidate_aside(
     # What nobody thought of, and another try of a candidate.
     (tmp_path / first.replace("candidate", "refused")).rename(tmp_path / first)
     (tmp_path / first / "assets.extra" / "reference_answers.json").write_text("{")
-    result = verify(tmp_path, dataset_dir, f"--candidate={first}")
+    result = verify(tmp_path, small_dataset_dir, f"--candidate={first}")
     assert_refused(result, "JSONDecodeError", "set aside")
 
-    assert_refused(verify(tmp_path, dataset_dir, f"--candidate={second}"), f"no {second}")
-    assert_refused(verify(tmp_path, dataset_dir, "--candidate=../x"), "no candidate's name")
-    assert_refused(verify(tmp_path, dataset_dir), "no exported model")
+    assert_refused(verify(tmp_path, small_dataset_dir, f"--candidate={second}"), f"no {second}")
+    assert_refused(verify(tmp_path, small_dataset_dir, "--candidate=../x"), "no candidate's name")
+    assert_refused(verify(tmp_path, small_dataset_dir), "no exported model")
 
 
 def test_numbers_rise(tmp_path):
