@@ -224,7 +224,6 @@ def model_dir(dataset_dir, shared):
             "--config.epochs=2",
             f"--dataset_dir={dataset_dir}",
             f"--model_dir={folder}",
-            fresh=True,  # as a person starts it, for the others to compare themselves with
         )
         assert result.returncode == 0, result.stderr
 

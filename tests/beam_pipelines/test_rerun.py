@@ -101,7 +101,9 @@ def test_a_run_goes_on_with_the_shards_that_are_done(dataset_dir, library, tmp_p
 
 def test_an_interrupted_run_says_so_and_goes_on(dataset_dir, library, tmp_path):
     out = tmp_path / "out"
-    process = start(library, out, stderr=subprocess.PIPE, text=True)
+    # One worker, which is a process as well, starts sooner than two.
+    flags = ["--direct_num_workers=1"]
+    process = start(library, out, flags=flags, stderr=subprocess.PIPE, text=True)
 
     def decoders():
         return {

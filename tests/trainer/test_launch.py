@@ -14,7 +14,7 @@ import pytest
 
 from common.errors import UserFacingError
 from tests.support import fork_client, processes
-from tests.support.commands import assert_refused, run_module
+from tests.support.commands import assert_refused, run_module, start_module
 from tests.support.paths import ROOT
 from trainer import launch
 from trainer.run import cluster, rendezvous
@@ -195,13 +195,12 @@ def test_the_end_of_a_process_that_listens():
 def test_sigterm_while_a_worker_waits_for_others(dataset_dir, tmp_path):
     own, missing = (f"localhost:{port}" for port in launch.free_ports(2))
     flags = [f"--dataset_dir={dataset_dir}", f"--model_dir={tmp_path / 'model'}"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "trainer.train", "--config=configs/six_conv_rgb.py", *flags],
-        cwd=ROOT,
-        env=os.environ | {"TF_CONFIG": tf_config({"worker": [own, missing]})},
-        stdout=subprocess.PIPE,
+    process = start_module(
+        "trainer.train",
+        "--config=configs/six_conv_rgb.py",
+        *flags,
+        env={"TF_CONFIG": tf_config({"worker": [own, missing]})},
         stderr=subprocess.PIPE,
-        text=True,
     )
     assert process.stdout.readline() == "waiting for 2 workers\n"
     process.send_signal(signal.SIGTERM)
