@@ -17,6 +17,10 @@ KILLS = int(os.environ.get("SOAK_TRAINING_KILLS", "1"))
 GROUP_KILLS = int(os.environ.get("SOAK_GROUP_KILLS", "1"))
 
 FLAGS = [
+    "--config=configs/two_conv_mono.py",
+    "--config.network.color=rgb",
+    "--config.freq_mask=4",
+    "--config.time_mask=6",
     "--config.deterministic",
     "--config.batch_size=2",
     "--config.steps_per_call=2",
@@ -29,17 +33,12 @@ FLAGS = [
     "--config.patience=20",
     "--config.precision=mixed_bfloat16",
 ]
-SIX = ["--config=configs/six_conv_rgb.py", "--config.freq_mask=20", "--config.time_mask=30"]
-# Of small pictures.
-TWO = [
-    "--config=configs/two_conv_mono.py",
-    "--config.network.color=rgb",
-    "--config.freq_mask=4",
-    "--config.time_mask=6",
-]
-ONE = ["trainer.train", *SIX, *FLAGS, "--strategy=one_device"]
-MIRRORED = ["tests.support.training_on_two_devices", *TWO, *FLAGS, "--strategy=mirrored"]
-GROUP = ["trainer.launch", "--workers=2", "--max_restarts=1", "--", *TWO, *FLAGS]
+ONE = ["trainer.train", *FLAGS, "--strategy=one_device"]
+MIRRORED = ["tests.support.training_on_two_devices", *FLAGS, "--strategy=mirrored"]
+GROUP = ["trainer.launch", "--workers=2", "--max_restarts=1", "--", *FLAGS]
+# For each kill that is to come, so that the training does not end before it; of one device, whose
+# steps are faster, more.
+EPOCHS, EPOCHS_OF_ONE = 4, 6
 
 
 def command_of(arguments, dataset_dir, model_dir, *more) -> list[str]:
@@ -67,6 +66,11 @@ def outcome(model_dir) -> dict:
 def assert_same(ours: dict, expected: dict) -> None:
     assert ours.keys() == expected.keys() and len(expected) > 30
     assert [name for name in expected if ours[name] != expected[name]] == []
+
+
+def line_of(epoch: int, epochs: int) -> str:
+    """How the line of an epoch begins."""
+    return f"epoch {epoch:>{len(str(epochs))}}/{epochs} "
 
 
 def start(command, *, until: str):
@@ -131,18 +135,16 @@ def whole(tmp_path_factory):
     [(ONE, KILLS), (MIRRORED, 1), (GROUP, GROUP_KILLS)],
     ids=["one device", "two devices", "two workers"],
 )
-def test_stopped_and_killed_at_random_moments(arguments, kills, request, tmp_path, whole):
+def test_stopped_and_killed_at_random_moments(arguments, kills, small_dataset_dir, tmp_path, whole):
     """By SIGTERM once, which checkpoints, and of a group a worker before: all start again."""
-    pictures = "dataset_dir" if arguments is ONE else "small_dataset_dir"
-    dataset_dir = request.getfixturevalue(pictures)
-    epochs = 4 * kills
+    epochs = kills * (EPOCHS_OF_ONE if arguments is ONE else EPOCHS)
     model_dir = tmp_path / "model"
-    command = command_of(arguments, dataset_dir, model_dir, f"--config.epochs={epochs}")
+    command = command_of(arguments, small_dataset_dir, model_dir, f"--config.epochs={epochs}")
 
-    process = start([*command, "--config.checkpoint_seconds=1000"], until=f"epoch 1/{epochs}")
+    process = start([*command, "--config.checkpoint_seconds=1000"], until=line_of(1, epochs))
     if arguments is GROUP:
         os.kill(process.pids()[-1], signal.SIGKILL)
-        printed = read_until(f"epoch 2/{epochs}", process)
+        printed = read_until(line_of(2, epochs), process)
         assert re.search(r"worker [01] died \(-9\); all start again, 0 restarts left", printed)
     time.sleep(0.3)
     process.send_signal(signal.SIGTERM)
@@ -154,15 +156,16 @@ def test_stopped_and_killed_at_random_moments(arguments, kills, request, tmp_pat
     killed = sum(kill_at_random(command, model_dir, draw) for _ in range(kills))
     assert killed >= (kills + 1) // 2
     assert "resumed after epoch" in finish(command)
-    assert_same(outcome(model_dir), outcome(whole(arguments, dataset_dir, epochs)))
+    assert_same(outcome(model_dir), outcome(whole(arguments, small_dataset_dir, epochs)))
 
 
 @pytest.mark.integration
-def test_a_damaged_checkpoint(dataset_dir, tmp_path, whole):
+def test_a_damaged_checkpoint(small_dataset_dir, tmp_path, whole):
     """The one before is taken, saying so; with every one damaged nothing is trained anew."""
     model_dir = tmp_path / "model"
-    shutil.copytree(whole(ONE, dataset_dir, 4 * KILLS), model_dir)
-    command = command_of(ONE, dataset_dir, model_dir, f"--config.epochs={4 * KILLS}")
+    epochs = EPOCHS_OF_ONE * KILLS
+    shutil.copytree(whole(ONE, small_dataset_dir, epochs), model_dir)
+    command = command_of(ONE, small_dataset_dir, model_dir, f"--config.epochs={epochs}")
     expected = outcome(model_dir)
     folder = model_dir / "checkpoints"
     last = max(folder.glob("*.npz"), key=lambda path: int(path.stem[5:]))
