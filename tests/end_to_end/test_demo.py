@@ -9,12 +9,19 @@ import random
 import re
 import shlex
 
+import keras
 import pytest
 
 from common import dataset_info, dataset_reader, records
+from configs import six_conv_rgb
 from tests.support import checkout as checkout_maker
-from tests.support import running_app
+from tests.support import fork_client, running_app
 from tests.support.checkout import run
+from trainer.run import devices
+from trainer.run.loop import Trainer
+from trainer.run.progress import Console
+from trainer.run.session import Session
+from trainer.train_config import TrainConfig
 
 pytestmark = pytest.mark.integration
 
@@ -83,13 +90,23 @@ def test_labels_that_say_nothing(demo):
     """
     folder, _ = demo
     shuffle_labels(folder / "demo/dataset", folder / "shuffled")
-    flags = ["--config=configs/six_conv_rgb.py", "--config.epochs=5"]
-    folders = ["--dataset_dir=shuffled", "--model_dir=shuffled_model"]
-    run(["python", "-m", "trainer.train", *flags, *folders], folder, forked=True)
-    evaluation = json.loads((folder / "shuffled_model/evaluation.json").read_text())
-    low, _ = evaluation["accuracy_ci95"]
-    assert low <= evaluation["baselines"]["majority"]
-    assert evaluation["accuracy"] <= evaluation["baselines"]["majority"] + 0.1
+    values = six_conv_rgb.get_config().to_dict() | {"epochs": 5}
+    keras.utils.set_random_seed(values["seed"])
+    info = dataset_reader.load_dataset_info(str(folder / "shuffled"))
+    trainer = Trainer(TrainConfig.from_dict(values), info, devices.strategy_for("one_device"))
+    session = Session(
+        trainer,
+        dataset_dir=str(folder / "shuffled"),
+        model_dir=str(folder / "shuffled_model"),
+        stop_asked=lambda: False,
+        console=Console(silent=True),
+    )
+    session.open()
+    assert session.run_epochs() and session.evaluate()
+    evaluation = session.evaluation
+    low, _ = evaluation.accuracy_ci95
+    assert low <= evaluation.baselines.majority
+    assert evaluation.accuracy <= evaluation.baselines.majority + 0.1
 
 
 def shuffle_labels(dataset_dir: pathlib.Path, folder: pathlib.Path) -> None:
@@ -125,8 +142,11 @@ def shuffle_labels(dataset_dir: pathlib.Path, folder: pathlib.Path) -> None:
 
 
 def test_make_demo_on_real_clips(checkout, fma_sample):
+    """Its commands are forked; `test_make_demo` has those that start by themselves."""
     audio, catalog = fma_sample / "fma_small", fma_sample / "fma_metadata" / "tracks.csv"
-    output = run(["make", "demo", f"AUDIO_DIR={audio}", f"TRACKS_CSV={catalog}"], checkout)
+    python = f"BIN={os.path.dirname(fork_client.python())}"
+    inputs = [f"AUDIO_DIR={audio}", f"TRACKS_CSV={catalog}"]
+    output = run(["make", "demo", python, *inputs], checkout, forked=True)
     check_artefacts(checkout)
     info = json.loads((checkout / "demo/dataset/dataset_info.json").read_text())
     assert sum(split["num_examples"] for split in info["splits"].values()) == 12

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 SERVER_OF = {
     "apache_beam.runners.worker.sdk_worker_main": "beam",
     "beam_pipelines": "beam",
+    "examples.demo": "tensorflow",
     "trainer": "tensorflow",
     "serving": "tensorflow",
     "tests.support.steps_of_a_worker": "tensorflow",
