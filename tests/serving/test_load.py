@@ -114,7 +114,9 @@ def test_damaged_uploads_and_slow_clients_leave_the_others_alone(model_dir, song
         assert counts.keys() <= {200, 422, 429, 503}
         assert among <= 3 * alone
         # And when they have gone, it is as it was.
-        after = min(p99(load(app, *honest)) for _ in range(2))  # what else runs only adds to it
+        after = p99(load(app, *honest))
+        if after > 2 * alone:  # what else runs only adds to it
+            after = p99(load(app, *honest))
         left = app.memory()
         print(f"p99 after them {1000 * after:.0f} ms; {warm >> 20} MB, then {left >> 20} MB")
         assert app.metric("fma_decoders_ready") == decoders
