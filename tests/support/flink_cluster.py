@@ -40,6 +40,7 @@ taskmanager.memory.jvm-metaspace.size: 256m
 taskmanager.memory.jvm-overhead.min: 64m
 taskmanager.memory.jvm-overhead.max: 64m
 classloader.resolve-order: parent-first
+metrics.fetcher.update-interval: 1000
 """
 
 
