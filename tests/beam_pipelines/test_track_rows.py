@@ -1,6 +1,7 @@
 """The rows of the catalogue with all that is known of them, as Beam makes them."""
 
 import csv
+import functools
 import json
 import math
 from collections import Counter
@@ -19,6 +20,7 @@ from configs import dataset_artist
 
 DAY = 24 * 3600
 COUNT = 150
+INPUTS = {"numbers": ["date_created"], "categories": ["mood"]} | dict.fromkeys(HISTORIES, True)
 
 
 def as_json(row) -> str:
@@ -74,6 +76,18 @@ def made_tracks(seed=0) -> list[dict]:
     ]
 
 
+@pytest.fixture(scope="module")
+def rows_by_split(tmp_path_factory):
+    """The rows of the made tracks with all inputs, by what the split is by; made once for each."""
+
+    @functools.cache
+    def of(split_by):
+        folder = tmp_path_factory.mktemp(split_by)
+        return rows_of(folder, made_tracks(), split_by=split_by, inputs=INPUTS)
+
+    return of
+
+
 def test_tables_are_joined_by_track_id(tmp_path):
     tracks = made_tracks()
     ids = [track["track_id"] for track in tracks]
@@ -104,10 +118,9 @@ def test_a_mistake_in_a_table_ends_the_job_in_one_line(tmp_path):
 
 
 @pytest.mark.parametrize("split_by", ["track", "artist", "date"])
-def test_histories_are_of_other_tracks_in_the_training_split(tmp_path, split_by):
+def test_histories_are_of_other_tracks_in_the_training_split(rows_by_split, split_by):
     tracks = made_tracks()
-    inputs = dict.fromkeys(HISTORIES, True)
-    rows = rows_of(tmp_path, tracks, split_by=split_by, inputs=inputs)
+    rows = rows_by_split(split_by)
     seen = Counter()
     for track in tracks:
         _, found = rows[track["track_id"]]
@@ -133,10 +146,11 @@ def test_histories_are_of_other_tracks_in_the_training_split(tmp_path, split_by)
 
 
 @pytest.mark.parametrize("split_by", ["track", "artist", "date"])
-def test_no_listens_of_validation_or_test_and_not_its_own_reach_a_row(tmp_path, split_by):
+def test_no_listens_of_validation_or_test_and_not_its_own_reach_a_row(
+    tmp_path, rows_by_split, split_by
+):
     tracks = made_tracks()
-    inputs = {"numbers": ["date_created"], "categories": ["mood"]} | dict.fromkeys(HISTORIES, True)
-    before = rows_of(tmp_path, tracks, split_by=split_by, inputs=inputs)
+    before = rows_by_split(split_by)
     own = next(t for t in tracks if t["artist"] and before[t["track_id"]][0] == "train")
     changed = [
         track | {"listens": track["listens"] * 7 + 5_000}
@@ -144,7 +158,7 @@ def test_no_listens_of_validation_or_test_and_not_its_own_reach_a_row(tmp_path, 
         else track
         for track in tracks
     ]
-    after = rows_of(tmp_path, changed, split_by=split_by, inputs=inputs)
+    after = rows_of(tmp_path, changed, split_by=split_by, inputs=INPUTS)
     num_changed = num_moved = 0
     for track in tracks:
         (split, first), (split_after, second) = before[track["track_id"]], after[track["track_id"]]
@@ -160,9 +174,8 @@ def test_no_listens_of_validation_or_test_and_not_its_own_reach_a_row(tmp_path, 
     assert num_moved > 0
 
 
-def test_the_newest_tracks_are_the_test(tmp_path):
-    tracks = made_tracks()
-    rows = rows_of(tmp_path, tracks, split_by="date")
+def test_the_newest_tracks_are_the_test(rows_by_split):
+    rows = rows_by_split("date")
     dates = {
         name: [track.date_created for split, track in rows.values() if split == name]
         for name in ("train", "validation", "test")
