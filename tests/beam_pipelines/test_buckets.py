@@ -27,7 +27,7 @@ from common.errors import UserFacingError
 from common.generations import Manifest
 from tests.support import streams
 from tests.support.bucket_server import BucketServer
-from tests.support.commands import assert_refused, files_of, run_module
+from tests.support.commands import IN_MEMORY, assert_refused, files_of, run_module
 
 pytestmark = pytest.mark.integration
 
@@ -199,8 +199,8 @@ def test_a_dataset_in_a_bucket_is_the_local_one(bucket, uploaded, dataset_dir):
 
 
 def test_a_busy_bucket_is_asked_again(bucket, library, uploaded, dataset_dir, server):
-    server.reset(busy_every=4)
-    result = build_in_bucket("busy", SPLIT)
+    server.reset(busy_every=8)  # the first of each kind, too
+    result = build_in_bucket("busy", SPLIT, *IN_MEMORY)
     server.busy_every = None
     assert result.returncode == 0, result.stderr
     assert objects(bucket, "busy") == files_of(dataset_dir)
@@ -281,6 +281,7 @@ def test_paths_that_no_object_has(bucket, library, tmp_path):
         "--tracks_csv=gs://bucket/odd.csv",
         "--audio_dir=gs://bucket/odd",
         "--max_reject_fraction=1",
+        *IN_MEMORY,
     )
     assert result.returncode == 0, result.stderr
     there = objects(bucket, "odd-dataset")
