@@ -5,7 +5,6 @@ import contextlib
 import http.client
 import json
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -16,7 +15,7 @@ import soundfile
 from confluent_kafka import Producer
 
 from common import export_folder
-from tests.support import running_app
+from tests.support import fork_client, running_app
 from tests.support.commands import IN_MEMORY, run_module
 from tests.support.kafka_broker import Broker
 from tests.support.paths import ROOT
@@ -93,7 +92,7 @@ def announce(broker, topic, music, *, generation: int) -> None:
 def streaming(source, music, dataset):
     """The stream as a process, until it is asked to stop."""
     command = [
-        *(sys.executable, "-m", "beam_pipelines.stream_dataset", *DATASET, *IN_MEMORY),
+        *(fork_client.python(), "-m", "beam_pipelines.stream_dataset", *DATASET, *IN_MEMORY),
         *(f"--source={source}", f"--audio_dir={music}", f"--output_dir={dataset}", "--poll=1s"),
     ]
     with subprocess.Popen(
