@@ -44,11 +44,11 @@ def write(info: DatasetInfo, contents: Contents, destination: str) -> str:
     path = path if path.endswith(".md") else files.join(path, CARD_FILE)
     folder, _, name = path.rpartition("/")
     folder = folder or "."
+    files.make_folder(folder)  # before the pictures, which take longer than a refusal
     pictures = {
         f"{name.removesuffix('.md')}-{subject}.png": png
         for subject, png in _pictures(info, contents).items()
     }
-    files.make_folder(folder)
     for picture, png in pictures.items():
         files.write_atomically(folder, picture, png)
     files.write_atomically(folder, name, text(info, contents, list(pictures)).encode())

@@ -9,9 +9,11 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from common import export_folder, metadata
+from common.dataset_config import DatasetConfig
 from common.inputs import Inputs
 from common.records import decode_example
-from configs import fusion
+from common.spectrogram import SpectrogramParams
+from configs import dataset_artist, fusion
 from serving.model.exported_model import ExportedModel
 from serving.model.verification import Record, Verifier
 from tests.support.datasets_with_inputs import serialized, write_dataset
@@ -26,6 +28,11 @@ INPUTS = Inputs(
     album_history=True,
     chroma=True,
     tempo=True,
+)
+# Half of a clip: what is taken by name does not depend on how long they are.
+SIGNAL = SpectrogramParams(num_samples=330_460)
+CONFIG = dataclasses.replace(
+    DatasetConfig.from_dict(dataset_artist.get_config().to_dict()), spectrogram=SIGNAL
 )
 OPTIONAL = {
     "genre",
@@ -42,7 +49,7 @@ OPTIONAL = {
 
 def make_record(rng) -> dict:
     return {
-        "spectrogram": rng.integers(0, 256, (102, 159), np.uint8),
+        "spectrogram": rng.integers(0, 256, SIGNAL.shape, np.uint8),
         "label": int(rng.integers(3)),
         "genre": [b"", b"Rock", b"Folk"][rng.integers(3)],
         "date_created": int(rng.choice([-1, 10**8, 10**9])),
@@ -53,7 +60,7 @@ def make_record(rng) -> dict:
         "artist_mean_log_listens": float(rng.uniform(3, 9)),
         "artist_album_tracks": [None, 1][rng.integers(2)],
         "artist_album_mean_log_listens": float(rng.uniform(3, 9)),
-        "chroma": rng.integers(0, 256, (12, 159), np.uint8),
+        "chroma": rng.integers(0, 256, (12, SIGNAL.shape[1]), np.uint8),
         "tempo": rng.integers(0, 256, 384, np.uint8),
     }
 
@@ -64,7 +71,7 @@ def fused(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fused")
     rng = np.random.default_rng(1)
     rows = {name: [make_record(rng) for _ in range(12)] for name in ("train", "validation", "test")}
-    info = write_dataset(folder / "dataset", inputs=INPUTS, splits=rows)
+    info = write_dataset(folder / "dataset", inputs=INPUTS, splits=rows, config=CONFIG)
     config = TrainConfig.from_dict(fusion.get_config().to_dict())
     config = dataclasses.replace(
         config, network=dataclasses.replace(config.network, width=8, texture_units=8, members=1)
@@ -117,7 +124,7 @@ def test_sound_alone_is_enough_and_is_unknown_metadata(fused):
 
 def test_every_input_tells_in_every_signature(fused):
     model, records = fused
-    noise = np.random.default_rng(1).normal(0, 0.1, (1, 660_920)).astype(np.float32)
+    noise = np.random.default_rng(1).normal(0, 0.1, (1, SIGNAL.num_samples)).astype(np.float32)
     wav = tf.audio.encode_wav(noise.T, 22_050).numpy()
     known = {
         "genre": "Folk",
@@ -162,7 +169,9 @@ def test_verification_compares_what_the_records_carry(fused):
         export_folder.files.read_text(f"{model.path}/{export_folder.REFERENCES_FILE}")
     )
     verifier = Verifier(model)
-    windows = list(np.random.default_rng(2).normal(0, 0.1, (2, 660_920)).astype(np.float32))
+    windows = list(
+        np.random.default_rng(2).normal(0, 0.1, (2, SIGNAL.num_samples)).astype(np.float32)
+    )
     for check in (
         verifier.references(records, references),
         verifier.examples(records),
