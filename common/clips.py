@@ -39,7 +39,8 @@ def choose_even(*, num_samples: int, count: int) -> Choose:
 
 def padded(window: Waveform, num_samples: int) -> Waveform:
     """Returns a window with zeros at its end, so that it has `num_samples`."""
-    return np.pad(window, (0, num_samples - len(window)))
+    missing = num_samples - len(window)
+    return np.pad(window, (0, missing)) if missing else window
 
 
 def even_starts(length: int, *, num_samples: int, count: int) -> list[int]:

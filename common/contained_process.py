@@ -31,9 +31,9 @@ KEEPS_MEMORY = {
 }
 
 
-# Of its pipes. With Linux' 64 kB a song is handed over in a dozen turns of the two processes, which
-# takes them three times the time of a processor.
-_PIPE_BYTES = 1 << 18
+# Of the pipe to it. With Linux' 64 kB a song is handed over in a dozen turns of the two processes,
+# which takes them three times the time of a processor. Answers are small.
+_PIPE_BYTES = 1 << 19
 
 # How long the process may take to load its libraries, on a machine that is very busy too.
 START_SECONDS = 60.0
@@ -105,8 +105,7 @@ class ContainedProcess:
             # is not a bad one.
             start_new_session=True,
         )
-        for pipe in (self._process.stdin, self._process.stdout):
-            _widen(pipe)
+        _widen(self._process.stdin)
         self._is_ready, self._deadline = False, _Deadline(self._process)
         return self._process
 
