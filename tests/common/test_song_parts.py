@@ -14,7 +14,7 @@ from common.pieces import NotAtHand, Pieces
 from tests.support import made_songs
 
 RATE = 22_050
-SECONDS = 25
+SECONDS = 20
 SEEDS = range(int(os.environ.get("SOAK_SONGS", len(made_songs.FATES))))
 
 
