@@ -103,7 +103,7 @@ def commands(library, pictures, folder) -> dict[str, tuple[str, list[str]]]:
 
 
 # How long each takes about: where the job takes as long as it says here.
-SECONDS = {"job": 7, "trainer": 30, "launch": 40, "sweep": 28, "export": 24, "server": 15}
+SECONDS = {"job": 7, "trainer": 17, "launch": 21, "sweep": 13, "export": 15, "server": 15}
 
 
 def is_whole(folder: pathlib.Path) -> None:
