@@ -106,10 +106,15 @@ def read_mono(file: Stream, samples: int) -> Waveform:
     block = file.read(max(1, samples // file.channels), dtype="float32", always_2d=True)
     mono = to_mono(block)
     # A maximum can't be had of nothing, and NaN is not at most anything.
-    if len(mono) and not max(float(mono.max()), -float(mono.min())) <= MAX_PEAK:
+    if len(mono) and not peak_of(mono) <= MAX_PEAK:
         message = f"the decoded samples hold NaN or a value beyond {MAX_PEAK:,.0f}"
         raise ClipError("not_finite", message)
     return mono
+
+
+def peak_of(waveform: Waveform) -> float:
+    """Returns how far a waveform is from 0 at most; NaN where a sample is."""
+    return max(float(waveform.max()), -float(waveform.min()))
 
 
 def check_bounds(

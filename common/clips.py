@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from common import song_parts
-from common.audio import Waveform
+from common.audio import Waveform, peak_of
 from common.dataset_config import DatasetConfig
 from common.pieces import Pieces
 from common.rejection import ClipError
@@ -53,11 +53,6 @@ def even_starts(length: int, *, num_samples: int, count: int) -> list[int]:
 def is_silent(window: Waveform, silence_dbfs: float) -> bool:
     """Returns whether the peak of a window lies below a level in dB of full scale."""
     return peak_of(window) < 10 ** (silence_dbfs / 20)
-
-
-def peak_of(window: Waveform) -> float:
-    """Returns how far a window is from 0 at most."""
-    return max(float(window.max()), -float(window.min()))
 
 
 def check_length(length: int, *, sample_rate: int, min_seconds: float) -> float:

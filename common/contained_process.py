@@ -198,6 +198,13 @@ class ContainedProcess:
         self._process, self._is_ready = None, False
         return code
 
+    def __del__(self) -> None:
+        # It ends when its stdin does, which Python keeps open for a process that still runs.
+        if self._process is not None and self._process.stdin is not None:
+            self._deadline.close()
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+
     def close(self) -> None:
         """Ends the process, which stops when its stdin does; at once where it is starting."""
         process = self._process

@@ -182,6 +182,16 @@ def test_a_decoder_that_hangs_ends_with_its_parent():
     processes.wait_until_ended(started)
 
 
+def test_a_decoder_that_nobody_holds_ends():
+    """As when a worker drops those of a step that is done."""
+    decoder = decoder_process.Decoder(CONFIG)
+    pid = decoder.start().pid
+    with pytest.raises(rejection.ClipError) as error:
+        decode(decoder, b"text")
+    del decoder, error  # whose traceback holds it, too
+    processes.wait_until_ended({pid}, seconds=60.0)
+
+
 def test_an_interrupt_is_not_for_the_decoder(song):
     """Ctrl-C goes to all processes of a terminal; what is being decoded then is no bad clip."""
     code = (
