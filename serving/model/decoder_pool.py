@@ -52,7 +52,8 @@ class DecoderPool:
                 max_samples=limits.max_samples,
             )
 
-        # One more song is admitted than there are processes, and it may wait for a whole other one.
+        # At most twice as many songs are admitted as there are processes, so that one may wait for
+        # a whole other one.
         wait_seconds = limits.decode_seconds + limits.queue_seconds
         return cls(make_decoder, count=count, wait_seconds=wait_seconds)
 
