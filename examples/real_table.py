@@ -55,18 +55,32 @@ def measure(probabilities: NDArray[Any], asked: Asked) -> dict[str, float]:
     }
 
 
-def rows(
-    predictions: Mapping[str, NDArray[Any]], asked: Asked, *, seed: int = 0
-) -> list[dict[str, Any]]:
-    """A row for each of those asked: `name`, the measures, and `…_ci95` of each.
+def compare(
+    predictions: Mapping[str, NDArray[Any]],
+    asked: Asked,
+    *,
+    pairs: Sequence[tuple[str, str]] = (),
+    seed: int = 0,
+) -> dict[str, list[dict[str, Any]]]:
+    """Measures all that were asked, and how far apart some of them are.
 
-    The intervals are percentiles of a bootstrap over artists, whose tracks are alike, in which all
-    are asked about the same clips.
+    Each row has a `name`, the measures, and `…_ci95` of each: percentiles of a bootstrap over
+    artists, whose tracks are alike. In each of its draws all are asked about the same clips, so the
+    interval of a difference is narrower than those of the two would make believe.
+
+    Args:
+        predictions: of each, probabilities [clips, classes].
+        asked: the clips.
+        pairs: names (one, other) whose differences, one less the other, are wanted.
+        seed: of the bootstrap.
+
+    Returns:
+        `rows`, one for each of those asked, and `differences`, one for each of the pairs.
     """
     generator = np.random.default_rng(seed)
     order = np.argsort(asked.artist, kind="stable")
     clips_of = np.split(order, np.cumsum(np.bincount(asked.artist))[:-1])
-    draws: dict[str, list[dict[str, float]]] = {name: [] for name in predictions}
+    draws: dict[str, list[NDArray[np.float64]]] = {name: [] for name in predictions}
     for _ in range(_DRAWS):
         drawn = generator.integers(len(clips_of), size=len(clips_of))
         clips = np.concatenate([clips_of[artist] for artist in drawn])
@@ -74,40 +88,66 @@ def rows(
             label=asked.label[clips], listens=asked.listens[clips], artist=asked.artist[clips]
         )
         for name, probabilities in predictions.items():
-            draws[name].append(measure(probabilities[clips], again))
-    found = []
-    for name, probabilities in predictions.items():
-        row: dict[str, Any] = {"name": name, **measure(probabilities, asked)}
-        for key in MEASURES:
-            values = [draw[key] for draw in draws[name]]
-            row[f"{key}_ci95"] = [float(v) for v in np.percentile(values, [2.5, 97.5])]
-        found.append(row)
-    return found
+            draws[name].append(_values(measure(probabilities[clips], again)))
+    found = {name: _values(measure(each, asked)) for name, each in predictions.items()}
+    drawn_values = {name: np.stack(values) for name, values in draws.items()}
+    return {
+        "rows": [_row(name, found[name], drawn_values[name]) for name in predictions],
+        "differences": [
+            _row(
+                f"{one} − {other}",
+                found[one] - found[other],
+                drawn_values[one] - drawn_values[other],
+            )
+            for one, other in pairs
+        ],
+    }
+
+
+def _values(measures: Mapping[str, float]) -> NDArray[np.float64]:
+    return np.array([measures[key] for key in MEASURES])
+
+
+def _row(name: str, values: NDArray[Any], drawn: NDArray[Any]) -> dict[str, Any]:
+    """The row of values [measures] and those of the draws [draws, measures]."""
+    row: dict[str, Any] = {"name": name} | dict(zip(MEASURES, values.tolist(), strict=True))
+    bounds = np.percentile(drawn, [2.5, 97.5], axis=0)
+    return row | {f"{key}_ci95": bounds[:, place].tolist() for place, key in enumerate(MEASURES)}
 
 
 def markdown(protocols: Sequence[Mapping[str, Any]]) -> str:
-    """The tables, one a protocol."""
+    """The tables, two a protocol: of all that were asked, and of the differences if there are."""
     parts = []
     for protocol in protocols:
-        head = " | ".join(name.replace("_", " ").replace("f1", "F1") for name in MEASURES)
-        lines = [
+        parts += [
             f"## {protocol['title']}",
-            "",
             f"Trained on {protocol['num_train']:,} clips, tested on {protocol['num_asked']:,} by "
             f"{protocol['num_artists']:,} artists. In brackets: 95 % bootstrap interval over "
             "artists.",
-            "",
-            f"| | {head} |",
-            f"|---|{'---|' * len(MEASURES)}",
+            _table(protocol["rows"]),
         ]
-        for row in protocol["rows"]:
-            cells = " | ".join(
-                "{:.3f} ({:.3f} to {:.3f})".format(row[key], *row[f"{key}_ci95"])
-                for key in MEASURES
-            )
-            lines.append(f"| {row['name']} | {cells} |")
-        parts.append("\n".join(lines))
+        if protocol["differences"]:
+            parts += [
+                "How far apart two of them are; of the log loss, less is better. Where the "
+                "interval has 0 in it, these clips can't tell which is better.",
+                _table(protocol["differences"], sign="+"),
+            ]
     return "\n\n".join(parts) + "\n"
+
+
+def _table(rows: Sequence[Mapping[str, Any]], *, sign: str = "") -> str:
+    def said(value: float) -> str:
+        return f"{round(value, 3) + 0.0:{sign}.3f}".replace("-", "−")  # + 0.0: no minus before 0
+
+    head = " | ".join(name.replace("_", " ").replace("f1", "F1") for name in MEASURES)
+    lines = [f"| | {head} |", f"|---|{'---|' * len(MEASURES)}"]
+    for row in rows:
+        cells = []
+        for key in MEASURES:
+            low, high = row[f"{key}_ci95"]
+            cells.append(f"{said(row[key])} ({said(low)} to {said(high)})")
+        lines.append(f"| {row['name']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def picture(protocols: Sequence[Mapping[str, Any]], *, networks: Sequence[str]) -> bytes:
