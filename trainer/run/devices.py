@@ -12,6 +12,12 @@ from trainer.run import cluster
 # commands import this module with stderr kept back.
 tf.config.list_physical_devices()
 
+# Gradients go to the other workers in packs of at least so many bytes, those of the last layers
+# first, so that they are under way while those of the first layers, which take longest, are
+# computed. With all in one pack, two workers with a core each train 5 to 10 % fewer examples a
+# second.
+_BYTES_PER_PACK = 1 << 20
+
 
 def strategy_for(name: str) -> tf.distribute.Strategy:
     """Makes the strategy that --strategy names, before TensorFlow computes anything.
@@ -26,7 +32,11 @@ def strategy_for(name: str) -> tf.distribute.Strategy:
     """
     cluster.check(name)
     if cluster.is_multi_worker(name):
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        strategy = tf.distribute.MultiWorkerMirroredStrategy(
+            communication_options=tf.distribute.experimental.CommunicationOptions(
+                bytes_per_pack=_BYTES_PER_PACK
+            )
+        )
         # Each worker gets as many batches as the others, so they need not ask one another before
         # each whether there is one.
         strategy.extended.experimental_enable_get_next_as_optional = False
