@@ -56,7 +56,9 @@ def write(info: DatasetInfo, contents: Contents, destination: str) -> str:
 
 
 def _pictures(info: DatasetInfo, contents: Contents) -> dict[str, bytes]:
-    """Returns {subject: PNG}, in the order of the card."""
+    """Returns {subject: PNG}, in the order of the card; nothing where no record has a label."""
+    if not contents.num_examples:
+        return {}
     poster = POSTER_CLASS_SHARES if set(info.class_names) == set(POSTER_CLASS_SHARES) else None
     found = {
         "listens": plots.listens(info, contents),
@@ -166,15 +168,16 @@ def _limits(info: DatasetInfo, contents: Contents) -> Iterator[str]:
         "Listens are a running total on one site: a track that has been there for longer has had "
         "more time to collect them, and its listeners stand for no others."
     )
-    genres = by_class(contents.genres, len(info.class_names)).values()
-    totals = [sum(column) for column in zip(*genres, strict=True)]
-    by_genre = tables.percent(sum(map(max, genres)) / contents.num_examples)
-    majority = tables.percent(max(totals) / contents.num_examples)
-    yield (
-        f"The genre alone tells something: whoever answers each genre's commonest class is right "
-        f"for {by_genre} of these examples, and the commonest class of all for {majority}. What a "
-        "network adds begins there."
-    )
+    if contents.num_examples:
+        genres = by_class(contents.genres, len(info.class_names)).values()
+        totals = [sum(column) for column in zip(*genres, strict=True)]
+        by_genre = tables.percent(sum(map(max, genres)) / contents.num_examples)
+        majority = tables.percent(max(totals) / contents.num_examples)
+        yield (
+            f"The genre alone tells something: whoever answers each genre's commonest class is "
+            f"right for {by_genre} of these examples, and the commonest class of all for "
+            f"{majority}. What a network adds begins there."
+        )
     if leaking := contents.artists_in_two_splits:
         yield (
             f"{leaking:,} artists are heard in two splits, so test accuracy gains by leakage: a "

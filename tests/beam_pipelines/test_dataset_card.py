@@ -1,5 +1,6 @@
 """The data card: it shows itself wherever it lies, and says what the catalogue and shards say."""
 
+import pathlib
 import random
 import re
 import urllib.parse
@@ -10,7 +11,10 @@ import pytest
 
 from beam_pipelines.card import contents, data_card
 from beam_pipelines.card.contents import Contents
+from beam_pipelines.stream import written_generation
 from common import dataset_reader
+from common.dataset_config import DatasetConfig
+from configs import dataset_artist
 from tests.beam_pipelines.test_build_dataset import examples_by_tensorflow
 from tests.support.commands import assert_refused, build, files_of, read_csv, run_module
 
@@ -146,6 +150,16 @@ def test_any_values_make_a_card(dataset_dir, tmp_path, largest, genres):
     assert len(found) <= 21
     assert all(len(row) == 6 for row in found)
     assert ("dataset_card-years.png" in text) == bool(years)
+
+
+def test_a_stream_that_has_just_begun_has_a_card(tmp_path):
+    config = DatasetConfig.from_dict(dataset_artist.get_config().to_dict())
+    written_generation.begin_dataset(str(tmp_path), config)
+    info = dataset_reader.load_dataset_info(str(tmp_path))
+    held = contents.read(info, str(tmp_path))
+    text = pathlib.Path(data_card.write(info, held, str(tmp_path))).read_text()
+    assert [row[1] for row in table_below(text, "Classes")] == ["0", "0", "0"]
+    assert "![" not in text and not list(tmp_path.glob("*.png"))
 
 
 HOSTILE = [
