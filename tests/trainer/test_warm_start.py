@@ -351,3 +351,28 @@ def test_two_workers_begin_with_the_same_weights(made, sources, tmp_path):
     result = run_module("trainer.launch", "--workers=2", "--", *flags)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.count(f"warm start from {source} (") == 2
+
+
+def test_only_a_version_of_its_own_keeps_a_training_from_its_export(
+    made, sources, tmp_path, monkeypatch, capsys
+):
+    """One that was stopped before its export goes on to it, whatever others have released there."""
+    folder, info = made
+    model_dir, exported, _ = sources[POSTER.network.architecture]
+    shutil.copytree(exported, tmp_path / "1")
+    session = session_of(POSTER, info, folder, model_dir)
+    session._console = Console()
+    asked = []
+    monkeypatch.setattr(export, "write_candidate", lambda *_, **how: asked.append(how["name"]))
+    monkeypatch.setattr(export, "verify_and_release", lambda *_, **__: f"{tmp_path}/2")
+
+    assert session.export(str(tmp_path), unless_exported=True)  # with weights of its own
+    assert asked == [export_folder.candidate_of(str(model_dir))]
+    assert f"exported: {tmp_path}/2" in capsys.readouterr().out
+
+    model_folder.restore_best(str(model_dir), session.trainer.model)
+    (tmp_path / "3").mkdir()
+    (tmp_path / "3/saved_model.pb").touch()  # newer, and damaged
+    assert session.export(str(tmp_path), unless_exported=True)
+    assert len(asked) == 1
+    assert f"exported before: {tmp_path}/1" in capsys.readouterr().out

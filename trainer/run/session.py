@@ -11,7 +11,7 @@ import tensorflow as tf
 from absl import logging
 
 from common import export_folder, files
-from common.errors import require
+from common.errors import UserFacingError, require
 from trainer.data import damaged_records, input_stages
 from trainer.evaluation import metrics, plots, report
 from trainer.evaluation.epochs import EpochMetrics, best_epoch
@@ -373,14 +373,12 @@ class Session:
 
         Args:
             export_dir: where the versions lie.
-            unless_exported: leaves it at the newest version, if there is one.
+            unless_exported: leaves it at the version that it was exported as, if there is one.
         """
         if not self.is_chief:
             return True
-        versions = export_folder.versions(export_dir)
-        if unless_exported and versions:
-            newest = files.join(export_dir, str(versions[-1]))
-            self._console.print(f"exported before: {newest}")
+        if unless_exported and (before := self._exported_before(export_dir)) is not None:
+            self._console.print(f"exported before: {before}")
             return True
         if self._stop_asked():
             return self._stop_before_export()
@@ -405,6 +403,27 @@ class Session:
             return self._stop_before_export()
         self._console.print(f"exported: {exported}")
         return True
+
+    def _exported_before(self, export_dir: str) -> str | None:
+        """Returns the newest version that has the network's weights, None where none has.
+
+        Other trainings release their versions into the same folder.
+        """
+        weights = {weight.path: np.array(weight) for weight in self.trainer.model.weights}
+        fingerprint = self.trainer.info.fingerprint
+        for version in reversed(export_folder.versions(export_dir)):
+            path = files.join(export_dir, str(version))
+            # One that can't be read is another's, or has to be exported again.
+            with contextlib.suppress(UserFacingError):
+                if export_folder.load_info(path).dataset_fingerprint != fingerprint:
+                    continue
+                there = warm_start.by_name(warm_start.read(path), self.trainer)
+                if all(
+                    name in there and np.array_equal(there[name], values)
+                    for name, values in weights.items()
+                ):
+                    return path
+        return None
 
     def _stop_before_export(self) -> bool:
         self._console.print("stopped as asked, before the export; the same command goes on")
