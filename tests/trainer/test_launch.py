@@ -47,6 +47,10 @@ def test_the_chief_of_tf_config(monkeypatch):
         tf_config({"worker": ["a:1"]}, index=1),
         tf_config({"worker": ["a:1"]}, job="chief"),
         tf_config({"worker": ["a:1"], "ps": ["b:1"]}),
+        tf_config({"worker": ["a:1"]}, index=-1),
+        tf_config({"worker": "a:1"}),
+        tf_config({"worker": ["a", "b:1"]}),
+        tf_config({"worker": ["a:1", "b:70000"]}),
     ],
 )
 def test_an_impossible_tf_config(text):

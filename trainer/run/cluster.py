@@ -37,7 +37,8 @@ def workers_of(tf_config: str) -> int:
     """Returns how many workers a TF_CONFIG names, 0 if it is empty.
 
     Raises:
-        UserFacingError: it is not JSON, or has other tasks than a chief and workers.
+        UserFacingError: it is not JSON, or has other tasks than a chief and workers, or addresses
+            that are not `host:port`.
     """
     if not tf_config:
         return 0
@@ -46,16 +47,28 @@ def workers_of(tf_config: str) -> int:
         cluster = values.get("cluster", {})
         counts = {job: len(addresses) for job, addresses in cluster.items()}
         task = values.get("task", {})
-        named = not counts or int(task["index"]) < counts[task["type"]]
+        named = not counts or 0 <= int(task["index"]) < counts[task["type"]]
     except (ValueError, AttributeError, TypeError, KeyError) as error:
         raise UserFacingError(f"TF_CONFIG can't be read ({error!r}): {tf_config[:200]}") from None
     require(named, f"TF_CONFIG: its task is none of its cluster: {tf_config[:200]}")
-    for job in counts:
+    for job, addresses in cluster.items():
         require(
             job in ("chief", "worker"),
             f"TF_CONFIG: a task {job}; chief and worker are those that train",
         )
+        for address in addresses:
+            require(
+                _is_address(address), f"TF_CONFIG: {job} {address!r} is no address; it is host:port"
+            )
     return sum(counts.values())
+
+
+def _is_address(address: object) -> bool:
+    """Returns whether it is `host:port`, which the workers meet at."""
+    if not isinstance(address, str):
+        return False
+    host, _, port = address.rpartition(":")
+    return bool(host) and port.isascii() and port.isdecimal() and 0 < int(port) < 1 << 16
 
 
 def is_chief_here(strategy: str) -> bool:
