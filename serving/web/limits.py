@@ -1,6 +1,7 @@
 """The server's limits, in one place: each field is a flag, with its help in `serving.app`."""
 
 import dataclasses
+import math
 
 from common.errors import require
 
@@ -36,7 +37,7 @@ class Limits:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            require(value > 0, f"--{field.name}: {value} is not above 0")
+            require(0 < value < math.inf, f"--{field.name}: {value} is not a finite number above 0")
 
     @property
     def max_upload(self) -> int:

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import math
 import time
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from starlette.requests import Request
 
 from common import rejection
+from common.errors import UserFacingError
 from serving.web import service
 from serving.web.limits import Limits, Refusal
 from serving.web.upload import Uploads, uploaded_of_json
@@ -203,3 +205,11 @@ def test_the_headers_of_a_part_are_bounded():
 
 def test_every_reason_for_a_rejection_has_its_advice():
     assert service.ADVICE.keys() == {*rejection.REASONS, *rejection.UNDECODABLE_CODES}
+
+
+@pytest.mark.parametrize("value", [0, -1, math.inf, math.nan])
+def test_limits_that_are_none(value):
+    """An endless --max_upload_mb is no number of bytes, and made every upload a bug."""
+    for name in ("max_seconds", "max_upload_mb"):
+        with pytest.raises(UserFacingError, match=f"--{name}: {value} is not a finite number"):
+            Limits(**{name: value})
