@@ -531,10 +531,10 @@ def atomic_file(folder: str, name: str) -> Iterator[BinaryIO]:
             # Else a power cut may leave the name without what was written.
             file.flush()
             os.fsync(file.fileno())
+        os.replace(join(folder, temporary), path)
     except BaseException:
         delete(folder, [temporary])
         raise
-    os.replace(join(folder, temporary), path)
 
 
 @contextlib.contextmanager

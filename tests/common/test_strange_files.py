@@ -1,4 +1,4 @@
-"""What is no file of bytes, or does not answer, where a file is read."""
+"""What is no file of bytes, or does not answer, where a file is read or written."""
 
 import contextlib
 import errno
@@ -66,3 +66,10 @@ def test_a_disk_that_does_not_answer(tmp_path, monkeypatch):
 def test_errors_come_through_the_limit_of_time(tmp_path):
     with pytest.raises(FileNotFoundError):
         files.read_bytes(str(tmp_path / "none"), seconds=60)
+
+
+def test_a_name_that_is_taken_by_a_folder_leaves_nothing(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError):
+        files.write_atomically(str(tmp_path), "folder", b"bytes")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
