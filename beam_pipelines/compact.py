@@ -11,6 +11,7 @@ from absl import flags
 
 from beam_pipelines.stream import compaction, run
 from common import command, dataset_reader, lock
+from common.errors import require
 
 _DATASET_DIR = flags.DEFINE_string("dataset_dir", None, "The dataset that grows.", required=True)
 _REMOVE_REPLACED = flags.DEFINE_bool(
@@ -22,7 +23,8 @@ _REMOVE_REPLACED = flags.DEFINE_bool(
 _FORCE_UNLOCK = flags.DEFINE_bool("force_unlock", False, lock.FORCE_UNLOCK)
 
 
-def main(_: list[str]) -> None:
+def main(argv: list[str]) -> None:
+    require(len(argv) == 1, f"{' '.join(argv[1:])}: flags only, such as --dataset_dir=dataset")
     dataset_dir = _DATASET_DIR.value.rstrip("/")
     dataset_reader.first_info(dataset_dir)  # else the lock would make a folder
     with lock.hold(dataset_dir, force=_FORCE_UNLOCK.value):

@@ -8,6 +8,7 @@ DataflowRunner  Google Cloud; its workers install the package from this checkout
 """
 
 import atexit
+import itertools
 import logging
 import os
 import pathlib
@@ -63,8 +64,13 @@ def options(arguments: list[str], *, extra: str = "worker") -> PipelineOptions:
         extra: of the package, which workers of Dataflow install.
 
     Raises:
-        UserFacingError: a flag is neither the command's nor Beam's, or the engine can't run so.
+        UserFacingError: a flag is neither the command's nor Beam's, something is no flag, or the
+            engine can't run so.
     """
+    for before, word in itertools.pairwise(["", *arguments]):
+        # Beam takes the value of a flag after a space as well, and passes over any other word.
+        if not word.startswith("-") and (not before.startswith("--") or "=" in before):
+            raise UserFacingError(f"{word}: flags only, such as --runner=PrismRunner")
     # It says in lines of its own what is refused below, and where it starts Flink or Prism.
     for module in ("options.pipeline_options", "utils.subprocess_server"):
         logging.getLogger(f"apache_beam.{module}").setLevel(logging.ERROR)

@@ -10,7 +10,7 @@ from absl import flags
 
 from beam_pipelines.card import contents, summary
 from common import command, dataset_reader, files
-from common.errors import UserFacingError
+from common.errors import UserFacingError, require
 
 _DATASET_DIR = flags.DEFINE_string(
     "dataset_dir", None, "Where build_dataset put the dataset.", required=True
@@ -33,7 +33,8 @@ def write(path: str, writer: Callable[[str], str]) -> str:
         raise UserFacingError(f"{path}: can't be written ({error.strerror or error})") from None
 
 
-def main(_: list[str]) -> None:
+def main(argv: list[str]) -> None:
+    require(len(argv) == 1, f"{' '.join(argv[1:])}: flags only, such as --verify")
     dataset_dir = _DATASET_DIR.value.rstrip("/")
     info = dataset_reader.load_dataset_info(dataset_dir, check_shards_of=())
     print(summary.table(info))

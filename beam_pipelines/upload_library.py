@@ -13,7 +13,7 @@ from beam_pipelines.upload import transfer
 from beam_pipelines.upload.library_files import open_library
 from beam_pipelines.upload.progress import Progress
 from common import command
-from common.errors import UserFacingError
+from common.errors import UserFacingError, require
 
 _SOURCE = flags.DEFINE_string(
     "source", None, "A folder, such as fma_small, or a zip of one.", required=True
@@ -23,7 +23,8 @@ _DESTINATION = flags.DEFINE_string(
 )
 
 
-def main(_: list[str]) -> None:
+def main(argv: list[str]) -> None:
+    require(len(argv) == 1, f"{' '.join(argv[1:])}: flags only, such as --source=fma_small")
     with open_library(_SOURCE.value) as library:
         bucket, prefix = transfer.open_bucket(_DESTINATION.value)
         with Progress(library.files) as progress:

@@ -7,7 +7,8 @@ import pytest
 from apache_beam.options.pipeline_options import PortableOptions
 
 from beam_pipelines import engines
-from tests.support.commands import assert_refused, build, counted, files_of
+from common.errors import UserFacingError
+from tests.support.commands import assert_refused, build, counted, files_of, run_module
 from tests.support.paths import ROOT
 
 SPLIT = "--config.split_sizes=(0.5,0.25,0.25)"
@@ -97,6 +98,22 @@ def test_a_job_on_prism_may_take_longer_than_a_request():
         for flags in (given[:1], given)
     ]
     assert seconds[0] > 365 * 86_400 and seconds[1] == 7
+
+
+def test_words_that_are_no_flags_are_refused():
+    """Beam passes over them, as over the `true` that is left of `--overwrite true`."""
+    assert engines.options(["--direct_num_workers", "3"]).get_all_options()["runner"]
+    for arguments in (["true"], ["--direct_num_workers=3", "config.salt=other"]):
+        with pytest.raises(UserFacingError, match=f"^{arguments[-1]}: flags only"):
+            engines.options(arguments)
+
+
+@pytest.mark.parametrize("command", ["inspect_dataset", "compact", "upload_library"])
+def test_a_command_without_an_engine_takes_flags_only(command):
+    needed = {"upload_library": ["--source=a", "--destination=gs://b"]}
+    flags = needed.get(command, ["--dataset_dir=none"])
+    result = run_module(f"beam_pipelines.{command}", *flags, "verify")
+    assert_refused(result, "verify: flags only")
 
 
 @pytest.mark.parametrize(
