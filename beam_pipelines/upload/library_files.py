@@ -83,7 +83,8 @@ def open_library(source: str) -> Iterator[Library]:
                 f"{source}: neither a folder nor a whole zip ({error}); is the download complete?"
             ) from None
         except OSError as error:
-            raise UserFacingError(f"{source}: can't be read ({error.strerror or error})") from None
+            path = error.filename or source
+            raise UserFacingError(f"{path}: can't be read ({error.strerror or error})") from None
         yield _checked(source, *found)
 
 
@@ -117,9 +118,17 @@ def _is_hidden(name: str) -> bool:
 
 
 def _files_in_folder(folder: pathlib.Path) -> tuple[list[LibraryFile], int]:
-    """Lists the files below a folder, and links to files; counts the others that lie there."""
+    """Lists the files below a folder, and links to files; counts the others that lie there.
+
+    Raises:
+        OSError: a folder can't be read, which without a word would not be uploaded.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
     files, left_out = [], 0
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=refuse):
         left_out += sum(os.path.islink(os.path.join(parent, name)) for name in folders)
         for name in names:
             path = pathlib.Path(parent, name)

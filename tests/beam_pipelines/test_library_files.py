@@ -1,6 +1,7 @@
 """What of a folder or a zip is handed on, and what is refused."""
 
 import concurrent.futures
+import errno
 import os
 import random
 import zipfile
@@ -119,6 +120,22 @@ def test_what_no_library_is_like_is_refused(tmp_path):
         contents(tmp_path / "nothing")
     with pytest.raises(UserFacingError, match="no such folder or zip"):
         contents(tmp_path / "none")
+
+
+def test_a_folder_that_can_not_be_read_is_not_passed_over(tmp_path, monkeypatch):
+    for name in ("open", "closed"):
+        (tmp_path / "music" / name).mkdir(parents=True)
+        (tmp_path / "music" / name / "a.mp3").write_bytes(b"x")
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)  # root may read all
+    with pytest.raises(UserFacingError, match=r"music/closed: can't be read \(Permission denied\)"):
+        contents(tmp_path / "music")
 
 
 def test_an_upload_without_credentials_is_one_line(tmp_path):
