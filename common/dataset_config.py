@@ -2,9 +2,10 @@
 
 import dataclasses
 import json
+import typing
 from typing import Any
 
-from common.config import config_of
+from common.config import config_of, misfit
 from common.errors import require
 from common.inputs import Inputs
 from common.popularity import POPULARITIES
@@ -38,6 +39,15 @@ class DatasetConfig:
     popularity: str = "listens"
 
     def __post_init__(self) -> None:
+        # How many split_sizes there are is checked below.
+        kinds = typing.get_type_hints(DatasetConfig) | {"split_sizes": tuple[float, ...]}
+        for name, kind in kinds.items():
+            value = getattr(self, name)
+            require(
+                misfit(value, kind, name=name) is None,
+                f"config.{name}: {value!r} is not a possible value; configs/dataset_artist.py has "
+                "one that is",
+            )
         require(
             self.subset in SUBSETS,
             f"config.subset: {self.subset!r} is none of {', '.join(SUBSETS)}",
@@ -66,8 +76,8 @@ class DatasetConfig:
             edges = getattr(self, name)
             require(list(edges) == sorted(set(edges)), f"config.{name}: {edges} do not rise")
         require(
-            len(set(self.class_names)) == len(self.class_names),
-            f"config.class_names: {self.class_names} are not all different",
+            all(self.class_names) and len(set(self.class_names)) == len(self.class_names),
+            f"config.class_names: {self.class_names} are not all different names",
         )
         require(
             all(0 < quantile < 1 for quantile in self.quantiles),

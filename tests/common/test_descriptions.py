@@ -2,15 +2,18 @@
 
 import copy
 import json
+import math
 from typing import Any
 
 import pytest
 
 from common import dataset_reader, records
+from common.dataset_config import DatasetConfig
 from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError
 from common.generations import Manifest
 from common.model_info import ModelInfo
+from configs import dataset_artist
 from tests.fuzz.targets import MODEL, a_manifest, an_info
 
 DEEP = "[" * 200_000
@@ -88,6 +91,25 @@ def test_a_dataset_that_is_none(what):
     text = json.dumps(changed(an_info(), *WRONG_DATASET[what]))
     with pytest.raises(UserFacingError, match="some info: "):
         DatasetInfo.from_json(text, name="some info")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("class_names", (1, 2, 3)),
+        ("class_names", ("", "medium", "high")),  # which no model may have
+        ("split_sizes", (0.8, "a", 0.1)),
+        ("split_sizes", (0.8, 0.2)),
+        ("thresholds", ("a", "b")),
+        ("clips_per_track", -1),
+        ("min_seconds", math.inf),
+        ("silence_dbfs", math.nan),
+    ],
+)
+def test_a_config_that_no_description_may_have_is_refused_at_once(key, value):
+    values = dataset_artist.get_config().to_dict()
+    with pytest.raises(UserFacingError, match=f"^config.{key}: "):
+        DatasetConfig.from_dict(values | {key: value})
 
 
 @pytest.mark.parametrize("what", WRONG_MODEL)
