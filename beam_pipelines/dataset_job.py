@@ -199,22 +199,28 @@ def finish(job: Job, thresholds: tuple[float, ...], totals: Totals) -> None:
     """Writes `rejected.jsonl` and, last, `dataset_info.json`.
 
     Raises:
-        UserFacingError: more tracks were rejected than the job allows.
+        UserFacingError: more tracks were rejected than the job allows, or none is left.
     """
     output_folder.write_rejected(job.output_dir, totals.rejected)
     info = describe(job, thresholds, totals)
     num_rejected = sum(info.rejected.values())
     num_tracks = num_rejected + sum(shard.num_tracks for shard in totals.shards)
-    too_few = not info.num_examples or num_rejected > job.max_reject_fraction * num_tracks
-    if too_few and not job.is_generation:
+    too_many = num_rejected > job.max_reject_fraction * num_tracks
+    if (too_many or not info.num_examples) and not job.is_generation:
         output_folder.end_unfinished(job.output_dir)
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in info.rejected.items())
+        listed = files.join(job.output_dir, dataset_info.REJECTED_FILE)
+        if not info.num_examples:
+            raise UserFacingError(
+                f"no track could be used: {num_rejected:,} were rejected ({reasons or 'none'}), "
+                f"{info.missing_audio:,} have no file in {job.audio_dir}; {listed} lists those "
+                "that were rejected. With --retry_rejected the same command tries all again"
+            )
         raise UserFacingError(
             f"{num_rejected:,} of {num_tracks:,} tracks were rejected ({reasons}), more than "
             f"--max_reject_fraction={job.max_reject_fraction:g} allows; they are listed in "
-            f"{files.join(job.output_dir, dataset_info.REJECTED_FILE)}. With a larger "
-            "fraction the same command takes the rest; with --retry_rejected it tries them "
-            "again"
+            f"{listed}. With a larger fraction the same command takes the rest; with "
+            "--retry_rejected it tries them again"
         )
     output_folder.write_info(job.output_dir, info)
 

@@ -12,10 +12,13 @@ import time
 
 import pytest
 
-from beam_pipelines import output_folder
+from beam_pipelines import dataset_job, output_folder
+from beam_pipelines.written_shard import ShardSummary
 from common import dataset_reader
+from common.dataset_config import DatasetConfig
 from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError
+from configs import dataset_artist
 from tests.fuzz.targets import an_info
 from tests.support import processes
 from tests.support.commands import IN_MEMORY, assert_refused, build, counted, files_of
@@ -209,6 +212,44 @@ def test_what_was_mended_after_too_many_rejects_is_tried_again(library, tmp_path
     whole = build(library.tracks_csv, audio, tmp_path / "at once", SPLIT)
     assert whole.returncode == 0, whole.stderr
     assert files_of(out) == files_of(tmp_path / "at once")
+
+
+def test_a_job_that_leaves_no_clip_says_why(tmp_path):
+    """Whatever --max_reject_fraction allows, which is not to blame then."""
+    nothing = ShardSummary(
+        split="train",
+        file="train.tfrecord-00000-of-00001",
+        num_examples=0,
+        bytes=0,
+        sha256="",
+        label_counts=(0, 0, 0),
+        num_tracks=0,
+        missing_audio=2,
+        rejected={"silent": 3},
+    )
+    job = dataset_job.Job(
+        config=DatasetConfig.from_dict(dataset_artist.get_config().to_dict()),
+        tracks_csv="tracks.csv",
+        catalog_sha256="",
+        audio_dir="music",
+        output_dir=str(tmp_path),
+        work=output_folder.Work(output_folder.Mode.NEW),
+        run_id="one",
+        max_reject_fraction=1.0,
+    )
+    totals = dataset_job.Totals(
+        shards=[nothing],
+        rejected=[],
+        artists_in_split={},
+        leaking_groups={},
+        statistics=[],
+        most_frequent={},
+    )
+    with pytest.raises(UserFacingError) as raised:
+        dataset_job.finish(job, job.config.thresholds, totals)
+    line = str(raised.value)
+    assert "3 were rejected (3 silent), 2 have no file in music" in line
+    assert "max_reject_fraction" not in line
 
 
 @pytest.mark.integration
