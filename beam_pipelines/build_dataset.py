@@ -22,7 +22,7 @@ from beam_pipelines.card import summary
 from common import catalogue, command, dataset_reader, files, generations, lock
 from common.dataset_config import SUBSETS, DatasetConfig
 from common.dataset_info import DatasetInfo
-from common.errors import UserFacingError
+from common.errors import UserFacingError, require
 from common.inputs import Inputs
 
 _CONFIG = command.define_config("configs/dataset_artist.py")
@@ -129,6 +129,11 @@ def job_of_flags() -> Iterator[dataset_job.Job]:
 
     Inside the block no other run gets into its folder.
     """
+    require(
+        not (_OVERWRITE.value and _RETRY_REJECTED.value),
+        "--overwrite makes all of the dataset anew, --retry_rejected keeps what is good of it; "
+        "give one of them",
+    )
     values = command.config_values(_CONFIG)
     config = DatasetConfig.from_dict(values | ({"subset": _SUBSET.value} if _SUBSET.value else {}))
     paths = {

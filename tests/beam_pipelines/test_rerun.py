@@ -252,6 +252,12 @@ def test_a_job_that_leaves_no_clip_says_why(tmp_path):
     assert "max_reject_fraction" not in line
 
 
+def test_a_dataset_is_not_replaced_where_it_is_to_be_tried_again(tmp_path):
+    flags = ("--overwrite", "--retry_rejected")
+    result = build("tracks.csv", "music", tmp_path / "out", *flags)
+    assert_refused(result, "--overwrite", "--retry_rejected", "give one of them")
+
+
 @pytest.mark.integration
 @pytest.mark.parametrize("flags", [["--retry_rejected"], []])
 def test_a_killed_retry_goes_on(dataset_dir, library, tmp_path, flags):
