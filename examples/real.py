@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from common import command, dataset_info, dataset_reader, tables
 from common.dataset_info import DatasetInfo
 from common.errors import UserFacingError
-from examples import real_baselines, real_table
+from examples import real_baselines, real_pictures, real_table
 
 _PICTURES = flags.DEFINE_string("pictures", "../shared/fma_pictures", "An .npz, or a folder.")
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", "build/real", "Where everything goes.")
@@ -76,9 +76,9 @@ def train_flags(network: str) -> list[str]:
 
 
 def make_dataset(protocol: str, dataset_dir: pathlib.Path) -> None:
-    """Makes the dataset of a protocol, unless it is there."""
+    """Makes the dataset of a protocol, unless it is there; UserFacingError for other pictures'."""
     if (dataset_dir / dataset_info.FILE_NAME).exists():
-        return
+        return real_pictures.require_made_of(_PICTURES.value, str(dataset_dir))
     run(
         "examples.real_pictures",
         f"--pictures={_PICTURES.value}",

@@ -24,6 +24,7 @@ from beam_pipelines import clip_record, splits_and_shards
 from common import (
     command,
     dataset_info,
+    dataset_reader,
     files,
     hashing,
     input_statistics,
@@ -76,9 +77,7 @@ def read(path: str) -> Pictures:
     Raises:
         UserFacingError: there are none, or what is there is something else.
     """
-    place = pathlib.Path(path)
-    paths = sorted(place.glob("*.npz")) if place.is_dir() else [place]
-    require(bool(paths), f"{path}: no .npz file in this folder")
+    paths = _files_of(path)
     parts = [_read_file(file) for file in paths]
     names = {tuple(map(str, part["echonest_names"])) for part in parts}
     require(len(names) == 1, f"{path}: the files have different echonest_names")
@@ -88,23 +87,43 @@ def read(path: str) -> Pictures:
     }
     twice = [number for number, count in Counter(joined["track_id"].tolist()).items() if count > 1]
     require(not twice, f"{path}: track {twice[:1]} stands there twice")
-    digest = hashlib.sha256()
-    for file in paths:
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
     return Pictures(
         levels=joined["levels"],
         tracks=[_track(joined, row) for row in range(len(joined["track_id"]))],
         numbers=numbers,
-        sha256=digest.hexdigest(),
+        sha256=_sha256_of(paths),
     )
+
+
+def require_made_of(path: str, dataset_dir: str) -> None:
+    """Raises UserFacingError unless the dataset in a folder is one of the pictures at a path."""
+    require(
+        dataset_reader.first_info(dataset_dir).catalog_sha256 == _sha256_of(_files_of(path)),
+        f"{dataset_dir}: made of other pictures than {path}; remove it and what was trained on it, "
+        "or take another --output_dir",
+    )
+
+
+def _files_of(path: str) -> list[pathlib.Path]:
+    place = pathlib.Path(path)
+    paths = sorted(place.glob("*.npz")) if place.is_dir() else [place]
+    require(bool(paths), f"{path}: no .npz file in this folder")
+    for file in paths:
+        require(file.exists(), f"{file}: no such file; --pictures is an .npz or a folder")
+    return paths
+
+
+def _sha256_of(paths: list[pathlib.Path]) -> str:
+    digest = hashlib.sha256()
+    for file in paths:
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def _read_file(path: pathlib.Path) -> dict[str, NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in _KEYS}
-    except FileNotFoundError:
-        raise UserFacingError(f"{path}: no such file; --pictures is an .npz or a folder") from None
     except (KeyError, ValueError, OSError, EOFError) as error:
         raise UserFacingError(f"{path}: not such pictures ({error})") from None
     for key, (kind, dimensions) in _KEYS.items():

@@ -54,6 +54,15 @@ def dataset_of(arrays, folder, *, split_by="track"):
     return info, examples
 
 
+def test_a_dataset_is_not_taken_for_one_of_other_pictures(tmp_path):
+    arrays = made_arrays()
+    dataset_of(arrays, tmp_path)
+    real_pictures.require_made_of(str(tmp_path), str(tmp_path / "dataset"))
+    np.savez(tmp_path / "pictures.npz", **(arrays | {"listens": arrays["listens"] + 1}))
+    with pytest.raises(UserFacingError, match="dataset: made of other pictures than"):
+        real_pictures.require_made_of(str(tmp_path), str(tmp_path / "dataset"))
+
+
 def test_records_hold_what_the_file_says(tmp_path):
     arrays = made_arrays()
     info, examples = dataset_of(arrays, tmp_path)
