@@ -59,6 +59,10 @@ class Watch:
 def check(path: str) -> None:
     """Raises UserFacingError unless metrics can be written to a path."""
     require(
+        bool(os.path.basename(path)) and not os.path.isdir(path),
+        f"--metrics_file={path}: a folder; give the path of a file in it, such as stream.prom",
+    )
+    require(
         files.folder_exists(os.path.dirname(path) or "."),
         f"--metrics_file={path}: no such folder",
     )

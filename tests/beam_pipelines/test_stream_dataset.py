@@ -494,6 +494,8 @@ def test_commands_with_labels_that_come_later(tmp_path, library, monkeypatch):
         ("--labels=never", "--labels=never: value should be one of"),
         ("--audio_dir=none", "none: no such folder"),
         ("--metrics_file=none/stream.prom", "--metrics_file=none/stream.prom: no such folder"),
+        ("--metrics_file=docs", "--metrics_file=docs: a folder"),
+        ("--metrics_file=docs/", "--metrics_file=docs/: a folder"),
         ("--config.tresholds=(1,2)", "tresholds"),
     ],
 )
