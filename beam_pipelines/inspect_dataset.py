@@ -4,6 +4,7 @@ python -m beam_pipelines.inspect_dataset --dataset_dir=dataset --output=sheet.pn
     --card=dataset --verify
 """
 
+import os
 from collections.abc import Callable
 
 from absl import flags
@@ -52,7 +53,7 @@ def main(argv: list[str]) -> None:
     from beam_pipelines.card import data_card, plots
 
     def sheet(path: str) -> str:
-        folder, _, name = path.rpartition("/")
+        folder, name = os.path.split(path)
         files.write_atomically(folder or ".", name, plots.contact_sheet(info, held))
         return path
 

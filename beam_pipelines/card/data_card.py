@@ -5,6 +5,7 @@ editor and in a bucket's folder. The same dataset gives the same bytes.
 """
 
 import json
+import os
 import re
 import urllib.parse
 from collections.abc import Iterator
@@ -42,7 +43,7 @@ def write(info: DatasetInfo, contents: Contents, destination: str) -> str:
     """
     path = destination.rstrip("/")
     path = path if path.endswith(".md") else files.join(path, CARD_FILE)
-    folder, _, name = path.rpartition("/")
+    folder, name = os.path.split(path)
     folder = folder or "."
     files.make_folder(folder)  # before the pictures, which take longer than a refusal
     pictures = {

@@ -18,6 +18,7 @@ from configs import dataset_artist
 from tests.beam_pipelines.test_build_dataset import examples_by_tensorflow
 from tests.support.commands import assert_refused, build, files_of, read_csv, run_module
 
+CONFIG = DatasetConfig.from_dict(dataset_artist.get_config().to_dict())
 PICTURES = ("classes", "genres", "listens", "spectrograms", "years")
 
 
@@ -153,13 +154,25 @@ def test_any_values_make_a_card(dataset_dir, tmp_path, largest, genres):
 
 
 def test_a_stream_that_has_just_begun_has_a_card(tmp_path):
-    config = DatasetConfig.from_dict(dataset_artist.get_config().to_dict())
-    written_generation.begin_dataset(str(tmp_path), config)
+    written_generation.begin_dataset(str(tmp_path), CONFIG)
     info = dataset_reader.load_dataset_info(str(tmp_path))
     held = contents.read(info, str(tmp_path))
     text = pathlib.Path(data_card.write(info, held, str(tmp_path))).read_text()
     assert [row[1] for row in table_below(text, "Classes")] == ["0", "0", "0"]
     assert "![" not in text and not list(tmp_path.glob("*.png"))
+
+
+def test_a_card_may_lie_in_the_root_folder(tmp_path, monkeypatch):
+    """As in a container; it must not go to the working directory instead."""
+    written_generation.begin_dataset(str(tmp_path), CONFIG)
+    info = dataset_reader.load_dataset_info(str(tmp_path))
+    held = contents.read(info, str(tmp_path))
+    written = []
+    monkeypatch.setattr(
+        data_card.files, "write_atomically", lambda folder, name, _: written.append((folder, name))
+    )
+    assert data_card.write(info, held, "/card.md") == "/card.md"
+    assert written == [("/", "card.md")]
 
 
 HOSTILE = [
