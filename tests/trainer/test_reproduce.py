@@ -14,7 +14,10 @@ from common import command, dataset_reader
 from common.errors import UserFacingError
 from tests.support.commands import assert_refused, run_module, start_module
 from trainer import reproduce
+from trainer.evaluation import metrics
+from trainer.evaluation.epochs import EpochMetrics
 from trainer.experiments import results
+from trainer.run import model_folder
 from trainer.train_config import TrainConfig
 
 PARAMETERS = {
@@ -105,6 +108,51 @@ def test_the_figures_are_those_of_the_files(training, model_dir, tmp_path):
     assert network["trainings"][0]["test_accuracy"] == test["accuracy"]
     assert "split_by=artist" in (tmp_path / "results.md").read_text()
     assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_epoch_is_the_one_that_is_kept(tmp_path):
+    epochs = [
+        EpochMetrics(
+            epoch=epoch,
+            loss=1.0,
+            accuracy=epoch / 4,
+            validation_loss=1.0,
+            validation_accuracy=validation,
+            learning_rate=1e-3,
+        )
+        for epoch, validation in ((1, 0.7), (2, 0.6))
+    ]
+    model_folder.write_history(str(tmp_path), epochs)
+    test = metrics.Evaluation(
+        num_examples=4,
+        accuracy=0.5,
+        accuracy_ci95=(0.2, 0.8),
+        balanced_accuracy=0.5,
+        macro_f1=0.5,
+        per_class={},
+        confusion=[],
+        log_loss=1.0,
+        ece=0.0,
+        spearman=None,
+        baselines=metrics.Baselines(majority=0.5, genre=0.5),
+    )
+    model_folder.write_evaluation(str(tmp_path), "test", test)
+    export = tmp_path / "export" / "1"
+    (export / "assets.extra").mkdir(parents=True)
+    (export / "saved_model.pb").touch()
+    (export / "assets.extra" / "model_info.json").write_text('{"num_parameters": 3}')
+    for keep, epoch, accuracies in (("best", 1, (0.25, 0.7)), ("last", 2, (0.5, 0.6))):
+        training = results.Training(
+            network="six_conv_rgb",
+            config=config_of(f"--config.keep={keep}"),
+            dataset_dir="",
+            info=None,
+            name="",
+            model_dir=str(tmp_path),
+        )
+        found = training.measured()
+        assert found["best_epoch"] == epoch
+        assert (found["train_accuracy"], found["validation_accuracy"]) == accuracies
 
 
 def test_seeds_and_two_splits(training, model_dir, tmp_path):

@@ -32,8 +32,9 @@ _SPLIT_IN_WORDS = {
     "official": "FMA's own split, which is by artist",
 }
 _NOTES = """\
-The weights are those of the epoch (`best`) with the highest validation accuracy, and training and
-validation accuracy are of that epoch, training's as it was measured while it trained, with dropout.
+The weights are those of the epoch (`best`) with the highest validation accuracy, or with
+`config.keep=last` of the last. Training and validation accuracy are of that epoch, training's as it
+was measured while it trained, with dropout.
 The interval of the test accuracy is of 95 %, by a bootstrap over the artists of the test split.
 Time is that of the training steps. The poster's figures are of fma_small, its tracks split at
 random, with classes whose thresholds it does not print.
@@ -89,7 +90,7 @@ class Training:
         if exported is None:
             raise UserFacingError(f"{self.model_dir}: no export; train it to the end")
         history = model_folder.read_history(self.model_dir)
-        best = history[best_epoch(history) - 1]
+        best = history[best_epoch(history, self.config.keep) - 1]
         test = model_folder.read_evaluation(self.model_dir, "test")
         throughput = model_folder.read_throughput(self.model_dir)
         return {
