@@ -14,6 +14,7 @@ from common import command
 from common.errors import UserFacingError
 from tests.support.commands import assert_refused, run_module, start_module
 from trainer.experiments import results, search
+from trainer.run import devices
 from trainer.train_config import TrainConfig
 
 SPACE = search.Space(learning_rates=(1e-5, 1e-3), batch_sizes=(4, 8), dropouts=(0.0, 0.5))
@@ -108,6 +109,15 @@ def test_a_space_that_does_not_fit(without_test, tmp_path):
     with pytest.raises(UserFacingError, match=r"--dropouts=0\.5,0\.1: the lowest and the highest"):
         dataclasses.replace(SPACE, dropouts=(0.5, 0.1))
     assert not list(tmp_path.iterdir())
+
+
+def test_workers_are_refused_before_they_are_waited_for(tmp_path, monkeypatch):
+    workers = {"worker": ["localhost:1", "localhost:2"]}
+    place = {"cluster": workers, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(place))
+    monkeypatch.setattr(devices, "strategy_for", lambda name: pytest.fail("waits for worker 1"))
+    with pytest.raises(UserFacingError, match="TF_CONFIG: a sweep is for one process"):
+        sweep(tmp_path, tmp_path, num_trials=1, strategy="auto")
 
 
 def test_refusals(without_test, tmp_path):

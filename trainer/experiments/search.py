@@ -118,11 +118,9 @@ def run(
     Raises:
         UserFacingError: something the user gave does not fit, or no trial came to its end.
     """
+    # First of all, since the strategy would wait for the other workers.
+    require(cluster.num_all_workers() < 2, "TF_CONFIG: a sweep is for one process")
     distribution = devices.strategy_for(strategy)
-    require(
-        cluster.workers_of(os.environ.get("TF_CONFIG", "")) < 2,
-        "TF_CONFIG: a sweep is for one process",
-    )
     info = without_test(dataset_reader.load_dataset_info(dataset_dir, check_shards_of=_SPLITS))
     for name, split in info.splits.items():
         require(split.num_examples > 0, f"{dataset_dir}: the {name} split has no examples")
