@@ -46,7 +46,9 @@ _FEATURES_CSV = flags.DEFINE_list(
     "features_csv", [], "The further tables that the dataset was built with, in the same order; "
     "needed with --tracks_csv, which is proven to be the dataset's."
 )  # fmt: skip
-_RECORDS = flags.DEFINE_integer("records", 16, "Records of each split that are compared.")
+_RECORDS = flags.DEFINE_integer(
+    "records", 16, "Records of each split that are compared.", lower_bound=1
+)
 _CANDIDATE = flags.DEFINE_string(
     "candidate", None, "The name of a candidate in --export_dir, to be released if it passes."
 )

@@ -142,6 +142,11 @@ def test_whatever_stops_the_verification_is_said_and_sets_the_candidate_aside(
     assert_refused(verify(tmp_path, small_dataset_dir), "no exported model")
 
 
+def test_no_records_prove_nothing(tmp_path):
+    for number in (0, -1):  # of which TensorFlow takes none, and all
+        assert_refused(verify(tmp_path, tmp_path, f"--records={number}"), f"--records={number}")
+
+
 def test_numbers_rise(tmp_path):
     for name in (".candidate-a", ".candidate-b", ".candidate-c", "9", "10", "11.bad", ".tmp-x"):
         (tmp_path / name).mkdir()
