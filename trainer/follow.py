@@ -83,6 +83,10 @@ def main(argv: list[str]) -> int:
     require(
         _RELEASE.value is None or not _DRY_RUN.value, "--release and --dry_run exclude each other"
     )
+    require(
+        _ONCE.value or not _MAX_UPDATES.value,
+        f"--max_updates={_MAX_UPDATES.value}: without --once it watches for ever; give both",
+    )
     stop = StopSignal()
     stop.listen()
     try:

@@ -294,5 +294,6 @@ def test_what_can_not_follow_is_refused(tmp_path):
     release = command(tmp_path, "--release=2", "--reason=so", strategy="auto")
     assert_refused(run_module(*release, env={"TF_CONFIG": several}), "--release", "workers")
     assert_refused(run_module(*command(tmp_path, "--once")), "dataset", "no such folder")
+    assert_refused(run_module(*command(tmp_path, "--max_updates=2")), "--max_updates=2", "--once")
     assert_refused(run_module(*command(tmp_path, "--config.follow.replay=1.0")), "follow.replay")
     assert not (tmp_path / "model/updates").exists()
