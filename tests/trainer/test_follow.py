@@ -9,12 +9,14 @@ import time
 
 import pytest
 
-from common import export_folder
+from common import dataset_reader, export_folder
 from common.errors import UserFacingError
 from tests.support import drifting
 from tests.support.commands import assert_refused, run_module, start_module
-from trainer.continuous import override
+from trainer.continuous import override, plan
+from trainer.continuous.update import Update
 from trainer.evaluation.gate_report import Override
+from trainer.run.loop import Diverged, Position
 
 FLAGS = [
     "--config=configs/two_conv_mono.py",
@@ -276,6 +278,43 @@ def test_a_person_releases_what_was_set_aside(tmp_path):
     for update, problem in ((2, "released as version 2"), (9, "--release=9: .* there are 2")):
         with pytest.raises(UserFacingError, match=problem):
             override.release(update, Override(**decision), **folders)
+
+
+def test_what_diverged_leaves_nothing_that_only_its_training_needs(tmp_path, monkeypatch):
+    folder = tmp_path / "model/updates/000001"
+    for name in ("checkpoints/ckpt-1.npz", "best/ckpt-1.npz", "replay-train.tfrecord"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+    def diverge(*_):
+        raise Diverged(Position())
+
+    monkeypatch.setattr(dataset_reader, "load_dataset_info", lambda *_, **__: None)
+    monkeypatch.setattr(Update, "_test_before_training", lambda *_: {"prequential": []})
+    monkeypatch.setattr(Update, "_described", lambda *_: {"clips": {"new": 1, "old": 1}})
+    monkeypatch.setattr(Update, "_train", diverge)
+    done = Update(
+        plan=plan.Plan(
+            update=1,
+            id="one",
+            generations=(0, 1),
+            new=(1,),
+            starts_from="1",
+            served="1",
+            first="1",
+        ),
+        config=None,
+        follow=None,
+        dataset_dir=str(tmp_path / "dataset"),
+        model_dir=str(tmp_path / "model"),
+        export_dir=str(tmp_path / "export"),
+        workers=None,
+        stop_asked=lambda: False,
+        before=(),
+    ).run()
+    assert done["outcome"] == plan.DIVERGED
+    assert plan.finished(str(tmp_path / "model")) == [json.loads(json.dumps(done))]
+    assert [path.name for path in folder.iterdir()] == [plan.DONE_FILE]
 
 
 def test_a_release_by_a_person_has_a_reason(tmp_path):

@@ -95,6 +95,9 @@ class Update:
             return None
         done = dataclasses.asdict(self.plan) | tested | outcome
         plan.write(self.folder, plan.DONE_FILE, done)
+        if done["outcome"] == plan.DIVERGED:
+            # Only now: until it is done, whoever goes on after a kill trains with these files.
+            self._clear()
         return done
 
     # ---- before training
