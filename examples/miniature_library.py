@@ -24,6 +24,7 @@ import os
 import pathlib
 import shutil
 import statistics
+import sys
 import time
 
 import numpy as np
@@ -583,13 +584,18 @@ def make_library(
 # Defined in the command only, since other modules that tests import have an --output_dir as well.
 if __name__ == "__main__":
     OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder to write.", required=True)
-    NUM_CLIPS = flags.DEFINE_integer("num_clips", 240, "Good clips; the faults come on top.")
+    NUM_CLIPS = flags.DEFINE_integer(
+        "num_clips", 240, "Good clips; the faults come on top.", lower_bound=1
+    )
     SEED = flags.DEFINE_integer("seed", 0, "Another seed makes another library.")
 
     def main(argv: list[str]) -> None:
         if len(argv) > 1:
             raise app.UsageError(f"unexpected arguments: {argv[1:]}")
-        library = make_library(OUTPUT_DIR.value, num_clips=NUM_CLIPS.value, seed=SEED.value)
+        try:
+            library = make_library(OUTPUT_DIR.value, num_clips=NUM_CLIPS.value, seed=SEED.value)
+        except FileExistsError as error:
+            sys.exit(f"error: {error}")
         print(f"{library.num_examples} valid clips: {library.audio_dir}, {library.tracks_csv}")
 
     app.run(main)

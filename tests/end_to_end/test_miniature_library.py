@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from examples import miniature_library
+from tests.support.commands import assert_refused, run_module
 
 # Copied from the head of FMA's own tracks.csv.
 FMA_HEADER = """\
@@ -140,6 +141,8 @@ def test_never_replaces_somebody_elses_music(tmp_path):
     song.write_bytes(b"precious")
     with pytest.raises(FileExistsError, match="choose another folder"):
         miniature_library.make_library(tmp_path, num_clips=1)
+    result = run_module("examples.miniature_library", f"--output_dir={tmp_path}")
+    assert_refused(result, song.parent.parent, "choose another folder")
     assert song.read_bytes() == b"precious"
 
 
