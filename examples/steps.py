@@ -12,6 +12,7 @@ import shlex
 import sys
 from typing import Any
 
+from common import files
 from common.errors import UserFacingError
 from tools import heartbeat
 
@@ -31,7 +32,8 @@ class Steps:
     def _write(self, name: str, *, made_from: str, finished: bool) -> None:
         steps = self._read() | {name: {"made_from": made_from, "finished": finished}}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps(steps, indent=2) + "\n")
+        text = json.dumps(steps, indent=2) + "\n"
+        files.write_atomically(str(self.path.parent), self.path.name, text.encode())
 
     def begun(self, name: str, made_from: str) -> bool:
         """Returns whether this step was begun from the same things, so that it can go on."""
@@ -59,8 +61,8 @@ def digest(*parts: str | bytes) -> str:
 def source_of(*packages: str) -> str:
     """Returns the digest of the packages' source, so that a change of it makes their step anew."""
     root = pathlib.Path(__file__).resolve().parent.parent
-    files = sorted(path for package in packages for path in (root / package).rglob("*.py"))
-    return digest(*(file.read_bytes() for file in files))
+    paths = sorted(path for package in packages for path in (root / package).rglob("*.py"))
+    return digest(*(path.read_bytes() for path in paths))
 
 
 def step(title: str) -> None:
