@@ -10,7 +10,6 @@ import json
 import os
 import pathlib
 import shlex
-import shutil
 import subprocess
 import sys
 import time
@@ -126,9 +125,7 @@ def make_dataset(
     info_path = dataset_dir / "dataset_info.json"
     if steps.finished("dataset", made_from) and info_path.exists():
         return skip(dataset_dir)
-    if not steps.begun("dataset", made_from):
-        shutil.rmtree(dataset_dir, ignore_errors=True)
-    steps.begin("dataset", made_from)
+    steps.begin("dataset", made_from, dataset_dir)
     run(
         "beam_pipelines.build_dataset",
         *_DATASET_FLAGS,
@@ -154,10 +151,8 @@ def train(steps: Steps, folders: dict[str, pathlib.Path]) -> None:
     )
     if steps.finished("training", made_from) and export_folder.versions(str(folders["export"])):
         return skip(folders["model"])
-    if not steps.begun("training", made_from):
-        for name in ("model", "export"):  # so that it trains anew instead of finding itself done
-            shutil.rmtree(folders[name], ignore_errors=True)
-    steps.begin("training", made_from)
+    # Anew, instead of finding itself done, where it was made from other things.
+    steps.begin("training", made_from, folders["model"], folders["export"])
     run(
         "trainer.train",
         *_TRAIN_FLAGS,

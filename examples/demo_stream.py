@@ -274,9 +274,7 @@ def make_first(
     )
     if steps.finished("first", made_from):
         return skip(first)
-    if not steps.begun("first", made_from):
-        shutil.rmtree(first, ignore_errors=True)
-    steps.begin("first", made_from)
+    steps.begin("first", made_from, first)
     (first / "announced").mkdir(parents=True, exist_ok=True)
     (first / "announced" / "history.jsonl").write_text(lines, encoding="utf-8")
     run(*stream_command(first, audio_dir), "--once")

@@ -9,11 +9,12 @@ import hashlib
 import json
 import pathlib
 import shlex
+import shutil
 import sys
 from typing import Any
 
 from common import files
-from common.errors import UserFacingError
+from common.errors import UserFacingError, require
 from tools import heartbeat
 
 
@@ -42,7 +43,26 @@ class Steps:
     def finished(self, name: str, made_from: str) -> bool:
         return self.begun(name, made_from) and bool(self._read()[name]["finished"])
 
-    def begin(self, name: str, made_from: str) -> None:
+    def begin(self, name: str, made_from: str, *folders: pathlib.Path) -> None:
+        """Begins a step, or goes on with it.
+
+        Args:
+            name: of the step.
+            made_from: a digest of what it is made from.
+            folders: where its results go; those of a step that was made from other things are
+                removed.
+
+        Raises:
+            UserFacingError: there is such a folder, and this demo has not made it.
+        """
+        if not self.begun(name, made_from):
+            for folder in folders:
+                require(
+                    name in self._read() or not folder.exists(),
+                    f"{folder}: was not made by this demo; remove it, or take another --output_dir",
+                )
+            for folder in folders:
+                shutil.rmtree(folder, ignore_errors=True)
         self._write(name, made_from=made_from, finished=False)
 
     def finish(self, name: str, made_from: str) -> None:
