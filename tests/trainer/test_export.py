@@ -19,7 +19,7 @@ from common.errors import UserFacingError
 from serving.model import verification
 from serving.model.exported_model import ExportedModel
 from tests.support import processes
-from trainer.model import export
+from trainer.model import export, model_card
 from trainer.run import devices, loop, model_folder
 
 TOLERANCE = 1e-3
@@ -296,3 +296,14 @@ def test_model_card(exported, dataset_dir):
         assert f"| {name} | {split['num_examples']} |" in card
     for part in ("Training data", "Evaluation", "Limits", "Licences", "`medium`: 1,000 to 3,499"):
         assert part in card
+
+
+def test_a_training_that_may_end_early_is_not_said_to_have_had_all_its_epochs(
+    small_candidates, small_dataset_dir
+):
+    info = dataset_reader.load_dataset_info(str(small_dataset_dir))
+    described = export_folder.info_values(str(small_candidates / ".candidate-first"))
+    assert described["training"]["patience"] == 0
+    assert "Trained for\n100 epochs in" in model_card.text(described, info)
+    described["training"]["patience"] = 5
+    assert "Trained for\nup to 100 epochs in" in model_card.text(described, info)

@@ -39,6 +39,7 @@ def text(model_info: dict[str, Any], info: DatasetInfo) -> str:
     takes_more = Inputs.from_dict(model_info["inputs"]) != Inputs()
     about = "audio and metadata say" if takes_more else "audio alone says"
     rejected = ", ".join(f"{count:,} {reason}" for reason, count in info.rejected.items())
+    epochs = "up to " * bool(training["patience"]) + str(training["epochs"])
     return f"""# Popularity of a song, from its audio
 
 ## Model
@@ -68,7 +69,7 @@ Dataset `{info.fingerprint[:16]}…`, split by {info.config.split_by}
 {splits}
 
 Rejected: {rejected or "none"}; without audio: {info.missing_audio:,}. Trained for
-{training["epochs"]} epochs in batches of {training["batch_size"]}, seed {training["seed"]}.
+{epochs} epochs in batches of {training["batch_size"]}, seed {training["seed"]}.
 {_warm_start(model_info)}
 The label is the number of listens on the platform that the catalogue comes from, at the time of
 the catalogue, cut at {" and ".join(f"{edge:,}" for edge in info.thresholds)}.
