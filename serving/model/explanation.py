@@ -24,7 +24,7 @@ class Span(NamedTuple):
 
 
 def spans(params: SpectrogramParams, seconds: float) -> list[Span]:
-    """Cuts the sound of a window into seconds; the last one may be shorter."""
+    """Cuts the sound of a window into seconds; the last may be half a second shorter or longer."""
     seconds = min(seconds, params.seconds)
     starts = range(max(1, round(seconds)))
     return [Span(float(s), float(min(s + 1, seconds) if s + 1 < len(starts) else seconds))
