@@ -64,13 +64,18 @@ def class_ranges(
             f"{highest}: {thresholds[-1]:g} {unit} or more",
         ]
     return [
-        f"{lowest}: under {thresholds[0]:,} {unit}",
+        f"{lowest}: under {in_digits(thresholds[0])} {unit}",
         *(
-            f"{name}: {low:,} to {high - 1:,} {unit}"
+            f"{name}: {in_digits(low)} to {in_digits(high - 1)} {unit}"
             for name, (low, high) in zip(others, itertools.pairwise(thresholds), strict=True)
         ),
-        f"{highest}: {thresholds[-1]:,} {unit} or more",
+        f"{highest}: {in_digits(thresholds[-1])} {unit} or more",
     ]
+
+
+def in_digits(threshold: float) -> str:
+    """Returns a threshold as people write it: `3,500`, also of 3500.0, as at a quantile."""
+    return f"{int(threshold) if threshold == int(threshold) else threshold:,}"
 
 
 def unit_of(popularity: str) -> str:

@@ -147,7 +147,7 @@ def _class_rows(info: DatasetInfo) -> summary.Rows:
 
 
 def _thresholds_in_words(info: DatasetInfo) -> str:
-    thresholds = " and ".join(f"{threshold:,}" for threshold in info.thresholds)
+    thresholds = " and ".join(map(labels.in_digits, info.thresholds))
     unit = labels.unit_of(info.config.popularity)
     if info.config.quantiles:
         shares = " and ".join(f"{100 * quantile:g} %" for quantile in info.config.quantiles)

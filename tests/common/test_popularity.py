@@ -59,6 +59,14 @@ def test_classes_in_words():
     assert labels.class_ranges(names, (1_000, 3_500))[1] == "medium: 1,000 to 3,499 listens"
     a_year = labels.class_ranges(names, (100, 350), popularity="listens_per_year")
     assert a_year[0] == "low: under 100 listens a year"
+    # At quantiles of numbers of listens a year, which are floats.
+    counts = [(float(number), 1) for number in range(1_000, 1_010)]
+    found = labels.thresholds_at(counts, quantiles=(0.2, 0.6))
+    assert labels.class_ranges(names, found, popularity="listens_per_year") == [
+        "low: under 1,002 listens a year",
+        "medium: 1,002 to 1,005 listens a year",
+        "high: 1,006 listens a year or more",
+    ]
     ranks = labels.class_ranges(names, (0.2, 0.6), popularity="rank_among_contemporaries")
     assert ranks[1] == "medium: 0.2 to under 0.6 of its contemporaries"
 
