@@ -68,7 +68,7 @@ class Decoder(ContainedProcess):
         Args:
             track: its row of the catalogue.
             data: the bytes of its audio file, or those of them that are wanted.
-            thresholds: of the classes, in listens.
+            thresholds: of the classes, in what the config's popularity is.
 
         Raises:
             rejection.ClipError: the clip can't be used; `undecodable` if it kills the process twice

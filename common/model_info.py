@@ -21,7 +21,7 @@ class ModelInfo:
 
     Attributes:
         class_names: in the order of the probabilities.
-        thresholds: between the classes, in listens.
+        thresholds: between the classes, in what the popularity of the dataset's config is.
         signal: what turns a waveform into the picture that it sees.
         min_seconds: the shortest song that it was trained on.
         silence_dbfs: a window whose peak lies below this level was kept from it.
