@@ -28,7 +28,7 @@ _SECONDS = flags.DEFINE_float("seconds", 20.0, "How long one answer may take.")
 # An answer lists the files of a version; tensorflow's has some 100 kB.
 _LONGEST_ANSWER = 20_000_000
 _PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9.!+_-]+)")
-# So many without an answer in a row, and the rest is not asked.
+# If the first so many get no answer, the rest is not asked.
 _GIVE_UP_AFTER = 3
 
 
@@ -90,18 +90,17 @@ def main(argv: list[str]) -> int:
     if unknown := sorted(wanted - {name for name, _ in pinned}):
         print(f"error: {', '.join(unknown)}: not in {_CONSTRAINTS.value}", file=sys.stderr)
         return 1
-    known, unanswered, in_a_row = 0, 0, 0
+    known = unanswered = 0
     for place, (name, version) in enumerate(pinned):
         try:
             found = advisories(name, version, source=_SOURCE.value, seconds=_SECONDS.value)
         except NoAnswer as error:
             print(f"{name} {version}: not known ({error})")
-            unanswered, in_a_row = unanswered + 1, in_a_row + 1
-            if in_a_row == _GIVE_UP_AFTER and unanswered == place + 1:
+            unanswered += 1
+            if unanswered == place + 1 == _GIVE_UP_AFTER:
                 unanswered += len(pinned) - place - 1
                 break
             continue
-        in_a_row = 0
         for advisory in found:
             mended = ", ".join(advisory.fixed_in) or "no version yet"
             names = ", ".join(advisory.names)
