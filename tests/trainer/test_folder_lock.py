@@ -45,3 +45,14 @@ def test_both_folders_are_free_again_where_one_is_refused(tmp_path):
         with folder_lock.hold(model, force=False):
             pass
     assert not any(tmp_path.iterdir())
+
+
+def test_a_run_does_not_wait_for_itself(tmp_path):
+    """Whose versions go into its model folder."""
+    folder = str(tmp_path / "model")
+    with folder_lock.hold(folder, folder, force=False):
+        refused = pytest.raises(UserFacingError, match=f"{folder}: another run is at work there")
+        with refused, folder_lock.hold(folder, force=False):
+            pass
+    with folder_lock.hold(folder, force=False):
+        pass
