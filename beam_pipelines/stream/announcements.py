@@ -210,7 +210,18 @@ def catalogue_text(rows: Iterable[Mapping[str, str]]) -> bytes:
     standing = ("track_id", *STANDING)
     others = sorted({key for row in rows for key in row} - set(standing))
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, [*standing, *others], restval="", lineterminator="\n")
+    # A cell with a carriage return is quoted only if that ends the rows.
+    writer = csv.DictWriter(_Lines(text), [*standing, *others], restval="", lineterminator="\r\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()
+
+
+class _Lines:
+    """Writes each row that ends with \\r\\n as one that ends with \\n."""
+
+    def __init__(self, text: io.StringIO):
+        self._text = text
+
+    def write(self, row: str) -> int:
+        return self._text.write(row.removesuffix("\r\n") + "\n")

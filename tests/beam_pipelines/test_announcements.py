@@ -1,6 +1,8 @@
 """Announcements from strangers, the folder that they come in, and what becomes of each: no Beam."""
 
+import csv
 import dataclasses
+import io
 import itertools
 import json
 import random
@@ -10,7 +12,7 @@ import pytest
 
 from beam_pipelines.stream import announcements, plan, run, sources
 from beam_pipelines.stream.announcements import Unusable
-from common import generations
+from common import catalogue, generations
 from common.errors import UserFacingError
 from common.inputs import Inputs
 
@@ -43,6 +45,24 @@ def test_a_good_announcement():
     # What is null, or not there, is unknown.
     without = {key: value for key, value in GOOD.items() if key not in ("listens", "genre")}
     assert parse(without | {"genre": None}).listens is None
+
+
+def test_any_text_is_a_cell_of_the_catalogue():
+    inputs = Inputs(texts=("lyrics",))
+    for lyrics in (
+        "old\rmac",
+        "unix\nlines",
+        "dos\r\nlines",
+        'a "quote", a comma',
+        "a\u2028b\x85c",
+    ):
+        cells = parse(GOOD | {"lyrics": lyrics}, inputs).cells
+        text = announcements.catalogue_text([{"track_id": "7"} | cells])
+        (row,) = csv.DictReader(io.StringIO(text.decode(), newline=""))
+        assert row["lyrics"] == lyrics
+        (track,) = catalogue.read_tracks(io.BytesIO(text), name="", subset="full", inputs=inputs)
+        assert track.texts == (lyrics,)
+        assert text.endswith(b"\n") and not text.endswith(b"\r\n")
 
 
 @pytest.mark.parametrize(
