@@ -38,9 +38,11 @@ class SongDecoder(ContainedProcess):
         command: list[str] | None = None,
         start_seconds: float = START_SECONDS,
     ):
-        module, values = "serving.model.song_process", json.dumps(dataclasses.asdict(info))
+        # Without what only the answers need, which may be longer than an argument may be.
+        hearing = dataclasses.replace(info, evaluation=None, vocabularies={}, reference=None)
+        values = json.dumps(dataclasses.asdict(hearing))
         super().__init__(
-            command or [sys.executable, "-m", module, values],
+            command or [sys.executable, "-m", "serving.model.song_process", values],
             timeout_seconds=timeout_seconds,
             start_seconds=start_seconds,
             quiet=True,

@@ -1,6 +1,7 @@
 """Decoder processes that the system or a song ends: replaced, and the next song is decoded."""
 
 import contextlib
+import dataclasses
 import io
 import os
 import signal
@@ -180,6 +181,18 @@ def test_closing_ends_a_process_that_starts(pool, start_file):
         threading.Timer(0.5, pool.close).start()
         pool.dispatch(b"!%d" % signal.SIGSEGV)
     wait_until(lambda: not decoders(), seconds=10)
+
+
+def test_a_model_that_knows_more_than_a_command_line_takes():
+    """Linux takes 128 KiB in an argument."""
+    cities = tuple(f"{number} {'Ж' * 100}" for number in range(256))
+    info = dataclasses.replace(INFO, vocabularies={"city": cities})
+    decoder = SongDecoder(info, timeout_seconds=60, max_seconds=100, max_samples=10**9)
+    try:
+        with pytest.raises(rejection.ClipError, match="not recognised"):
+            decoder.decode(b"no song")
+    finally:
+        decoder.close()
 
 
 @pytest.mark.integration
