@@ -117,11 +117,12 @@ def reproduce(
 
 def numbers_of(words: Sequence[str]) -> list[int]:
     """Returns the seeds that --seeds lists."""
+    numbers = [int(word) for word in words if word.isdecimal()]
     require(
-        bool(words) and all(word.isdecimal() for word in words) and len(set(words)) == len(words),
+        bool(words) and len(set(numbers)) == len(words),
         f"--seeds={','.join(words)}: different whole numbers, such as 0,1,2",
     )
-    return [int(word) for word in words]
+    return numbers
 
 
 class Queue:

@@ -205,6 +205,13 @@ def test_each_training_has_its_share_of_the_machine(monkeypatch):
     assert all(env["TF_FORCE_GPU_ALLOW_GROWTH"] == "true" for env in crowded)
 
 
+def test_a_seed_is_one_however_it_is_written():
+    assert reproduce.numbers_of(["2", "0"]) == [2, 0]
+    for words in (["0", "00"], ["1", "x"], []):
+        with pytest.raises(UserFacingError, match=f"--seeds={','.join(words)}: different"):
+            reproduce.numbers_of(words)
+
+
 def test_refusals(dataset_dir, tmp_path):
     command = ["trainer.reproduce", f"--dataset_dir={dataset_dir}", f"--output_dir={tmp_path}"]
     assert_refused(run_module(*command, "--seeds=0,x"), "--seeds=0,x")
