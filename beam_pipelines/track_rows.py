@@ -128,7 +128,7 @@ def _merge(track_id: int, found: dict[str, Iterable[tuple[Any, ...]]]) -> Iterat
 
 
 def dated(rows: beam.PCollection) -> beam.PCollection:
-    """Passes the rows on if all have a date; UserFacingError with how many have none."""
+    """Passes the rows on if all have a date from 1970 on; UserFacingError with how many do not."""
     counts = (
         rows
         | "has a date" >> beam.Map(lambda row: Track(*row[2]).date_created >= 0)
@@ -141,8 +141,8 @@ def dated(rows: beam.PCollection) -> beam.PCollection:
 def _refuse_undated(row: Row, counts: dict[bool, int]) -> Row:
     if undated := counts.get(False, 0):
         raise UserFacingError(
-            f"{undated:,} of {sum(counts.values()):,} tracks have no date_created, which "
-            "config.split_by=date and config.popularity=listens_per_year and "
+            f"{undated:,} of {sum(counts.values()):,} tracks have no date_created from "
+            "1970 on, which config.split_by=date and config.popularity=listens_per_year and "
             "rank_among_contemporaries need"
         )
     return row
