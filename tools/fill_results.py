@@ -111,7 +111,7 @@ def real_summary_block(path: pathlib.Path) -> str | None:
 
 def fill(text: str, name: str, content: str) -> str:
     """Returns a page with this block's content put in anew; the page itself where it has none."""
-    pattern = rf"(<!-- {name}\b[^>]*-->\n).*?(<!-- /{name} -->)"
+    pattern = rf"(<!-- {name}: [^>]*-->\n).*?(<!-- /{name} -->)"
     return re.sub(pattern, lambda m: f"{m[1]}{content}\n{m[2]}", text, flags=re.DOTALL)
 
 

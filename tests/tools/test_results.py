@@ -23,6 +23,8 @@ def test_a_block_is_written_anew_and_nothing_else():
     filled = fill_results.fill(PAGE, "real", "table")
     assert filled == PAGE.replace("<!-- real: from y -->\n", "<!-- real: from y -->\ntable\n")
     assert fill_results.fill(PAGE, "demo", "x") == PAGE
+    other = "<!-- real-summary: from z -->\nkept\n<!-- /real-summary -->\n"
+    assert fill_results.fill(other + PAGE, "real", "table") == other + filled
 
 
 def test_figures_are_those_of_the_evaluation(tmp_path):
