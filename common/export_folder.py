@@ -39,6 +39,16 @@ def versions(export_dir: str) -> list[int]:
     )
 
 
+def numbered(export_dir: str) -> list[str]:
+    """Returns the names of the versions that are served or were, by their numbers, rising."""
+    names = {}
+    for name in files.folders_in(export_dir):
+        number = name.removeprefix(WITHDRAWN)
+        if number.isascii() and number.isdecimal() and holds_model(files.join(export_dir, name)):
+            names[int(number)] = name
+    return [names[number] for number in sorted(names)]
+
+
 def newest_version(export_dir: str) -> int:
     """Returns the highest version, which TensorFlow Serving serves; UserFacingError without one."""
     found = versions(export_dir)

@@ -374,5 +374,8 @@ def test_only_a_version_of_its_own_keeps_a_training_from_its_export(
     (tmp_path / "3").mkdir()
     (tmp_path / "3/saved_model.pb").touch()  # newer, and damaged
     assert session.export(str(tmp_path), unless_exported=True)
-    assert len(asked) == 1
     assert f"exported before: {tmp_path}/1" in capsys.readouterr().out
+    (tmp_path / "1").rename(tmp_path / ".withdrawn-1")  # how a version is taken back
+    assert session.export(str(tmp_path), unless_exported=True)
+    assert f"exported before: {tmp_path}/.withdrawn-1" in capsys.readouterr().out
+    assert len(asked) == 1

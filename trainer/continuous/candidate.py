@@ -22,21 +22,10 @@ def version_of(export_dir: str, update_id: str, *, served: str | None) -> str | 
         update_id: of the update.
         served: the version that was the newest when it began, where the search ends.
     """
-    for name in reversed(_numbered(export_dir)):
+    for name in reversed(export_folder.numbered(export_dir)):
         made_by = export_folder.info_values(files.join(export_dir, name)).get("update", {})
         if made_by.get("id") == update_id:
             return name
         if name == served:
             break
     return None
-
-
-def _numbered(export_dir: str) -> list[str]:
-    """Returns the names of the versions that are served or were, by their numbers, rising."""
-    names = {}
-    for name in files.folders_in(export_dir):
-        number = name.removeprefix(export_folder.WITHDRAWN)
-        path = files.join(export_dir, name)
-        if number.isascii() and number.isdecimal() and export_folder.holds_model(path):
-            names[int(number)] = name
-    return [names[number] for number in sorted(names)]

@@ -407,20 +407,21 @@ class Session:
     def _exported_before(self, export_dir: str) -> str | None:
         """Returns the newest version that has the network's weights, None where none has.
 
-        Other trainings release their versions into the same folder.
+        Other trainings release their versions into the same folder. One that was withdrawn counts,
+        which the same command should not release again.
         """
         weights = {weight.path: np.array(weight) for weight in self.trainer.model.weights}
         fingerprint = self.trainer.info.fingerprint
-        for version in reversed(export_folder.versions(export_dir)):
-            path = files.join(export_dir, str(version))
+        for name in reversed(export_folder.numbered(export_dir)):
+            path = files.join(export_dir, name)
             # One that can't be read is another's, or has to be exported again.
             with contextlib.suppress(UserFacingError):
                 if export_folder.load_info(path).dataset_fingerprint != fingerprint:
                     continue
                 there = warm_start.by_name(warm_start.read(path), self.trainer)
                 if all(
-                    name in there and np.array_equal(there[name], values)
-                    for name, values in weights.items()
+                    weight in there and np.array_equal(there[weight], values)
+                    for weight, values in weights.items()
                 ):
                     return path
         return None
