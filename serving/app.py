@@ -8,12 +8,14 @@ TensorFlow Serving; a newer one is taken up as soon as it is there.
 
 import contextlib
 import dataclasses
+import ipaddress
 import os
+import re
 import resource
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
@@ -77,6 +79,20 @@ def allow_connections(count: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
+def check_hosts(hosts: Sequence[str]) -> None:
+    """Raises UserFacingError for what no Host header is compared with, such as `name:port`."""
+    for host in hosts:
+        bare = host.strip()
+        try:
+            ipaddress.ip_address(bare.strip("[]"))
+        except ValueError:
+            require(
+                re.fullmatch(r"[^\s\[\]:@/]+", bare) is not None,
+                f"--allowed_hosts: {host!r} is neither a name nor an address; leave out scheme "
+                "and port",
+            )
+
+
 def num_cores() -> int:
     """Returns how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -90,6 +106,8 @@ def main(argv: list[str]) -> int:
         bool(TF_SERVING.value) or not TF_SERVING_VERSION.value,
         "--tf_serving_version: of which server? --tf_serving names it",
     )
+    require(bool(_HOST.value), "--host: no address; 0.0.0.0 listens on all of them")
+    check_hosts(_ALLOWED_HOSTS.value)
     limits = Limits(**{name: holder.value for name, holder in _LIMITS.items()})
     allow_connections(limits.connections)
     export_folder.newest_version(EXPORT_DIR.value)  # before TensorFlow takes its time

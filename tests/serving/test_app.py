@@ -548,3 +548,7 @@ def test_what_can_not_start(model_dir, tmp_path):
         port = taken.getsockname()[1]
         assert_refused(run_module("serving.app", export_dir, f"--port={port}"), port, "--port")
     assert_refused(run_module("serving.app", export_dir, "--queue_length=0"), "--queue_length: 0")
+    for wrong in ("music.example:8080", "http://music.example", ""):
+        hosts = f"--allowed_hosts=localhost,{wrong}"
+        assert_refused(run_module("serving.app", export_dir, hosts), "--allowed_hosts", wrong)
+    assert_refused(run_module("serving.app", export_dir, "--host="), "--host: no address")
