@@ -24,6 +24,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from beam_pipelines import dataset_job, engines, job_run
 from beam_pipelines.stream import (
     driver,
+    known,
     metrics,
     plan,
     run,
@@ -134,6 +135,8 @@ def main(argv: list[str]) -> None:
     with contextlib.closing(source), lock.hold(output_dir, force=_FORCE_UNLOCK.value):
         config = open_dataset(output_dir)
         rules = with_most_tracks(rules, config)
+        # Nobody else changes the dataset, so it is read once.
+        there = known.load(output_dir, uri=source.uri)
         num_written, watch = 0, metrics.Watch()
         while True:
             try:
@@ -144,6 +147,7 @@ def main(argv: list[str]) -> None:
                     rules=rules,
                     options=options,
                     watch=watch,
+                    there=there,
                 )
             except _OnlyPrepared as prepared:
                 print(f"{prepared}: its job is prepared, and was not started; nothing is read yet")
@@ -253,8 +257,11 @@ def grow(
     rules: plan.Rules,
     options: PipelineOptions,
     watch: metrics.Watch,
+    there: known.Known,
 ) -> int:
     """Deals with what was announced since the last manifest, and says what became of it.
+
+    What is known of the dataset, `there`, is kept up to date.
 
     Returns:
         How many generations it wrote.
@@ -273,6 +280,7 @@ def grow(
         rules=rules,
         now=int(began),
         watch=watch,
+        there=there,
     ):
         num_written += 1
         print(run.in_words(manifest), flush=True)

@@ -20,6 +20,7 @@ from common.dataset_config import SPLITS
 from common.errors import UserFacingError
 from tests.support import direct_job, streams
 from tests.support.commands import IN_MEMORY, assert_refused, run_module
+from tests.support.streaming import streaming
 from tests.support.streams import (
     BEGIN,
     CONFIG,
@@ -484,6 +485,26 @@ def test_commands_with_labels_that_come_later(tmp_path, library, monkeypatch):
     assert result.returncode == 0, result.stderr
     left = unlabelled - labelled
     assert f"records without a label, which training passes over: {left}\n" in result.stdout
+
+
+@pytest.mark.integration
+def test_what_is_there_is_read_once_by_a_command_that_goes_on(tmp_path, music):
+    """Its looks do not cost more the larger the dataset is, whose lock it has."""
+    announce(tmp_path / "announced", announced(1))
+    how = [f"--source={tmp_path / 'announced'}", f"--audio_dir={music}", "--poll=1s", *IN_MEMORY]
+    with streaming(tmp_path / "dataset", *how, made_up=True) as running:
+        running.wait_for_generations(1)
+        announce(tmp_path / "announced", announced(2, at=300))
+        running.wait_for_generations(2)
+        first = tmp_path / "dataset/generations/000001/catalogue.csv"
+        first.rename(tmp_path / "away")
+        announce(tmp_path / "announced", announced(3, at=600), announced(1, at=600))
+        running.wait_for_generations(3)
+        (tmp_path / "away").rename(first)
+        running.end()
+    there = known.load(str(tmp_path / "dataset"), uri=str(tmp_path / "announced"))
+    assert sorted(there.listens) == [1, 2, 3]
+    assert there.manifests[2].counts == {"announced": 2, "duplicates": 1, "tracks": 1}
 
 
 @pytest.mark.parametrize(
