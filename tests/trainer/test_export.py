@@ -1,5 +1,6 @@
 """The exported model: its signatures, and that each answers as the trained network does."""
 
+import dataclasses
 import io
 import itertools
 import json
@@ -296,6 +297,21 @@ def test_model_card(exported, dataset_dir):
         assert f"| {name} | {split['num_examples']} |" in card
     for part in ("Training data", "Evaluation", "Limits", "Licences", "`medium`: 1,000 to 3,499"):
         assert part in card
+
+
+def test_the_card_says_of_what_the_classes_are_ranges(small_candidates, small_dataset_dir):
+    info = dataset_reader.load_dataset_info(str(small_dataset_dir))
+    described = export_folder.info_values(str(small_candidates / ".candidate-first"))
+    ranks = dataclasses.replace(
+        info,
+        thresholds=(0.2, 0.6),
+        config=dataclasses.replace(
+            info.config, popularity="rank_among_contemporaries", thresholds=(0.2, 0.6)
+        ),
+    )
+    card = model_card.text(described, ranks)
+    assert "- `medium`: 0.2 to under 0.6 of its contemporaries\n" in card
+    assert "number of listens" not in card
 
 
 def test_a_training_that_may_end_early_is_not_said_to_have_had_all_its_epochs(

@@ -5,7 +5,7 @@ Its headings are those of M. Mitchell et al., "Model Cards for Model Reporting",
 
 from typing import Any
 
-from common import metadata, tables
+from common import labels, metadata, tables
 from common.dataset_info import DatasetInfo
 from common.inputs import Inputs
 from trainer.network_config import network_config_of
@@ -19,15 +19,12 @@ def text(model_info: dict[str, Any], info: DatasetInfo) -> str:
         info: of the dataset that it was trained on.
     """
     network, training = model_info["training"]["network"], model_info["training"]
-    low, *others = info.thresholds
-    edges = [f"below {low:,}", *(f"from {edge:,}" for edge in info.thresholds)]
-    if others:
-        edges[1:-1] = [
-            f"{first:,} to {after - 1:,}"
-            for first, after in zip(info.thresholds, others, strict=False)
-        ]
+    ranges = labels.class_ranges(
+        info.class_names, info.thresholds, popularity=info.config.popularity
+    )
     classes = "\n".join(
-        f"- `{name}`: {edge} listens" for name, edge in zip(info.class_names, edges, strict=True)
+        f"- `{name}`{text.removeprefix(name)}"
+        for name, text in zip(info.class_names, ranges, strict=True)
     )
     splits = "\n".join(
         f"| {name} | {split.num_examples:,} | "
@@ -71,8 +68,8 @@ Dataset `{info.fingerprint[:16]}…`, split by {info.config.split_by}
 Rejected: {rejected or "none"}; without audio: {info.missing_audio:,}. Trained for
 {epochs} epochs in batches of {training["batch_size"]}, seed {training["seed"]}.
 {_warm_start(model_info)}
-The label is the number of listens on the platform that the catalogue comes from, at the time of
-the catalogue, cut at {" and ".join(f"{edge:,}" for edge in info.thresholds)}.
+The label is the class that a track was in on the platform that the catalogue comes from, at the
+time of the catalogue.
 
 ## Evaluation
 
