@@ -83,7 +83,8 @@ def release(export_dir: str, candidate: str) -> str:
 def refuse(export_dir: str, candidate: str) -> str:
     """Sets a candidate aside, in the place of one of its name before it; returns its new path."""
     aside = files.join(export_dir, candidate.replace(CANDIDATE, REFUSED, 1))
-    # A training whose export was refused exports by the same name when it is run again.
+    # A training whose export was refused exports by the same name when it is run again; and a kill
+    # may have left a part of it, where folders are copied.
     files.delete_folder(aside)
     files.move_folder(files.join(export_dir, candidate), aside, last=_MODEL_FILE)
     return aside

@@ -414,8 +414,6 @@ class Update:
             if files.exists(judged):  # the first model of all is compared with none
                 data = files.read_bytes(judged)
                 export_folder.write_extra(path, f"assets.extra/{name}", data)
-        # What a kill has left of an earlier try, where folders are copied.
-        files.delete_folder(files.join(self.export_dir, self._aside))
         export_folder.refuse(self.export_dir, self._candidate)
 
     def _clear(self) -> None:
